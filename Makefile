@@ -1,0 +1,36 @@
+# `make demo` and `make test` do all their own set-up, in either order, again and again.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Everything that headrace keeps, caches included, lies in one folder of the user's.
+export HEADRACE_STATE ?= $(or $(XDG_STATE_HOME),$(HOME)/.local/state)/headrace
+export UV_CACHE_DIR ?= $(HEADRACE_STATE)/cache/uv
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: help setup check test demo clean
+
+help:  ## say what the targets are
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready  ## make .venv with everything for development
+
+# The stamp is written last, so an interrupted set-up starts over instead of being taken for a finished one.
+$(VENV)/.ready: pyproject.toml constraints.txt scripts/setup.py
+	$(PYTHON) scripts/setup.py $(VENV)
+
+check: setup  ## format, lint, types, room boundaries, unit tests (under a minute)
+	$(BIN)/ruff format --check src tests benchmarks scripts
+	$(BIN)/ruff check src tests benchmarks scripts
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit
+
+test: setup  ## all tests, real servers and a real training included
+	$(BIN)/python -m pytest
+
+demo: setup  ## the whole story on examples/digits
+	$(BIN)/headrace demo
+
+clean:  ## remove the virtual environment and build leftovers
+	rm -rf $(VENV) build dist

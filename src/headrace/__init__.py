@@ -1,0 +1,1 @@
+"""headrace leads an MLflow Project to production and keeps it healthy there."""

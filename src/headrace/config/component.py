@@ -1,0 +1,216 @@
+"""What a headrace.yaml says, as frozen values. Parsing and its errors are in `parse`."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from headrace.types import Json, Stage, Task
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d)$")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(value: Any) -> Any:
+    """Return `6h`, `90s` or a plain number as seconds."""
+    if not isinstance(value, str):
+        return value
+    found = DURATION.match(value.strip())
+    if found is None:
+        raise ValueError(f"`{value}` is no duration; write for example 90s, 15m, 6h or 1d")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def window(value: Any) -> Any:
+    """Return `500 predictions` as its number of rows."""
+    found = re.fullmatch(r"(\d+)(?: predictions?| rows?)?", str(value).strip())
+    if found is None:
+        raise ValueError(f"`{value}` is no window; write for example `500 predictions`")
+    return int(found[1])
+
+
+def rate(value: Any) -> Any:
+    """Return `0.001 per window` as 0.001."""
+    return value.removesuffix("per window").strip() if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
+
+
+class Frozen(BaseModel):
+    """Base of all sections: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EnvironmentKind(StrEnum):
+    """What the component is trained and served in."""
+
+    UV = "uv"
+    INHERIT = "inherit"
+    DOCKER = "docker"
+
+
+class Approval(StrEnum):
+    """Who lets a passed candidate into production."""
+
+    REQUIRED = "required"
+    AUTOMATIC = "automatic"
+
+
+class DataInput(Frozen):
+    """One data file (Parquet, CSV) or a folder of images by class.
+
+    Attributes:
+        uri: relative to the component's folder, or absolute.
+        label: the column of the truth; for an image folder the sub-folder's name is the label.
+        id: the column that names a row; the row's number where absent.
+        parameter: the MLproject parameter that gets the file's path.
+    """
+
+    uri: str
+    label: str | None = None
+    id: str | None = None
+    parameter: str | None = None
+
+
+class Data(Frozen):
+    """The component's data, by use."""
+
+    train: DataInput | None = None
+    holdout: DataInput | None = None
+    golden: DataInput | None = None
+    #: An MLproject entry point that makes the files above where they are absent.
+    prepare: str | None = None
+
+
+class Bound(Frozen):
+    """Limits of one metric, both included."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _is_a_bound(self) -> "Bound":
+        if self.min is None and self.max is None:
+            raise ValueError("a bound needs `min`, `max` or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"`min` {self.min} is above `max` {self.max}")
+        return self
+
+
+class AgainstChampion(Frozen):
+    """A paired comparison with the champion on the same rows."""
+
+    metric: str = "accuracy"
+    no_worse_than: float = Field(default=0.02, ge=0)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+
+
+class Gate(Frozen):
+    """The judgement on a candidate."""
+
+    metrics: dict[str, Bound] = {}
+    against_champion: AgainstChampion | None = AgainstChampion()
+    slices: tuple[str, ...] = ()
+    min_rows: int = Field(default=30, ge=1)
+
+
+class Serve(Frozen):
+    """How a version is served."""
+
+    workers: int | Literal["auto"] = 1
+    threads: int | Literal["auto"] = 1
+    isolation: Literal["process", "inline"] = "process"
+    max_batch: int = Field(default=64, ge=1)
+    deadline_ms: float = Field(default=1000, gt=0)
+    queue: int = Field(default=1024, ge=1)
+    max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
+    fronts: int | Literal["auto"] = 1
+    port: int = Field(default=0, ge=0, le=65535, description="0 takes a free one and keeps it")
+    log_sample: float = Field(default=1.0, ge=0, le=1)
+    redact: tuple[str, ...] = ()
+
+
+class Acceptance(Frozen):
+    """What the dev deployment must do before anything is promoted."""
+
+    p99_ms: float | None = Field(default=None, gt=0)
+    requests: int = Field(default=200, ge=1)
+    clients: int = Field(default=4, ge=1)
+
+
+class Release(Frozen):
+    """How a passed candidate gets to production."""
+
+    approval: Approval = Approval.REQUIRED
+    strategy: Literal["direct", "canary"] = "direct"
+    steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (5, 25, 100)
+    step_s: Seconds = 2.0
+    keep_warm_s: Seconds = 3600.0
+
+    @model_validator(mode="after")
+    def _ends_at_all(self) -> "Release":
+        if list(self.steps) != sorted(set(self.steps)) or self.steps[-1] != 100:
+            raise ValueError(f"`steps` are {list(self.steps)}; they must rise and end at 100")
+        return self
+
+
+class Monitor(Frozen):
+    """What the watch looks at."""
+
+    window: Annotated[int, BeforeValidator(window), Field(ge=20)] = 500
+    false_alarms: Annotated[float, BeforeValidator(rate), Field(gt=0, lt=1)] = 0.001
+    every_s: Seconds = 10.0
+
+
+class Retrain(Frozen):
+    """What starts a training without a person, and how often at most."""
+
+    on: tuple[str, ...] = ()
+    cooldown: Seconds = 6 * 3600.0
+    #: The share of labelled production rows that is kept out of training, for the gate.
+    keep_out: float = Field(default=0.3, gt=0, lt=1)
+
+
+class StageSettings(Frozen):
+    """What one stage's deployment gets, and no other."""
+
+    environment_variables: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+
+
+class Component(Frozen):
+    """One headrace.yaml."""
+
+    component: Name
+    project: str = "."
+    entry_point: str = "main"
+    parameters: dict[str, str | int | float | bool] = {}
+    data: Data = Data()
+    environment: EnvironmentKind = EnvironmentKind.UV
+    tests: str | None = None
+    evaluate: str | None = None
+    task: Task | None = None
+    allow_pickle: bool = False
+    gate: Gate = Gate()
+    serve: Serve = Serve()
+    acceptance: Acceptance = Acceptance()
+    release: Release = Release()
+    monitor: Monitor = Monitor()
+    stages: dict[Stage, StageSettings] = {}
+    retrain: Retrain = Retrain()
+    #: Where the file lies; set by the parser, not written by users.
+    folder: Path = Field(default=Path(), exclude=True)
+
+    @property
+    def project_folder(self) -> Path:
+        return (self.folder / self.project).resolve()
+
+    def as_json(self) -> dict[str, Json]:
+        """Return the configuration as it goes into baselines and flows."""
+        document: dict[str, Json] = self.model_dump(mode="json")
+        return document

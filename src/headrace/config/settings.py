@@ -1,0 +1,118 @@
+"""Where this installation keeps its things, and what the environment says. The only reader of `os.environ`."""
+
+import getpass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: Variables that every child process may see; anything else is passed on purpose or not at all.
+CHILD_VARIABLES = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One installation.
+
+    Attributes:
+        state: keys, environments and caches, shared by all homes (mode 0700). `HEADRACE_STATE`.
+        home: runs, ledger, flows, predictions, deployments of one workspace. `HEADRACE_HOME`; by default `state/home`.
+        tracking_uri: the MLflow server to use; None where headrace keeps its own store in `home`.
+        variables: the environment as it was at the start, for children.
+    """
+
+    state: Path
+    home: Path
+    tracking_uri: str | None = None
+    actor: str = "person:unknown"
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def keys(self) -> Path:
+        return self.state / "keys"
+
+    @property
+    def environments(self) -> Path:
+        return self.state / "environments"
+
+    @property
+    def uv_cache(self) -> Path:
+        return Path(self.variables.get("UV_CACHE_DIR") or self.state / "cache" / "uv")
+
+    @property
+    def ledger_url(self) -> str:
+        return f"sqlite:///{self.home / 'ledger.db'}"
+
+    @property
+    def flows_url(self) -> str:
+        return f"sqlite:///{self.home / 'flows.db'}"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The tracking and registry URI that runs are written to."""
+        return self.tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where runs keep their files when headrace keeps the store."""
+        return self.home / "artifacts"
+
+    @property
+    def predictions(self) -> Path:
+        return self.home / "predictions"
+
+    @property
+    def models(self) -> Path:
+        """Verified, read-only, content-addressed copies of model folders."""
+        return self.home / "models"
+
+    @property
+    def run(self) -> Path:
+        """Pid files, sockets and logs of what is running."""
+        return self.home / "run"
+
+    @property
+    def flows(self) -> Path:
+        """A folder for each flow: checkout, logs, events."""
+        return self.home / "flows"
+
+    def child_environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the variables for a child process: an allow-list, never headrace's own keys or tokens."""
+        passed = {name: self.variables[name] for name in CHILD_VARIABLES if name in self.variables}
+        return passed | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"} | dict(extra or {})
+
+    def prepare(self) -> "Settings":
+        """Make the folders, the state folder unreadable to others, and return self."""
+        for folder in (self.state, self.home, self.run, self.flows):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.state.chmod(0o700)
+        return self
+
+
+def read_settings(variables: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings that the environment asks for."""
+    env = dict(os.environ if variables is None else variables)
+    xdg = Path(env.get("XDG_STATE_HOME") or Path(env.get("HOME") or Path.home()) / ".local" / "state")
+    state = Path(env.get("HEADRACE_STATE") or xdg / "headrace").absolute()
+    return Settings(
+        state=state,
+        home=Path(env.get("HEADRACE_HOME") or state / "home").absolute(),
+        tracking_uri=env.get("MLFLOW_TRACKING_URI") or None,
+        actor=env.get("HEADRACE_ACTOR") or f"person:{_user(env)}",
+        variables=env,
+    )
+
+
+def _user(env: Mapping[str, str]) -> str:
+    name = env.get("USER") or env.get("LOGNAME")
+    if name:
+        return name
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # A user id without a name, as in many containers.
+        return str(os.getuid())

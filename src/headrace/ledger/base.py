@@ -1,0 +1,119 @@
+"""The ledger: the append-only record of every decision. It blocks rather than loses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from headrace.types import Actor, Json, Stage
+
+
+class Action(StrEnum):
+    """What was decided or found."""
+
+    REGISTERED = "registered"
+    GATED = "gated"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled back"
+    ALARM = "alarm"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An entry before the ledger has given it a number and a hash.
+
+    Attributes:
+        key: the idempotency key: a second append with the same key returns the first entry and writes nothing.
+        stage: None for decisions that concern no stage.
+        version: what the decision is about; for a promotion or rollback, the version that serves from now on.
+        evidence: what it rests on: metrics, verdicts, run and flow ids, digests.
+    """
+
+    component: str
+    action: Action
+    actor: Actor
+    reason: str
+    key: str
+    stage: Stage | None = None
+    version: int | None = None
+    baseline: str = ""
+    evidence: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a component's chain.
+
+    Attributes:
+        sequence: 1, 2, 3 … per component, without gaps.
+        from_version: for promotions and rollbacks, what served before; None where nothing did.
+        hash: SHA-256 over the canonical JSON of everything else, `previous` included.
+        previous: the hash of the entry before; 64 zeros for the first.
+    """
+
+    component: str
+    sequence: int
+    at: datetime
+    action: Action
+    actor: Actor
+    reason: str
+    key: str
+    stage: Stage | None
+    version: int | None
+    from_version: int | None
+    baseline: str
+    evidence: Mapping[str, Json]
+    previous: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether a component's chain is whole; `problem` names the first entry that is not right."""
+
+    component: str
+    entries: int
+    head: str
+    problem: str = ""
+
+
+class Ledger(Protocol):
+    """What every ledger does. All writes are durable when they return."""
+
+    def append(self, draft: Draft) -> Entry:
+        """Add a decision that moves no stage; a repeat with the same key returns the first entry."""
+        ...
+
+    def move(self, draft: Draft, *, expected: int | None) -> Entry:
+        """Make `draft.version` the one that serves in `draft.stage`, if `expected` still does (compare-and-swap).
+
+        Raises:
+            Conflict: another version serves there by now; nothing was written.
+        """
+        ...
+
+    def serving(self, component: str, stage: Stage) -> Entry | None:
+        """Return the entry that says what serves in a stage, or None."""
+        ...
+
+    def history(self, component: str, *, limit: int = 100) -> Sequence[Entry]:
+        """Return the newest entries, newest first."""
+        ...
+
+    def find(self, key: str) -> Entry | None:
+        """Return the entry that was written under an idempotency key."""
+        ...
+
+    def components(self) -> Sequence[str]:
+        """Return the names of all components that have entries."""
+        ...
+
+    def verify(self, component: str) -> Verification:
+        """Recompute the chain."""
+        ...

@@ -1,0 +1,53 @@
+"""The prediction log and the actuals: what was answered, and what turned out to be true.
+
+The log may lose (bounded, counted) rather than block; an actual is durable before it is acknowledged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from headrace.types import Actual, Json, Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A prediction with its actual, if that is in."""
+
+    prediction: Prediction
+    actual: Json | None
+    is_labelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How the actuals found their predictions."""
+
+    predictions: int
+    labelled: int
+    orphans: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+
+
+class PredictionLog(Protocol):
+    """What every log does."""
+
+    def append(self, predictions: Sequence[Prediction]) -> None:
+        """Keep answered rows; durable when it returns."""
+        ...
+
+    def append_actuals(self, component: str, actuals: Sequence[Actual]) -> None:
+        """Keep truths; durable when it returns. The first value for an id counts; later ones are conflicts."""
+        ...
+
+    def joined(
+        self, component: str, *, after: str = "", limit: int | None = None, version: int | None = None
+    ) -> Sequence[Joined]:
+        """Return predictions with ids above `after`, oldest first, with their actuals; shadows left out."""
+        ...
+
+    def counts(self, component: str, *, since: datetime | None = None) -> Counts:
+        """Return how many rows are in, labelled, and out of place."""
+        ...

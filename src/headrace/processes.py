@@ -1,0 +1,104 @@
+"""Child processes that can be found again and stopped for certain, with all that they started.
+
+A process is named by pid *and* start time, because the system gives pids out again.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from headrace.types import Json
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessName:
+    """Which process is meant."""
+
+    pid: int
+    started: float
+
+    def as_json(self) -> dict[str, Json]:
+        return {"pid": self.pid, "started": self.started}
+
+
+def name_of(pid: int) -> ProcessName:
+    """Return the full name of a running process. Raises psutil.NoSuchProcess."""
+    return ProcessName(pid, psutil.Process(pid).create_time())
+
+
+def is_alive(name: ProcessName) -> bool:
+    """Tell whether that very process runs; a zombie does not."""
+    try:
+        process = psutil.Process(name.pid)
+        is_same = abs(process.create_time() - name.started) < 1.0
+        return is_same and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def start_detached(command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, log: Path) -> ProcessName:
+    """Start a process in a session of its own, its output appended to `log`; it outlives its parent."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [str(part) for part in command],
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return name_of(child.pid)
+
+
+def stop(name: ProcessName, *, grace_s: float = 10.0) -> None:
+    """End a process and all of its session: SIGTERM, then SIGKILL after `grace_s`. Returns when none is left."""
+    members = family(name)
+    if is_alive(name):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(name.pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while is_alive(name) and time.monotonic() < deadline:
+        _reap(name.pid)
+        time.sleep(0.02)
+    for process in [*members, *family(name)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(members, timeout=5)
+    _reap(name.pid)
+
+
+def family(name: ProcessName) -> list[psutil.Process]:
+    """Return a process with its descendants and everything else in the session that it leads."""
+    found: dict[int, psutil.Process] = {}
+    if is_alive(name):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(name.pid)
+            found = {process.pid: process for process in [root, *root.children(recursive=True)]}
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) == name.pid and process.create_time() >= name.started - 1.0:
+                found[process.pid] = process
+    found.pop(os.getpid(), None)
+    return list(found.values())
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
