@@ -24,7 +24,7 @@ def seconds(value: Any) -> Any:
     return float(found[1]) * SECONDS[found[2]]
 
 
-def window(value: Any) -> Any:
+def window_rows(value: Any) -> Any:
     """Return `500 predictions` as its number of rows."""
     found = re.fullmatch(r"(\d+)(?: predictions?| rows?)?", str(value).strip())
     if found is None:
@@ -38,12 +38,13 @@ def rate(value: Any) -> Any:
 
 
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
+Count = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class Frozen(BaseModel):
     """Base of all sections: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EnvironmentKind(StrEnum):
@@ -122,14 +123,14 @@ class Gate(Frozen):
 class Serve(Frozen):
     """How a version is served."""
 
-    workers: int | Literal["auto"] = 1
-    threads: int | Literal["auto"] = 1
+    workers: Count = 1
+    threads: Count = 1
     isolation: Literal["process", "inline"] = "process"
     max_batch: int = Field(default=64, ge=1)
     deadline_ms: float = Field(default=1000, gt=0)
     queue: int = Field(default=1024, ge=1)
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
-    fronts: int | Literal["auto"] = 1
+    fronts: Count = 1
     port: int = Field(default=0, ge=0, le=65535, description="0 takes a free one and keeps it")
     log_sample: float = Field(default=1.0, ge=0, le=1)
     redact: tuple[str, ...] = ()
@@ -154,7 +155,7 @@ class Release(Frozen):
 
     @model_validator(mode="after")
     def _ends_at_all(self) -> "Release":
-        if list(self.steps) != sorted(set(self.steps)) or self.steps[-1] != 100:
+        if list(self.steps) != sorted(set(self.steps)) or self.steps[-1:] != (100,):
             raise ValueError(f"`steps` are {list(self.steps)}; they must rise and end at 100")
         return self
 
@@ -162,7 +163,7 @@ class Release(Frozen):
 class Monitor(Frozen):
     """What the watch looks at."""
 
-    window: Annotated[int, BeforeValidator(window), Field(ge=20)] = 500
+    window: Annotated[int, BeforeValidator(window_rows), Field(ge=20)] = 500
     false_alarms: Annotated[float, BeforeValidator(rate), Field(gt=0, lt=1)] = 0.001
     every_s: Seconds = 10.0
 
