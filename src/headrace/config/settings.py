@@ -84,7 +84,10 @@ class Settings:
     def child_environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables for a child process: an allow-list, never headrace's own keys or tokens."""
         passed = {name: self.variables[name] for name in CHILD_VARIABLES if name in self.variables}
-        return passed | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"} | dict(extra or {})
+        # Byte code goes into the cache rather than into anybody's checkout; without any, torch and mlflow take 20 s to
+        # import instead of 5.
+        own = {"PYTHONPYCACHEPREFIX": str(self.state / "cache" / "pyc"), "PYTHONUNBUFFERED": "1"}
+        return passed | own | dict(extra or {})
 
     def prepare(self) -> "Settings":
         """Make the folders, the state folder unreadable to others, and return self."""
