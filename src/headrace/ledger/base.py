@@ -24,6 +24,10 @@ class Action(StrEnum):
     RETIRED = "retired"
 
 
+#: The actions that change what serves in a stage; they go through `move`, all others through `append`.
+MOVES = frozenset({Action.PROMOTED, Action.ROLLED_BACK})
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """An entry before the ledger has given it a number and a hash.
@@ -31,7 +35,8 @@ class Draft:
     Attributes:
         key: the idempotency key: a second append with the same key returns the first entry and writes nothing.
         stage: None for decisions that concern no stage.
-        version: what the decision is about; for a promotion or rollback, the version that serves from now on.
+        version: what the decision is about; for a promotion or rollback, the version that serves from now on
+            (None: nothing serves from now on).
         evidence: what it rests on: metrics, verdicts, run and flow ids, digests.
     """
 
@@ -83,15 +88,38 @@ class Verification:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """One alias that MLflow should be given, because an entry moved a stage.
+
+    Attributes:
+        sequence: the entry's, in its component's chain.
+        version: what the alias must point at; None where it must be removed.
+    """
+
+    component: str
+    stage: Stage
+    sequence: int
+    version: int | None
+    is_written: bool
+
+
 class Ledger(Protocol):
     """What every ledger does. All writes are durable when they return."""
 
     def append(self, draft: Draft) -> Entry:
-        """Add a decision that moves no stage; a repeat with the same key returns the first entry."""
+        """Add a decision that moves no stage; a repeat with the same key returns the first entry.
+
+        Raises:
+            InvalidInput: the evidence holds a number that JSON has no word for.
+            Unavailable: the ledger cannot be written; nothing was.
+        """
         ...
 
     def move(self, draft: Draft, *, expected: int | None) -> Entry:
         """Make `draft.version` the one that serves in `draft.stage`, if `expected` still does (compare-and-swap).
+
+        A repeat with the same key returns the first entry, whatever serves by now.
 
         Raises:
             Conflict: another version serves there by now; nothing was written.
@@ -99,7 +127,7 @@ class Ledger(Protocol):
         ...
 
     def serving(self, component: str, stage: Stage) -> Entry | None:
-        """Return the entry that says what serves in a stage, or None."""
+        """Return the entry that says what serves in a stage, or None where nothing does."""
         ...
 
     def history(self, component: str, *, limit: int = 100) -> Sequence[Entry]:
@@ -116,4 +144,26 @@ class Ledger(Protocol):
 
     def verify(self, component: str) -> Verification:
         """Recompute the chain."""
+        ...
+
+
+class Outbox(Protocol):
+    """The aliases that the ledger's moves ask for, and which of them MLflow has been given.
+
+    Rows are written in the transaction of their entry, so that a crash between the ledger and MLflow is caught up.
+    """
+
+    def unwritten(self) -> Sequence[Projection]:
+        """Return the newest projection of every component and stage that MLflow has not been given."""
+        ...
+
+    def mark_written(self, projection: Projection) -> None:
+        """Remember that MLflow has been given a projection; older ones of its stage are no longer wanted."""
+        ...
+
+    def wrote(self, component: str, stage: Stage) -> frozenset[int | None]:
+        """Return every version that the alias may point at by headrace's own hand; any other is somebody else's.
+
+        The last one that was remembered as written, and those since then that a crash may have left unremembered.
+        """
         ...

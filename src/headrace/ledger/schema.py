@@ -1,0 +1,173 @@
+"""The ledger's tables and how a ledger is opened. Alembic is imported only where a schema must be made or moved."""
+
+from pathlib import Path
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from headrace.errors import Unavailable
+
+#: The newest revision in `migrations/versions`.
+HEAD = "0001"
+VERSION_TABLE = "ledger_schema"
+MIGRATIONS = Path(__file__).parent / "migrations"
+_BUSY_S = 30
+_MIGRATION_LOCK = 0x6865616472616365  # "headrace", the number of PostgreSQL's advisory lock
+
+metadata = MetaData()
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("component", String(63), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(40), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("key", Text, nullable=False, unique=True),
+    Column("stage", String(32)),
+    Column("version", Integer),
+    Column("from_version", Integer),
+    Column("baseline", String(64), nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("entries_by_stage", "component", "stage", "sequence"),
+)
+
+#: One row per chain. Writers lock it, so that a chain grows by one entry at a time.
+heads = Table(
+    "heads",
+    metadata,
+    Column("component", String(63), primary_key=True),
+    Column("sequence", Integer, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+projections = Table(
+    "projections",
+    metadata,
+    Column("component", String(63), primary_key=True),
+    Column("stage", String(32), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer),
+    Column("is_written", Boolean, nullable=False),
+)
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine on a ledger whose schema is the one that this code knows; an empty database gets it.
+
+    Raises:
+        Unavailable: the database does not answer, or its schema is older or newer than this code.
+    """
+    parsed = make_url(url)
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    if is_sqlite and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_S} if is_sqlite else {}, pool_pre_ping=not is_sqlite)
+    if is_sqlite:
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    try:
+        revision = schema_revision(engine)
+        if revision == "":
+            migrate(engine)
+            revision = HEAD
+    except DatabaseError as error:
+        raise unavailable(engine, error) from error
+    _check_revision(engine, revision)
+    return engine
+
+
+def _configure_sqlite(connection: object, _: ConnectionPoolEntry) -> None:
+    # The driver's own transactions would end at each DDL statement and could not begin IMMEDIATE.
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def schema_revision(engine: Engine) -> str:
+    """Return the revision that a database is at; empty where it holds no ledger."""
+    with engine.connect() as connection:
+        return _revision(connection)
+
+
+def _revision(connection: Connection) -> str:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return ""
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
+    return str(found or "")
+
+
+def migrate(engine: Engine, *, to: str = HEAD) -> None:
+    """Bring a database to a revision, in one transaction; of several processes at once, one does it."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+        if _revision(connection) == to:
+            return
+        config.attributes["connection"] = connection
+        command.upgrade(config, to)
+
+
+def _check_revision(engine: Engine, revision: str) -> None:
+    if revision == HEAD:
+        return
+    place = engine.url.render_as_string(hide_password=True)
+    if revision > HEAD:
+        raise Unavailable(
+            f"The ledger at {place} has schema {revision}; this headrace knows schemas up to {HEAD}",
+            "Install the headrace that wrote it, or a newer one",
+        )
+    raise Unavailable(
+        f"The ledger at {place} has schema {revision}; this headrace needs {HEAD}",
+        "Run `headrace upgrade`: it backs the ledger up, rehearses on a copy and compares before it changes anything",
+    )
+
+
+def unavailable(engine: Engine, error: DatabaseError) -> Unavailable:
+    """Return what a database's refusal means to a user."""
+    place = engine.url.database if engine.dialect.name == "sqlite" else engine.url.render_as_string(hide_password=True)
+    cause = str(error.orig).strip().splitlines()[0]
+    remedies = {
+        "disk is full": "Free some space, then repeat the command; nothing was half-written",
+        "readonly": f"Give yourself the right to write {place}, then repeat the command",
+        "unable to open": f"Check that the folder of {place} exists and may be written",
+        "not a database": f"Something overwrote {place}; move it aside and restore a backup of it",
+        "locked": "Another process holds the ledger; stop it or wait for it, then repeat the command",
+    }
+    remedy = next(
+        (text for part, text in remedies.items() if part in cause), "Check that the database runs and answers"
+    )
+    return Unavailable(f"The ledger at {place} cannot be used: {cause}", remedy)
