@@ -22,13 +22,20 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How the actuals found their predictions."""
+    """How the actuals found their predictions.
+
+    Attributes:
+        orphans: actuals whose id no prediction has (yet).
+        duplicates: repeats of the first value for an id; `conflicts` say something else.
+        early: truths that are dated before their prediction.
+    """
 
     predictions: int
     labelled: int
     orphans: int = 0
     duplicates: int = 0
     conflicts: int = 0
+    early: int = 0
 
 
 class PredictionLog(Protocol):

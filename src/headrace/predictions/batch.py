@@ -1,0 +1,92 @@
+"""A batch of answered rows as the writer takes it and the journal keeps it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+
+from headrace.types import Json, Prediction
+
+#: One column of a batch: an array whose first axis is rows, or a list with one value per row.
+Column: TypeAlias = "np.ndarray[Any, Any] | Sequence[Json]"
+_ARRAY = 1
+
+
+class Batch(msgspec.Struct, array_like=True, gc=False):
+    """Rows that were answered together.
+
+    Attributes:
+        ids: UUIDv7 as text, one per row.
+        at: when they were asked for, seconds since 1970 in UTC.
+        inputs: by field name; the unnamed tensor goes by `types.UNNAMED`.
+        outputs: by output name; a single unnamed answer goes by `types.UNNAMED`.
+        latency_ms: one for all rows, or one per row.
+    """
+
+    ids: Sequence[str]
+    at: float
+    version: int
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    latency_ms: float | list[float]
+    shadow: bool = False
+
+
+def encode(batches: Sequence[Batch]) -> bytes:
+    """Return batches as one journal payload (MessagePack; numeric arrays as their raw bytes)."""
+    return _ENCODER.encode(batches)
+
+
+def decode(payload: bytes) -> list[Batch]:
+    """Return the batches of a journal payload. Raises msgspec.MsgspecError where it is not one."""
+    return _DECODER.decode(payload)
+
+
+def batch_of(prediction: Prediction) -> Batch:
+    """Return a single answered row as a batch of one."""
+    output = prediction.output
+    outputs = {name: [value] for name, value in output.items()} if isinstance(output, dict) else {"": [output]}
+    return Batch(
+        [prediction.id],
+        prediction.at.timestamp(),
+        prediction.version,
+        {name: [value] for name, value in prediction.inputs.items()},
+        outputs,
+        prediction.latency_ms,
+        prediction.shadow,
+    )
+
+
+def approximate_bytes(columns: Mapping[str, Column]) -> int:
+    """Return about how much memory columns take, without looking into lists."""
+    return sum(int(getattr(column, "nbytes", 0)) or 64 * len(column) for column in columns.values())
+
+
+def moment(seconds: float) -> datetime:
+    """Return seconds since 1970 as a moment in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _encode_array(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "biufM":
+            header = f"{value.dtype.str} {','.join(map(str, value.shape))}\n".encode()
+            return msgspec.msgpack.Ext(_ARRAY, header + value.tobytes())
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(f"a {type(value).__name__} cannot be kept in the prediction log")
+
+
+def _decode_array(code: int, raw: memoryview) -> Any:
+    if code != _ARRAY:
+        raise ValueError(f"unknown extension {code} in a prediction journal")
+    header, _, content = bytes(raw).partition(b"\n")
+    dtype, _, shape = header.decode().partition(" ")
+    return np.frombuffer(content, dtype).reshape([int(size) for size in shape.split(",")])
+
+
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_array)
+_DECODER = msgspec.msgpack.Decoder(list[Batch], ext_hook=_decode_array)

@@ -1,0 +1,122 @@
+"""The manifest: which Parquet files of a component count. Replaced whole, so nobody sees a change half done.
+
+Readers open the journals first and read the manifest second; whatever was rolled in between is then in both, and the
+manifest says to skip the journal. Files that no longer count stay for a while, for readers that still use them.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from headrace.errors import Unavailable
+from headrace.files import write_atomically
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One Parquet file.
+
+    Attributes:
+        path: relative to the component's folder.
+        first: the lowest prediction id in it; `last` the highest.
+        version: of predictions; 0 for actuals.
+        day: of predictions, in UTC (`2026-11-21`); empty for actuals.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    first: str
+    last: str
+    version: int = 0
+    day: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A file that no longer counts, and since when (seconds since 1970)."""
+
+    path: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What counts.
+
+    Attributes:
+        rolled: names of journals whose rows are in the segments and whose files may still be there.
+        damaged_bytes: what could not be read from journals when they were rolled, ever.
+        senseless_rows: rows in whole frames that could not be rows, ever.
+        sequence: the number of the next actual to be rolled.
+        expired_rows: rows that retention took, ever.
+    """
+
+    predictions: tuple[Segment, ...] = ()
+    actuals: tuple[Segment, ...] = ()
+    rolled: tuple[str, ...] = ()
+    retired: tuple[Retired, ...] = ()
+    damaged_bytes: int = 0
+    sequence: int = 0
+    senseless_rows: int = 0
+    expired_rows: int = 0
+    generation: int = 0
+
+    def next(self, **changes: object) -> "Manifest":
+        """Return the manifest that follows this one."""
+        return replace(self, generation=self.generation + 1, **changes)  # type: ignore[arg-type]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return a component's manifest; an empty one where there is none.
+
+    Raises:
+        Unavailable: the file cannot be understood.
+    """
+    path = folder / NAME
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return Manifest()
+    except ValueError as cause:
+        raise Unavailable(
+            f"The prediction log's manifest {path} is damaged ({cause}).",
+            f"Restore it from a backup, or move it away and run `headrace predictions rebuild {folder.name}`.",
+        ) from cause
+    document["predictions"] = tuple(Segment(**segment) for segment in document["predictions"])
+    document["actuals"] = tuple(Segment(**segment) for segment in document["actuals"])
+    document["retired"] = tuple(Retired(**entry) for entry in document["retired"])
+    document["rolled"] = tuple(document["rolled"])
+    return Manifest(**document)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace a component's manifest. Only the holder of `exclusive` may."""
+    write_atomically(folder / NAME, json.dumps(asdict(manifest), indent=1))
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the right to change a component's manifest and segments; others wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def new_path(kind: str, *, version: int = 0, day: datetime | str = "") -> str:
+    """Return a fresh path for a segment, relative to the component's folder."""
+    text = day if isinstance(day, str) else f"{day:%Y-%m-%d}"
+    parts = [kind, f"version={version}", f"day={text}"] if text else [kind]
+    return "/".join([*parts, f"{uuid.uuid4().hex}.parquet"])

@@ -1,0 +1,117 @@
+"""SQL over a component's predictions and actuals, by DuckDB, in memory and without reaching for the network."""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+
+import duckdb
+
+from headrace.errors import Unavailable
+from headrace.predictions.snapshot import Snapshot
+
+#: What `predictions` has where nothing was predicted yet.
+_NO_PREDICTIONS = (
+    "SELECT NULL::UUID AS id, NULL::TIMESTAMP AS made_at, NULL::INTEGER AS version, NULL::FLOAT AS latency_ms, "
+    "NULL::BOOLEAN AS shadow WHERE false"
+)
+_FIRST = """
+CREATE VIEW first_actuals AS
+SELECT id, arg_min(value, seq) AS value, arg_min(number, seq) AS number, arg_min(text, seq) AS text,
+       arg_min(dated_at, seq) AS dated_at, min(received) AS received, count(*) AS arrivals
+FROM arrivals WHERE id IS NOT NULL GROUP BY id
+"""
+_JOINED = """
+CREATE VIEW joined AS
+SELECT p.*, a.id IS NOT NULL AS labelled, a.value AS actual_json, a.text AS actual, a.number AS actual_number,
+       a.received AS actual_received
+FROM predictions p LEFT JOIN first_actuals a USING (id) WHERE NOT p.shadow
+"""
+#: In the order of `base.Counts`.
+COUNTS = """
+WITH first AS (SELECT * FROM first_actuals),
+arrived AS (
+    SELECT a.id, a.number, a.value, f.number AS first_number, f.value AS first_value,
+           row_number() OVER (PARTITION BY a.id ORDER BY a.seq) AS place
+    FROM arrivals a LEFT JOIN first f ON a.id = f.id
+),
+asked AS (SELECT id, min(made_at) AS made_at, bool_and(shadow) AS shadow FROM predictions GROUP BY id)
+SELECT
+    (SELECT count(*) FROM asked WHERE NOT shadow),
+    (SELECT count(*) FROM asked JOIN first USING (id) WHERE NOT shadow),
+    (SELECT count(*) FROM first ANTI JOIN asked USING (id)) + (SELECT count(*) FROM arrivals WHERE id IS NULL),
+    (SELECT count(*) FROM arrived WHERE id IS NOT NULL AND place > 1
+        AND CASE WHEN number IS NULL OR first_number IS NULL THEN value = first_value ELSE number = first_number END),
+    (SELECT count(*) FROM arrived WHERE id IS NOT NULL AND place > 1
+        AND NOT CASE WHEN number IS NULL OR first_number IS NULL THEN value = first_value
+                     ELSE number = first_number END),
+    (SELECT count(*) FROM first f JOIN asked a USING (id) WHERE f.dated_at < a.made_at)
+"""
+
+
+@contextlib.contextmanager
+def connect(seen: Snapshot, *, since: str = "", until: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a connection with the views `predictions`, `arrivals`, `first_actuals` and `joined`.
+
+    Columns of `predictions`: `id`, `made_at` (UTC), `version`, `latency_ms`, `shadow`, `in_<field>`, `out_<field>`.
+    `arrivals` are all actuals as they came; `first_actuals` the ones that count.
+
+    Args:
+        since: only rows with ids at or above; files outside the range are not opened. `until` likewise, included.
+
+    Raises:
+        Unavailable: a segment cannot be read.
+    """
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("SET autoinstall_known_extensions = false; SET enable_progress_bar = false")
+        _create_predictions(connection, seen, since, until)
+        _create_arrivals(connection, seen, since, until)
+        connection.execute(_FIRST)
+        connection.execute(_JOINED)
+        try:
+            yield connection
+        except (duckdb.IOException, duckdb.InvalidInputException) as cause:
+            raise Unavailable(
+                f"A segment in {seen.folder} cannot be read: {cause}.", "Try `headrace predictions check`."
+            ) from cause
+
+
+def _create_predictions(connection: duckdb.DuckDBPyConnection, seen: Snapshot, since: str, until: str) -> None:
+    files = [
+        str(seen.folder / segment.path)
+        for segment in seen.manifest.predictions
+        if segment.last >= since and (not until or segment.first <= until)
+    ]
+    sources = [f"SELECT * FROM read_parquet({_list(files)}, union_by_name = true)"] if files else []
+    for number, part in enumerate(seen.parts):
+        connection.register(f"journal_{number}", part.table)
+        sources.append(f"SELECT * FROM journal_{number}")
+    body = " UNION ALL BY NAME ".join(sources) or _NO_PREDICTIONS
+    connection.execute(f"CREATE VIEW predictions AS SELECT * FROM ({body}){_range(since, until)}")
+
+
+def _create_arrivals(connection: duckdb.DuckDBPyConnection, seen: Snapshot, since: str, until: str) -> None:
+    files = [
+        str(seen.folder / segment.path)
+        for segment in seen.manifest.actuals
+        if segment.last >= since and (not until or segment.first <= until)
+    ]
+    connection.register("pending_actuals", seen.actuals)
+    body = "SELECT * FROM pending_actuals"
+    if files:
+        body += f" UNION ALL BY NAME SELECT * FROM read_parquet({_list(files)})"
+    bounds = _range(since, until)
+    connection.execute(f"CREATE VIEW arrivals AS SELECT * FROM ({body}){bounds}{' OR id IS NULL' if bounds else ''}")
+
+
+def _range(since: str, until: str) -> str:
+    bounds = [f"id {sign} '{_checked(text)}'::UUID" for sign, text in ((">=", since), ("<=", until)) if text]
+    return f" WHERE ({' AND '.join(bounds)})" if bounds else ""
+
+
+def _checked(text: str) -> str:
+    return str(uuid.UUID(text))
+
+
+def _list(files: list[str]) -> str:
+    quoted = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    return f"[{quoted}]"

@@ -1,0 +1,102 @@
+"""Rolling: ownerless journals become Parquet segments. Also `python -m headrace.predictions.roll FOLDER`."""
+
+import contextlib
+import os
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from headrace.predictions.batch import Batch, decode
+from headrace.predictions.journal import claim, journals, read_frames
+from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, write_manifest
+from headrace.predictions.tables import tables, texts, write_parquet
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The batches of a journal, and how many bytes of it could not be read."""
+
+    batches: list[Batch]
+    damaged_bytes: int
+
+
+def decode_journal(raw: bytes) -> Decoded:
+    """Return what a journal's bytes hold."""
+    content = read_frames(raw)
+    batches, damaged = [], content.damaged_bytes
+    for frame in content.frames:
+        try:
+            batches += decode(frame)
+        except (msgspec.MsgspecError, ValueError):
+            damaged += len(frame)
+    return Decoded(batches, damaged)
+
+
+def roll(folder: Path) -> int:
+    """Turn a component's ownerless journals into segments, and return how many rows that were.
+
+    A crash at any point repeats or finishes the work the next time; rows are neither lost nor doubled.
+    """
+    rows = 0
+    with exclusive(folder):
+        _sweep(folder)
+        for path in journals(folder / "journals"):
+            owned = claim(path)
+            if owned is None:
+                continue
+            try:
+                rows += _roll_one(folder, path, owned)
+            finally:
+                os.close(owned)
+    return rows
+
+
+def segment_of(folder: Path, table: pa.Table, version: int, day: str) -> Segment:
+    """Write a table, sorted by id, as a new segment file that nobody sees until a manifest names it."""
+    path = new_path("segments", version=version, day=day)
+    size = write_parquet(table, folder / path)
+    first, last = texts(table["id"].take(pa.array([0, table.num_rows - 1])))
+    return Segment(path, table.num_rows, size, first, last, version, day)
+
+
+def _roll_one(folder: Path, path: Path, owned: int) -> int:
+    with os.fdopen(os.dup(owned), "rb") as file:
+        decoded = decode_journal(file.read())
+    found = tables(decoded.batches)
+    segments = [segment_of(folder, part.table, part.version, part.day) for part in found.parts]
+    manifest = read_manifest(folder)
+    write_manifest(
+        folder,
+        manifest.next(
+            predictions=(*manifest.predictions, *segments),
+            rolled=(*manifest.rolled, path.name),
+            damaged_bytes=manifest.damaged_bytes + decoded.damaged_bytes,
+            senseless_rows=manifest.senseless_rows + found.senseless_rows,
+        ),
+    )
+    path.unlink()
+    return sum(segment.rows for segment in segments)
+
+
+def _sweep(folder: Path) -> None:
+    """Finish what a crash left: remove journals that are rolled and files that no manifest names."""
+    manifest = read_manifest(folder)
+    for name in manifest.rolled:
+        with contextlib.suppress(FileNotFoundError):
+            (folder / "journals" / name).unlink()
+    if manifest.rolled:
+        write_manifest(folder, manifest.next(rolled=()))
+    named = defaultdict(bool, {segment.path: True for segment in manifest.predictions})
+    named |= {entry.path: True for entry in manifest.retired}
+    for path in (folder / "segments").rglob("*.*"):
+        if path.is_file() and not named[path.relative_to(folder).as_posix()]:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    roll(Path(sys.argv[1]))

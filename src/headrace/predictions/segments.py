@@ -1,0 +1,151 @@
+"""The prediction log on disk: Parquet segments and journals, one folder per component."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headrace.clock import Clock, SystemClock
+from headrace.errors import InvalidInput, Unavailable
+from headrace.predictions import actuals as truths
+from headrace.predictions import snapshot
+from headrace.predictions.base import Counts, Joined
+from headrace.predictions.batch import batch_of, encode
+from headrace.predictions.ids import Ids, lowest
+from headrace.predictions.journal import SUFFIX, Journal
+from headrace.predictions.query import COUNTS, connect
+from headrace.predictions.roll import roll
+from headrace.predictions.snapshot import Snapshot
+from headrace.predictions.tables import predictions, raw_id, storage
+from headrace.types import Actual, Json, Prediction
+
+_ROLL_ACTUALS_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some rows, sorted by id, that need not be loaded yet."""
+
+    first: str
+    last: str
+    version: int
+    path: Path | None
+    table: pa.Table | None
+
+    def load(self) -> pa.Table:
+        if self.table is not None:
+            return self.table
+        try:
+            return pq.ParquetFile(self.path).read()
+        except (OSError, pa.ArrowInvalid) as cause:
+            raise Unavailable(
+                f"The prediction segment {self.path} cannot be read ({cause}).",
+                "Restore it from a backup, or set it aside with `headrace predictions check --repair`.",
+            ) from cause
+
+
+class SegmentLog:
+    """`PredictionLog` over `folder`, as `PredictionWriter` fills it."""
+
+    def __init__(self, folder: Path, *, clock: Clock | None = None) -> None:
+        self._folder = folder
+        self._clock = clock or SystemClock()
+        self._ids = Ids(self._clock)
+
+    def append(self, predictions: Sequence[Prediction]) -> None:
+        """Keep answered rows; durable when it returns. A front uses `PredictionWriter` instead."""
+        for component in {one.component for one in predictions}:
+            batches = [batch_of(one) for one in predictions if one.component == component]
+            for batch in batches:
+                _refuse_strange_id(batch.ids[0])
+            path = self._folder / component / "journals" / f"{self._ids.new()}-append{SUFFIX}"
+            try:
+                journal = Journal(path)
+                try:
+                    journal.append(encode(batches), sync=True)
+                finally:
+                    journal.close()
+            except OSError as cause:
+                raise Unavailable(f"{path.parent} cannot be written: {cause.strerror or cause}.") from cause
+            roll(self._folder / component)
+
+    def append_actuals(self, component: str, actuals: Sequence[Actual]) -> None:
+        truths.append(self._folder / component, actuals, clock=self._clock)
+
+    def joined(
+        self, component: str, *, after: str = "", limit: int | None = None, version: int | None = None
+    ) -> Sequence[Joined]:
+        seen = snapshot.take(self._folder / component)
+        found: list[Prediction] = []
+        for piece, horizon in _with_horizon(_pieces(seen, after, version)):
+            found += predictions(_selected(piece.load(), after, version), component)
+            # Rows below the next piece's first are final; later pieces cannot come in between.
+            if limit is not None and sum(one.id < horizon for one in found) >= limit:
+                break
+        found.sort(key=lambda one: one.id)
+        found = found[:limit]
+        known = _truths_of(seen, found)
+        return [Joined(one, known.get(one.id), one.id in known) for one in found]
+
+    def counts(self, component: str, *, since: datetime | None = None) -> Counts:
+        seen = snapshot.take(self._folder / component)
+        with connect(seen, since=lowest(since) if since else "") as connection:
+            row = connection.execute(COUNTS).fetchone() or (0,) * 6
+        return Counts(*(int(value or 0) for value in row))
+
+    def roll(self, component: str) -> int:
+        """Turn what dead writers left, and the actuals' journal when it is large, into Parquet; return the rows."""
+        folder = self._folder / component
+        rows = roll(folder)
+        if sum(path.stat().st_size for path in (folder / truths.FOLDER).glob(f"*{SUFFIX}")) > _ROLL_ACTUALS_BYTES:
+            rows += truths.roll_actuals(folder)
+        return rows
+
+
+def _refuse_strange_id(text: str) -> None:
+    try:
+        raw_id(text)
+    except ValueError as cause:
+        raise InvalidInput(
+            f"`{text[:64]}` is no prediction id.", "Make ids with `headrace.predictions.ids`."
+        ) from cause
+
+
+def _pieces(seen: Snapshot, after: str, version: int | None) -> list[_Piece]:
+    found = [
+        _Piece(segment.first, segment.last, segment.version, seen.folder / segment.path, None)
+        for segment in seen.manifest.predictions
+    ]
+    for part in seen.parts:
+        ends = part.table["id"].take(pa.array([0, part.table.num_rows - 1])).to_pylist()
+        found.append(_Piece(str(ends[0]), str(ends[1]), part.version, None, part.table))
+    wanted = [piece for piece in found if piece.last > after and version in (None, piece.version)]
+    return sorted(wanted, key=lambda piece: piece.first)
+
+
+def _with_horizon(pieces: list[_Piece]) -> Iterator[tuple[_Piece, str]]:
+    for position, piece in enumerate(pieces):
+        yield piece, pieces[position + 1].first if position + 1 < len(pieces) else "~"
+
+
+def _selected(table: pa.Table, after: str, version: int | None) -> pa.Table:
+    mask = pc.invert(table["shadow"])
+    if after:
+        mask = pc.and_(mask, pc.greater(storage(table["id"]), pa.scalar(raw_id(after), pa.binary(16))))
+    if version is not None:
+        mask = pc.and_(mask, pc.equal(table["version"], version))
+    return table.filter(mask)
+
+
+def _truths_of(seen: Snapshot, found: list[Prediction]) -> dict[str, Json]:
+    if not found:
+        return {}
+    first, last = found[0].id, found[-1].id
+    with connect(seen, since=first, until=last) as connection:
+        rows = connection.execute("SELECT id::VARCHAR, value FROM first_actuals").fetchall()
+    return {identity: json.loads(value) for identity, value in rows}

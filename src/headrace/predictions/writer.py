@@ -1,0 +1,210 @@
+"""The front's hot path into the prediction log: it may lose, bounded and counted, and it never blocks."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from headrace.clock import Clock, SystemClock
+from headrace.predictions.batch import Batch, Column, approximate_bytes, encode
+from headrace.predictions.ids import Ids
+from headrace.predictions.journal import SUFFIX, Journal
+
+log = logging.getLogger(__name__)
+_FRAME_BYTES = 4 * 1024 * 1024
+
+
+class PredictionWriter:
+    """Writes one front's predictions of one component.
+
+    `offer` puts a batch into a bounded buffer and returns. A thread appends what is there to a journal every `flush_s`;
+    the operating system has it from then on, so killing the process loses at most the last `flush_s`, and `close`
+    loses nothing. A power cut can take what the system had not yet put on disk (journals are synced when they are
+    sealed). Every `roll_s`, or `roll_bytes`, the journal is sealed and a short-lived, low-priority child turns it into
+    Parquet, so that the front never pays for that; `SegmentLog` reads journals and Parquet alike, and rolls what a
+    dead writer left.
+
+    What is stored per row: id, time, version, latency, whether it was a shadow, and all inputs and outputs given.
+    Redact and sample before offering.
+
+    Attributes:
+        dropped: rows that were lost because the buffer was full or they could not be encoded.
+        written: rows that are in a journal.
+        problem: why the last write failed; empty where it did not.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        component: str,
+        *,
+        capacity_rows: int = 100_000,
+        capacity_bytes: int = 256 * 1024 * 1024,
+        flush_s: float = 0.1,
+        roll_bytes: int = 32 * 1024 * 1024,
+        roll_s: float = 60.0,
+        clock: Clock | None = None,
+    ) -> None:
+        """Start the thread. `folder` is the folder of all components (`settings.predictions`)."""
+        self._folder = folder / component
+        self._clock = clock or SystemClock()
+        self._names = Ids(self._clock)
+        self._pending: deque[Batch] = deque()
+        self._rows = self._bytes = 0
+        self._capacity = (capacity_rows, capacity_bytes)
+        self._flush_s, self._roll_bytes, self._roll_s = flush_s, roll_bytes, roll_s
+        self._lock = threading.Lock()
+        self._journal: Journal | None = None
+        self._started_s = 0.0
+        self._roller: subprocess.Popen[bytes] | None = None
+        self._closing = threading.Event()
+        self.dropped = self.written = 0
+        self.problem = ""
+        self._thread = threading.Thread(target=self._run, name="prediction-writer", daemon=True)
+        self._thread.start()
+
+    def offer(
+        self,
+        ids: Sequence[str],
+        *,
+        at: datetime | float,
+        version: int,
+        inputs: Mapping[str, Column],
+        outputs: Mapping[str, Column],
+        latency_ms: float | list[float],
+        shadow: bool = False,
+    ) -> bool:
+        """Take a batch of answered rows; O(1), no I/O, a few microseconds. Call it from any thread.
+
+        Args:
+            ids: one UUIDv7 per row (`Ids.batch`).
+            at: when the rows were asked for; seconds since 1970 or a moment in UTC.
+            inputs: by field name, shape (rows, …) or a list with one JSON value per row. Kept by reference until the
+                next flush: the caller must not write into them afterwards.
+            outputs: like `inputs`; an unnamed answer goes by `types.UNNAMED`.
+            latency_ms: of the whole batch, or one per row.
+            shadow: a challenger's answers that were never returned.
+
+        Returns:
+            False where the buffer is full and the rows were dropped (and counted).
+        """
+        seconds = at.timestamp() if isinstance(at, datetime) else at
+        batch = Batch(ids, seconds, version, dict(inputs), dict(outputs), latency_ms, shadow)
+        size = approximate_bytes(inputs) + approximate_bytes(outputs)
+        with self._lock:
+            full = self._rows + len(ids) > self._capacity[0] or self._bytes + size > self._capacity[1]
+            if full or self._closing.is_set():
+                self.dropped += len(ids)
+                return False
+            self._pending.append(batch)
+            self._rows += len(ids)
+            self._bytes += size
+        return True
+
+    def close(self) -> None:
+        """Write and sync all that was offered; the journal is rolled by whoever comes next."""
+        self._closing.set()
+        self._thread.join()
+        if self._roller is not None:
+            self._roller.wait()
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._flush_s):
+            self._flush()
+            self._seal_when_due()
+        self._flush()
+        with self._lock:
+            self.dropped += self._rows
+            self._pending.clear()
+        self._close_journal()
+
+    def _flush(self) -> None:
+        with self._lock:
+            batches = list(self._pending)
+        start = 0
+        while start < len(batches):
+            stop = _frame_end(batches, start)
+            if not self._write(batches[start:stop]):
+                return  # The rows stay in the buffer; the next flush tries again.
+            start = stop
+
+    def _write(self, batches: list[Batch]) -> bool:
+        payload = self._encode(batches)
+        if not payload and len(batches) > 1:  # One of them cannot be kept; the others can.
+            return all(self._write([batch]) for batch in batches)
+        rows = sum(len(batch.ids) for batch in batches)
+        try:
+            if payload:
+                self._open().append(payload)
+        except OSError as cause:
+            if str(cause) != self.problem:
+                log.warning("The prediction log cannot write to %s: %s", self._folder, cause)
+            self.problem = str(cause)
+            return False
+        with self._lock:
+            for _ in batches:
+                gone = self._pending.popleft()
+                self._bytes -= approximate_bytes(gone.inputs) + approximate_bytes(gone.outputs)
+            self._rows -= rows
+            self.written += rows if payload else 0
+            self.dropped += 0 if payload else rows
+        self.problem = "" if payload else self.problem
+        return True
+
+    def _encode(self, batches: list[Batch]) -> bytes:
+        try:
+            return encode(batches)
+        except (TypeError, ValueError, NotImplementedError, OverflowError) as cause:
+            self.problem = f"rows that cannot be kept: {cause}"
+            log.warning("The prediction log drops %s", self.problem)
+            return b""
+
+    def _open(self) -> Journal:
+        if self._journal is None:
+            # The name starts with a time, so that journals sort by age.
+            name = f"{self._names.new()}-{os.getpid()}-{uuid.uuid4().hex[:6]}{SUFFIX}"
+            self._journal = Journal(self._folder / "journals" / name)
+            self._started_s = self._clock.monotonic_s()
+        return self._journal
+
+    def _seal_when_due(self) -> None:
+        journal = self._journal
+        if journal is None:
+            return
+        age_s = self._clock.monotonic_s() - self._started_s
+        if journal.size >= self._roll_bytes or age_s >= self._roll_s:
+            self._seal()
+
+    def _close_journal(self) -> None:
+        if self._journal is None:
+            return
+        try:
+            self._journal.close()
+        except OSError as cause:
+            self.problem = str(cause)
+        self._journal = None
+
+    def _seal(self) -> None:
+        self._close_journal()
+        if self._roller is not None and self._roller.poll() is None:
+            return  # The next round, or the next reader, takes this journal too.
+        self._roller = subprocess.Popen(
+            [sys.executable, "-m", "headrace.predictions.roll", str(self._folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def _frame_end(batches: list[Batch], start: int) -> int:
+    size, stop = 0, start
+    while stop < len(batches) and (stop == start or size < _FRAME_BYTES):
+        size += approximate_bytes(batches[stop].inputs) + approximate_bytes(batches[stop].outputs)
+        stop += 1
+    return stop

@@ -1,0 +1,103 @@
+"""What every prediction log does."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.predictions.base import Counts, PredictionLog
+from headrace.predictions.ids import Ids
+from headrace.predictions.memory import MemoryLog
+from headrace.predictions.segments import SegmentLog
+from headrace.types import Actual, Json, Prediction
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(params=["memory", "segments"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> PredictionLog:
+    made: dict[str, Callable[[], PredictionLog]] = {
+        "memory": MemoryLog,
+        "segments": lambda: SegmentLog(tmp_path / "predictions"),
+    }
+    return made[str(request.param)]()
+
+
+def rows(count: int, *, version: int = 1, output: Json = "yes", shadow: bool = False) -> list[Prediction]:
+    clock = ManualClock(START + timedelta(hours=version))
+    ids = Ids(clock)
+    made = []
+    for number in range(count):
+        clock.advance(1)
+        inputs: dict[str, Json] = {"n": number, "text": f"row {number}", "pixels": [0.5, float(number)]}
+        made.append(Prediction(ids.new(), "churn", version, clock.now(), inputs, output, 1.5, shadow))
+    return made
+
+
+def test_a_row_comes_back_as_it_went_in(log: PredictionLog) -> None:
+    (row,) = rows(1, output=[0.25, 0.75])
+    log.append([row])
+    (found,) = log.joined("churn")
+    assert found.prediction == row
+    assert found.actual is None
+    assert not found.is_labelled
+
+
+def test_outputs_of_every_kind_come_back(log: PredictionLog) -> None:
+    outputs: list[Json] = ["yes", 3, 0.5, [0.1, 0.9], {"label": "a", "score": 0.9}, None, True]
+    made = [rows(1, version=number + 1, output=output)[0] for number, output in enumerate(outputs)]
+    log.append(made)
+    assert [found.prediction.output for found in log.joined("churn")] == outputs
+
+
+def test_rows_come_oldest_first_after_an_id_up_to_a_limit(log: PredictionLog) -> None:
+    made = rows(10)
+    for row in reversed(made):
+        log.append([row])
+    assert [found.prediction.id for found in log.joined("churn", after=made[3].id, limit=4)] == [
+        row.id for row in made[4:8]
+    ]
+
+
+def test_versions_are_told_apart_and_shadows_left_out(log: PredictionLog) -> None:
+    first, second, shadow = rows(3), rows(2, version=2), rows(4, version=3, shadow=True)
+    log.append([*first, *second, *shadow])
+    assert [found.prediction.id for found in log.joined("churn", version=2)] == [row.id for row in second]
+    assert len(log.joined("churn")) == 5
+    assert log.counts("churn").predictions == 5
+
+
+def test_the_first_actual_counts_and_the_rest_is_accounted_for(log: PredictionLog) -> None:
+    made = rows(4)
+    log.append(made)
+    late = made[-1].at + timedelta(days=1)
+    log.append_actuals("churn", [Actual(made[0].id, "no", late), Actual(made[1].id, 7, late)])
+    log.append_actuals("churn", [Actual(made[0].id, "no", late), Actual(made[0].id, "maybe", late)])
+    log.append_actuals("churn", [Actual(made[2].id, False, START - timedelta(days=1))])
+    log.append_actuals("churn", [Actual("unknown", "no", late), Actual(Ids(ManualClock(START)).new(), "no", late)])
+    assert [(found.actual, found.is_labelled) for found in log.joined("churn")] == [
+        ("no", True), (7, True), (False, True), (None, False),
+    ]  # fmt: skip
+    assert log.counts("churn") == Counts(4, 3, orphans=2, duplicates=1, conflicts=1, early=1)
+
+
+def test_an_actual_before_its_prediction_finds_it_later(log: PredictionLog) -> None:
+    (row,) = rows(1)
+    log.append_actuals("churn", [Actual(row.id, "yes", row.at)])
+    assert log.counts("churn") == Counts(0, 0, orphans=1)
+    log.append([row])
+    assert log.counts("churn") == Counts(1, 1)
+
+
+def test_counts_since_leave_out_what_is_older(log: PredictionLog) -> None:
+    made = rows(10)
+    log.append(made)
+    log.append_actuals("churn", [Actual(row.id, "yes", row.at) for row in made[:5]])
+    assert log.counts("churn", since=made[3].at) == Counts(7, 2)
+
+
+def test_an_unknown_component_has_no_rows(log: PredictionLog) -> None:
+    assert list(log.joined("nobody")) == []
+    assert log.counts("nobody") == Counts(0, 0)
