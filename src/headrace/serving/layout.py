@@ -1,0 +1,123 @@
+"""How a model's rows lie in memory on the way to a worker: a signature compiled into blocks, and rows in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.errors import InvalidInput
+from headrace.types import UNNAMED, Arrays, Field, FieldKind, Signature
+
+#: MLflow column types and how their values travel. What is not here travels as JSON.
+COLUMN_DTYPES = {
+    "boolean": "bool",
+    "integer": "int32",
+    "long": "int64",
+    "float": "float32",
+    "double": "float64",
+    "datetime": "datetime64[ns]",
+    "binary": "base64",
+}
+LISTED = frozenset({"json", "base64"})
+#: The signature of a model that was logged without one: any numbers.
+ANY_TENSOR = Signature((Field(UNNAMED, FieldKind.TENSOR, "float64", (-1,)),))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One buffer of a batch: a tensor, or the columns of a table that have one type, row by row.
+
+    Attributes:
+        columns: their names; empty for a tensor.
+        dtype: numpy's name, or `json` and `base64` for values that travel as a list.
+        row_shape: without the first axis; -1 where free.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    dtype: str
+    row_shape: tuple[int, ...]
+
+    @property
+    def is_listed(self) -> bool:
+        return self.dtype in LISTED
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a batch for one model looks like.
+
+    Attributes:
+        container: what the model is given: `array`, `dict` of arrays, or `frame`.
+        order: a frame's columns in the signature's order.
+    """
+
+    container: str
+    blocks: tuple[Block, ...]
+    order: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows of one request, ready to join a batch.
+
+    Attributes:
+        parts: one for each block: packed bytes, or the list of values of a listed block.
+        shapes: the row shape of each block, which tells what can join what.
+    """
+
+    count: int
+    layout: Layout
+    parts: Sequence[bytes | list[Any]]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def layout_of(signature: Signature, *, absent: frozenset[str] = frozenset()) -> Layout:
+    """Compile a signature; `absent` names optional columns that the rows at hand do not have."""
+    fields = [field for field in signature.inputs if field.name not in absent]
+    if not signature.is_tabular:
+        is_single = len(fields) == 1 and fields[0].name == UNNAMED
+        blocks = tuple(Block(field.name, (), _tensor_dtype(field), field.shape[1:]) for field in fields)
+        return Layout("array" if is_single else "dict", blocks)
+    by_dtype: dict[str, list[str]] = {}
+    for field in fields:
+        by_dtype.setdefault(COLUMN_DTYPES.get(field.dtype, "json"), []).append(field.name)
+    blocks = tuple(Block("", tuple(names), dtype, (len(names),)) for dtype, names in by_dtype.items())
+    return Layout("frame", blocks, tuple(field.name for field in fields))
+
+
+def rows_of(signature: Signature, arrays: Arrays) -> Rows:
+    """Return arrays by field name as rows. Optional columns may be absent.
+
+    Raises:
+        InvalidInput: a field is missing, or the arrays differ in length.
+    """
+    lengths = {len(values) for values in arrays.values()}
+    if len(lengths) != 1:
+        raise InvalidInput(f"The inputs have {sorted(lengths)} rows; they must all have the same number.")
+    missing = [field.name for field in signature.inputs if field.name not in arrays]
+    needed = [field.name for field in signature.inputs if field.required and field.name in missing]
+    if needed:
+        raise InvalidInput(f"The inputs lack {', '.join(f'`{name}`' for name in needed)}, which the model requires.")
+    layout = layout_of(signature, absent=frozenset(missing))
+    packed = [_pack(block, arrays) for block in layout.blocks]
+    return Rows(lengths.pop(), layout, [part for part, _ in packed], tuple(shape for _, shape in packed))
+
+
+def _pack(block: Block, arrays: Arrays) -> tuple[bytes | list[Any], tuple[int, ...]]:
+    if not block.columns:
+        values = np.asarray(arrays[block.name])
+        if block.is_listed:
+            return values.ravel().tolist(), values.shape[1:]
+        return np.ascontiguousarray(values, block.dtype).tobytes(), values.shape[1:]
+    columns = [np.asarray(arrays[name]) for name in block.columns]
+    if block.is_listed:
+        return [
+            value for row in zip(*(column.tolist() for column in columns), strict=True) for value in row
+        ], block.row_shape
+    return np.stack([column.astype(block.dtype) for column in columns], axis=1).tobytes(), block.row_shape
+
+
+def _tensor_dtype(field: Field) -> str:
+    return "json" if field.dtype in ("str", "string", "object", "bytes") else field.dtype

@@ -1,0 +1,542 @@
+"""A model in a process of its own. This one file is all that a version's environment gets from headrace.
+
+Run by the version's own interpreter, it needs the standard library, numpy, and what the model needs. It checks the
+model folder's seal before it loads anything, then answers frames. A frame is
+
+    u32 length of all that follows | u32 length of the header | header (JSON, padded with spaces) | buffers
+
+little-endian; buffers start at a multiple of 64 bytes from the frame's start, each padded to 8. A header's `blocks` say
+what the buffers are: [name or [column names], dtype, shape, bytes]. The dtypes `json` and `base64` are JSON lists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from dataclasses import dataclass, replace
+from typing import Any
+
+PREFIX = struct.Struct("<II")
+ALIGN = 64
+SKIPPED = {"__pycache__", ".DS_Store"}
+LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
+
+#: (name or names, array); a table's block has names and shape (rows, names).
+Named = list[tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows for the model: `container` is what it is given (`array`, `dict` or `frame`), `order` a frame's columns."""
+
+    rows: int
+    container: str
+    named: Named
+    order: list[str]
+    params: dict[str, Any]
+
+    def cut(self, start: int, size: int) -> Batch:
+        """Return `size` rows from `start` on, the last one repeated where there are too few."""
+        return replace(
+            self, rows=size, named=[(name, _stretch(v[start : start + size], size)) for name, v in self.named]
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model gave: `container` is `array`, `dict`, `frame`, or `value` for one JSON text."""
+
+    container: str
+    named: Named
+
+
+class SealBroken(Exception):
+    """The model folder is not the one that was sealed."""
+
+
+# Frames
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any], memoryview] | None:
+    """Return (header, buffers), or None where the peer has gone."""
+    prefix = bytearray(PREFIX.size)
+    if not _fill(connection, memoryview(prefix)):
+        return None
+    length, header_length = PREFIX.unpack(prefix)
+    # The prefix keeps its place, so that buffers are aligned in memory as they are in the frame.
+    content = memoryview(bytearray(length + 4))
+    if not _fill(connection, content[PREFIX.size :]):
+        return None
+    start = PREFIX.size + header_length
+    return json.loads(bytes(content[PREFIX.size : start])), content[start:]
+
+
+def _fill(connection: socket.socket, view: memoryview) -> bool:
+    while view:
+        taken = connection.recv_into(view)
+        if not taken:
+            return False
+        view = view[taken:]
+    return True
+
+
+def send(connection: socket.socket, header: dict[str, Any], buffers: list[bytes] | None = None) -> None:
+    """Write one frame."""
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(PREFIX.size + len(text)) % ALIGN)
+    body = b"".join(part for buffer in buffers or () for part in (buffer, bytes(-len(buffer) % 8)))
+    connection.sendall(PREFIX.pack(4 + len(text) + len(body), len(text)) + text + body)
+
+
+def unpack(blocks: list[list[Any]], view: memoryview) -> Named:
+    """Return the arrays that a frame's buffers hold."""
+    import numpy as np
+
+    found: Named = []
+    at = 0
+    for name, dtype, shape, size in blocks:
+        piece = view[at : at + size]
+        at += size + (-size % 8)
+        if dtype in ("json", "base64"):
+            listed = json.loads(bytes(piece))
+            if dtype == "base64":
+                listed = [None if text is None else base64.b64decode(text) for text in listed]
+            values: Any = np.empty(len(listed), object)
+            values[:] = listed
+        elif dtype.startswith("datetime64"):
+            values = np.frombuffer(piece, "int64").view(dtype)
+        else:
+            values = np.frombuffer(piece, dtype)
+        found.append((name, values.reshape(shape)))
+    return found
+
+
+def pack(named: Named) -> tuple[list[list[Any]], list[bytes]]:
+    """Return (blocks, buffers) of arrays."""
+    import numpy as np
+
+    blocks, buffers = [], []
+    for name, value in named:
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf":
+            buffer, dtype = array.tobytes(), str(array.dtype)
+        else:
+            flat = (np.datetime_as_string(array) if array.dtype.kind == "M" else array).ravel().tolist()
+            buffer, dtype = json.dumps(flat, default=_plain).encode(), "json"
+        blocks.append([name, dtype, list(array.shape), len(buffer)])
+        buffers.append(buffer)
+    return blocks, buffers
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can say of a value that it does not know."""
+    if isinstance(value, bytes | bytearray):
+        return base64.b64encode(value).decode()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def folder_digest(folder: str) -> str:
+    """Return SHA-256 over what `sha256sum` would print for the folder's files, sorted by path."""
+    lines = {}
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in SKIPPED]
+        for name in files:
+            path = os.path.join(place, name)
+            relative = os.path.relpath(path, folder).replace(os.sep, "/")
+            digest = hashlib.sha256()
+            with open(path, "rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+            lines[relative] = f"{digest.hexdigest()}  {relative}\n"
+    return hashlib.sha256("".join(lines[name] for name in sorted(lines)).encode()).hexdigest()
+
+
+# Models
+
+
+class Pt2:
+    """A `torch.export` archive without mlflow in between: same inputs and answers as its pytorch flavor."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        import torch
+
+        self.torch = torch
+        torch.set_num_threads(threads)
+        program = torch.export.load(path)
+        self.module = program.module()
+        self.names = list(program.graph_signature.user_inputs)
+        tensors = list(program.state_dict.values()) or [torch.empty(0)]
+        self.device = tensors[0].device
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(f"the model was exported on a GPU ({self.device}) and there is none here")
+        self.forward: Any = self._lifted(program) or self.module
+
+    def _lifted(self, program: Any) -> Any:
+        """Return the graph as a plain function of its one input, or None where it is more than that.
+
+        The archive's module costs 200 µs per call in guards and pytrees; rows are checked before they get here.
+        """
+        signature = program.graph_signature
+        *lifted, last = signature.input_specs
+        if any(spec.kind.name not in LIFTED for spec in lifted) or last.kind.name != "USER_INPUT":
+            return None
+        if [spec.kind.name for spec in signature.output_specs] != ["USER_OUTPUT"]:
+            return None
+        weights = [program.state_dict.get(spec.target, program.constants.get(spec.target)) for spec in lifted]
+        if any(weight is None for weight in weights):
+            return None
+        graph = program.graph_module.forward
+        return lambda tensor: graph(*weights, tensor)[0]
+
+    def prepare(self, example: Batch) -> None:
+        """Keep the plain graph only if it gives what the archive's module gives."""
+        if self.forward is self.module:
+            return
+        try:
+            with self.torch.inference_mode():
+                tensor = self._tensor(self._single(example))
+                is_same = self.torch.equal(self.forward(tensor), self.module(tensor))
+        except Exception:  # noqa: BLE001 - any failure of the short cut means the long way
+            is_same = False
+        if not is_same:
+            self.forward = self.module
+
+    def predict(self, batch: Batch) -> Answer:
+        with self.torch.inference_mode():
+            if batch.container == "dict":
+                given = {name: self._tensor(value) for name, value in batch.named}
+                by_name = set(given) <= set(self.names)
+                answer = self.module(**given) if by_name else self.module(*given.values())
+            elif batch.params:
+                answer = self.module(self._tensor(self._single(batch)), **batch.params)
+            else:
+                answer = self.forward(self._tensor(self._single(batch)))
+        if isinstance(answer, self.torch.Tensor):
+            values = answer.cpu().numpy()
+            if batch.container != "frame":
+                return Answer("array", [("", values)])
+            values = values.reshape(len(values), -1)
+            return Answer("frame", [(str(place), values[:, place]) for place in range(values.shape[1])])
+        if not isinstance(answer, dict):
+            answer = {f"output_{place}": value for place, value in enumerate(answer)}
+        return Answer("dict", [(str(name), value.cpu().numpy()) for name, value in answer.items()])
+
+    def _tensor(self, array: Any) -> Any:
+        tensor = self.torch.from_numpy(array)
+        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+
+    def _single(self, batch: Batch) -> Any:
+        import numpy as np
+
+        if batch.container != "frame":
+            return batch.named[0][1]
+        if len(batch.named) == 1 and batch.named[0][0] == batch.order:
+            return batch.named[0][1].astype("float32")
+        columns = _columns(batch.named)
+        return np.stack([columns[name].astype("float32") for name in batch.order], axis=1)
+
+
+class Pyfunc:
+    """Any MLflow flavor."""
+
+    def __init__(self, folder: str, threads: int) -> None:
+        with contextlib.suppress(ImportError):
+            import torch
+
+            torch.set_num_threads(threads)
+        import mlflow.pyfunc
+
+        self.model = mlflow.pyfunc.load_model(folder)
+
+    def prepare(self, example: Batch) -> None:
+        pass
+
+    def predict(self, batch: Batch) -> Answer:
+        return as_answer(self.model.predict(self._given(batch), params=batch.params or None))
+
+    def _given(self, batch: Batch) -> Any:
+        if batch.container == "dict":
+            return dict(batch.named)
+        if batch.container == "array":
+            return batch.named[0][1]
+        import pandas as pd
+
+        (names, block), *others = batch.named
+        if not others and names == batch.order and block.dtype.kind != "O":
+            return pd.DataFrame(block, columns=names)
+        columns = _columns(batch.named)
+        listed = {name: v.tolist() if v.dtype.kind == "O" else v for name, v in columns.items()}
+        return pd.DataFrame({name: listed[name] for name in batch.order})
+
+
+def _columns(named: Named) -> dict[str, Any]:
+    return {name: block[:, place] for names, block in named for place, name in enumerate(names)}
+
+
+def as_answer(given: Any) -> Answer:
+    """Return whatever a pyfunc gives as named arrays."""
+    import numpy as np
+
+    kind = type(given).__name__
+    if kind == "DataFrame":
+        return Answer("frame", [(str(name), _series(given[name])) for name in given.columns])
+    if kind == "Series":
+        return Answer("frame", [("0" if given.name is None else str(given.name), _series(given))])
+    if isinstance(given, dict) and all(isinstance(value, np.ndarray) and value.ndim for value in given.values()):
+        return Answer("dict", [(str(name), value) for name, value in given.items()])
+    array = _array(given)
+    if array is not None:
+        return Answer("array", [("", array)])
+    return Answer("value", [("", np.asarray([json.dumps(given, default=_plain)], object))])
+
+
+def _array(given: Any) -> Any:
+    """Return a tensor, a sparse matrix or a list as an array; None for what is not one answer per row."""
+    import numpy as np
+
+    if isinstance(given, np.ndarray):
+        return given
+    if hasattr(given, "detach"):
+        return given.detach().cpu().numpy()
+    if hasattr(given, "toarray"):
+        return given.toarray()
+    if not isinstance(given, list | tuple):
+        return None
+    with contextlib.suppress(ValueError):  # Ragged lists stay lists.
+        array = np.asarray(given)
+        if array.dtype.kind in "biuf":
+            return array
+    listed = np.empty(len(given), object)
+    listed[:] = list(given)
+    return listed
+
+
+def _series(series: Any) -> Any:
+    if series.dtype.kind in "biufM":
+        return series.to_numpy()
+    return series.astype(object).where(series.notna(), None).to_numpy()
+
+
+def _stretch(values: Any, size: int) -> Any:
+    import numpy as np
+
+    missing = size - len(values)
+    return values if missing <= 0 else np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+
+
+class Model:
+    """A loaded model that takes batches of any size, whatever sizes its graph takes.
+
+    Attributes:
+        least: smaller batches are filled up to this.
+        only: the one size that the graph takes; 0 where it takes any.
+    """
+
+    def __init__(self, inner: Pt2 | Pyfunc) -> None:
+        self.inner = inner
+        self.least = 1
+        self.only = 0
+
+    def predict(self, batch: Batch) -> Answer:
+        size = self.only or max(batch.rows, self.least)
+        if batch.rows == size:
+            return self.inner.predict(batch)
+        import numpy as np
+
+        pieces = [self.inner.predict(batch.cut(start, size)) for start in range(0, batch.rows, size)]
+        columns = zip(*([values for _, values in piece.named] for piece in pieces), strict=True)
+        named = [
+            (name, np.concatenate(column)[: batch.rows])
+            for (name, _), column in zip(pieces[0].named, columns, strict=True)
+        ]
+        return Answer(pieces[0].container, named)
+
+    def warm(self, batch: Batch) -> dict[str, Any]:
+        """Find out what sizes the model takes, whether it answers row by row, and how long a forward takes."""
+        self.inner.prepare(batch)
+        whole = self.predict(batch)
+        by_row = whole.container != "value" and all(v.ndim and len(v) == batch.rows for _, v in whole.named)
+        if by_row and batch.rows > 1 and not self._takes(1, batch, whole) and not self._takes(2, batch, whole):
+            self.only = batch.rows
+        return {
+            "by_row": by_row,
+            "fixed_rows": self.only,
+            "forward_ms": {str(rows): self._best_ms(batch.cut(0, rows)) for rows in sorted({1, batch.rows})},
+            "peak_mb": peak_mb(),
+        }
+
+    def _takes(self, size: int, batch: Batch, whole: Answer) -> bool:
+        """Tell whether a batch of `size` gives what its rows gave in the whole batch; if so, it is the least size."""
+        import numpy as np
+
+        try:
+            answer = self.inner.predict(batch.cut(0, size))
+        except Exception:  # noqa: BLE001 - whatever it is: this size is not one that the graph takes
+            return False
+        for (_, values), (_, expected) in zip(answer.named, whole.named, strict=True):
+            if values.shape != expected[:size].shape:
+                return False
+            if values.dtype.kind == "f" and not np.allclose(values, expected[:size], 1e-3, 1e-3, equal_nan=True):
+                return False
+        self.least = size
+        return True
+
+    def _best_ms(self, batch: Batch) -> float:
+        best = float("inf")
+        end = time.perf_counter() + 0.5
+        for _ in range(10):
+            start = time.perf_counter()
+            self.predict(batch)
+            best = min(best, time.perf_counter() - start)
+            if time.perf_counter() > end:
+                break
+        return round(best * 1000, 4)
+
+
+def load(options: argparse.Namespace) -> Model:
+    """Check the seal, then load the model."""
+    if options.seal:
+        found = folder_digest(options.model)
+        if found != options.seal:
+            raise SealBroken(f"the model folder's digest is {found[:12]}, the sealed one is {options.seal[:12]}")
+    if options.pt2:
+        return Model(Pt2(os.path.join(options.model, options.pt2), options.threads))
+    return Model(Pyfunc(options.model, options.threads))
+
+
+# The process
+
+
+def peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def failure(error: BaseException, stage: str) -> dict[str, Any]:
+    """Return what the parent needs to tell the cause: the first exception of the chain."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return {
+        "stage": stage,
+        "type": type(root).__name__,
+        "message": str(root)[:2000],
+        "name": str(getattr(root, "name", None) or ""),
+        "trace": traceback.format_exc()[-4000:],
+        "python": sys.version.split()[0],
+        "peak_mb": peak_mb(),
+    }
+
+
+def answer_one(connection: socket.socket, model: Model) -> bool:
+    """Read one frame and answer it; False where the peer has gone."""
+    frame = receive(connection)
+    if frame is None:
+        return False
+    header, view = frame
+    reply: dict[str, Any] = {"id": header["id"]}
+    buffers: list[bytes] = []
+    start = time.perf_counter()
+    try:
+        named = unpack(header["blocks"], view)
+        batch = Batch(header["rows"], header["container"], named, header.get("order") or [], header.get("params") or {})
+        if header["kind"] == "warm":
+            reply["warm"] = model.warm(batch)
+        else:
+            answer = model.predict(batch)
+            reply["container"] = answer.container
+            reply["blocks"], buffers = pack(answer.named)
+    except Exception as error:  # noqa: BLE001 - the model's own failure is an answer; the process goes on
+        traceback.print_exc()
+        reply["error"] = failure(error, header["kind"])
+    reply["ms"] = round((time.perf_counter() - start) * 1000, 3)
+    send(connection, reply, buffers)
+    return True
+
+
+def serve(control: socket.socket, listener: socket.socket | None, model: Model) -> None:
+    """Answer the frames of all connections in turn, until the parent closes `control`."""
+    selector = selectors.DefaultSelector()
+    selector.register(control, selectors.EVENT_READ)
+    if listener is not None:
+        selector.register(listener, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is listener and listener is not None:
+                selector.register(listener.accept()[0], selectors.EVENT_READ)
+                continue
+            connection: Any = key.fileobj
+            try:
+                is_there = answer_one(connection, model)
+            except ConnectionError:
+                is_there = False
+            if not is_there:
+                selector.unregister(connection)
+                connection.close()
+                if connection is control:
+                    return
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel end this process when its parent dies; elsewhere the closed socket does it."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:  # It was gone before.
+        os._exit(0)
+
+
+def listen(path: str) -> socket.socket:
+    """Return a listening Unix socket; `path` is relative to the run folder, so its length never matters."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    return listener
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Serve one model over sockets that the parent knows.")
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--listen", default="")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--pt2", default="")
+    parser.add_argument("--seal", default="")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    die_with_parent(options.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=options.control_fd)
+    start = time.perf_counter()
+    try:
+        model = load(options)
+        listener = listen(options.listen) if options.listen else None
+    except BaseException as error:  # noqa: BLE001 - SystemExit included: the parent must hear of it
+        traceback.print_exc()
+        send(control, {"error": failure(error, "seal" if isinstance(error, SealBroken) else "load")})
+        sys.exit(3)
+    send(control, {"ready": True, "load_s": round(time.perf_counter() - start, 3), "peak_mb": peak_mb()})
+    with contextlib.suppress(ConnectionError):
+        serve(control, listener, model)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
