@@ -19,6 +19,8 @@ class Rows:
         truth: shape (rows,), labels (any comparable dtype) or numbers.
         answer: shape (rows,), in the truth's dtype.
         scores: shape (rows, classes), probabilities where the model gives them.
+        classes: shape (classes,), the label that each column of `scores` stands for; where None, the columns are the
+            labels 0, 1, 2 … or, if the labels are no such numbers, the truth's labels in sorted order.
         slices: slice name to shape (rows,), the value of each row.
     """
 
@@ -27,6 +29,10 @@ class Rows:
     answer: "np.ndarray[Any, Any]"
     scores: "np.ndarray[Any, Any] | None" = None
     slices: Mapping[str, "np.ndarray[Any, Any]"] = field(default_factory=dict)
+    classes: "np.ndarray[Any, Any] | None" = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
