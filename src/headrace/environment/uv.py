@@ -111,7 +111,7 @@ class UvEnvironments:
         write_atomically(listing, lock.text)
         progress(f"installing {lock.text.count('==')} packages")
         done = uv.run(
-            "pip", "sync", "--python", folder / "bin" / "python", "--compile-bytecode", *self._options(lock), listing,
+            "pip", "sync", "--python", folder / "bin" / "python", *self._options(lock), listing,
             cwd=folder, keep_open=(handle,),
         )  # fmt: skip
         if done.returncode != 0:
