@@ -1,0 +1,129 @@
+"""Read-only, content-addressed copies of model folders: what was checked is what is read.
+
+    ModelStore(folder).admit(source, expected) -> Path      # <folder>/<digest>, files 0444, folders 0555
+
+Files are hashed while they are copied, so that nobody can change one between the check and the copy.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.errors import ModelRefused, Unavailable
+from headrace.files import sync_folder
+from headrace.provenance.digest import Difference, FolderDigest, differences, digest_folder, open_plain, plain_files
+
+READ_ONLY_FILE = 0o444
+READ_ONLY_FOLDER = 0o555
+_PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStore:
+    """The copies below `folder`, one per digest."""
+
+    folder: Path
+
+    def admit(self, source: Path, expected: FolderDigest | None = None) -> Path:
+        """Return a verified, read-only copy of `source`; a repeat checks the copy that is there and returns it.
+
+        Args:
+            source: a model folder that may change at any time.
+            expected: what the baseline says; None takes the folder as it is.
+
+        Raises:
+            ModelRefused: a file is missing, extra or other than expected, or is a link; or the copy was changed.
+            Unavailable: the copy cannot be written.
+        """
+        if expected and (self.folder / expected.digest).is_dir():
+            return self.check(expected)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".admitting-"))
+        try:
+            found = _copy(source, temporary, expected)
+            return self._settle(temporary, found)
+        except OSError as error:
+            raise Unavailable(
+                f"The copy of {source} in {self.folder} cannot be written: {error.strerror}",
+                "Free some space or give yourself the right to write there, then repeat the command",
+            ) from error
+        finally:
+            _remove(temporary)
+
+    def check(self, expected: FolderDigest) -> Path:
+        """Return the copy of a digest after recomputing all of it. Raises ModelRefused where it was changed."""
+        copy = self.folder / expected.digest
+        refuse(differences(expected, digest_folder(copy)), copy, f"rm -rf {copy}   # the next deploy makes a new copy")
+        return copy
+
+    def _settle(self, temporary: Path, found: FolderDigest) -> Path:
+        final = self.folder / found.digest
+        _seal(temporary)
+        try:
+            os.rename(temporary, final)
+        except OSError:  # Somebody else was faster; theirs must be as good.
+            if not final.is_dir():
+                raise
+            return self.check(found)
+        sync_folder(self.folder)
+        return final
+
+
+def refuse(found: list[Difference], folder: Path, remedy: str) -> None:
+    """Raise ModelRefused where there are differences; the message names each file."""
+    if not found:
+        return
+    shown = "; ".join(str(difference) for difference in found[:5])
+    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+    raise ModelRefused(f"{folder} is not what its baseline says: {shown}{more}", remedy)
+
+
+def _copy(source: Path, to: Path, expected: FolderDigest | None) -> FolderDigest:
+    digests = {}
+    paths = plain_files(source)
+    if expected:  # Names first: nothing is copied where a file is missing or extra.
+        known = FolderDigest({path: expected.files.get(path, "unknown") for path in paths})
+        unfit = [gap for gap in differences(expected, known) if not gap.found or not gap.expected]
+        refuse(unfit, source, "Fetch the version's files again from the registry")
+    for relative in paths:
+        digests[relative] = _copy_file(source, relative, to / relative)
+    found = FolderDigest(digests)
+    if expected:
+        refuse(differences(expected, found), source, "Fetch the version's files again from the registry")
+    return found
+
+
+def _copy_file(source: Path, relative: str, target: Path) -> str:
+    """Copy and return the digest of the bytes that were written."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with open_plain(source, relative) as reading, target.open("xb") as writing:
+        buffer = memoryview(bytearray(_PIECE_BYTES))
+        while count := reading.readinto(buffer):
+            digest.update(buffer[:count])
+            writing.write(buffer[:count])
+        writing.flush()
+        os.fsync(writing.fileno())
+    return digest.hexdigest()
+
+
+def _seal(folder: Path) -> None:
+    for place, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            os.chmod(Path(place, name), READ_ONLY_FILE)
+        sync_folder(Path(place))
+        os.chmod(place, READ_ONLY_FOLDER)
+
+
+def _remove(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+    for place, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            os.chmod(place, stat.S_IRWXU)
+    shutil.rmtree(folder, ignore_errors=True)
