@@ -1,0 +1,174 @@
+"""What would be executed if a file were unpickled, found without unpickling anything.
+
+A pickle is a program: the names that it imports are what it can call. These readers fail closed: what cannot be
+followed counts as dangerous. They are the first guard and never the only one; a worker loads in isolation.
+"""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickletools
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+#: What `torch.load(weights_only=True)` may build: tensors and plain containers.
+SAFE_GLOBALS = re.compile(
+    r"collections OrderedDict|_codecs encode|(?:builtins|__builtin__) (?:set|complex|bytearray)"
+    r"|torch\._utils _rebuild_(?:tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|qtensor|sparse_tensor)"
+    r"|torch\.nn\.parameter Parameter|torch\.serialization _get_layout|torch\.storage (?:Untyped|Typed)Storage"
+    r"|torch (?:[A-Z][A-Za-z0-9]*Storage|Size|device|Tensor|[a-z]+[0-9]+(?:_[a-z0-9]+)*|bool|per_\w+|strided)"
+)
+#: Opcodes that can name a global in a way that is not followed here.
+_OBSCURE = frozenset({"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"})
+_STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "BINSTRING", "SHORT_BINSTRING"})
+_MAGIC = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
+_HEAD_BYTES = 1 << 22
+#: Where an archive of `torch.export.save` keeps the graph, since torch 2.8 and before.
+_PROGRAM = frozenset({"models/model.json", "serialized_exported_program.json"})
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a pickle stream does.
+
+    Attributes:
+        names: the globals that it imports, as `module name`; best effort where they are put together at run time.
+        is_plain: every opcode could be followed to the end.
+    """
+
+    names: Sequence[str]
+    is_plain: bool
+
+    @property
+    def unsafe(self) -> Sequence[str]:
+        """The names beyond tensors and plain containers; never empty where the stream could not be followed."""
+        found = [name for name in dict.fromkeys(self.names) if not SAFE_GLOBALS.fullmatch(name)]
+        return found or ([] if self.is_plain else ["something that cannot be followed"])
+
+
+def read_program(stream: bytes) -> Program:
+    """Return what a pickle stream would import."""
+    names: list[str] = []
+    strings: list[str] = []
+    is_plain = True
+    try:
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name in _STRINGS:
+                strings.append(str(argument))
+            elif opcode.name == "GLOBAL":
+                names.append(str(argument))
+            elif opcode.name in _OBSCURE:
+                is_plain = False
+                names.append(str(argument) if opcode.name == "INST" else " ".join(strings[-2:]))
+    except Exception:  # noqa: BLE001 - pickletools raises anything on a broken stream, and broken is not plain
+        is_plain = False
+    return Program(names, is_plain)
+
+
+def is_torchscript(path: Path) -> bool:
+    """Tell whether `torch.load` would hand a file to TorchScript's own loader, which imports no Python."""
+    return zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in _names(path))
+
+
+def torch_file_unsafe(path: Path) -> Sequence[str]:
+    """Return what a file of `torch.save` would import beyond tensors; all of it where it is no archive."""
+    with path.open("rb") as file:
+        return _torch_unsafe(file)
+
+
+def _torch_unsafe(file: BinaryIO) -> Sequence[str]:
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        return read_program(file.read()).unsafe
+    with zipfile.ZipFile(file) as archive:
+        programs = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+        if len(programs) != 1 or len(set(archive.namelist())) != len(archive.namelist()):
+            return ["something that cannot be followed"]
+        return read_program(archive.read(programs[0])).unsafe
+
+
+def pt2_unsafe(path: Path) -> Sequence[str]:
+    """Return what `torch.export.load` would execute besides the graph, as sentences; empty for an ordinary archive.
+
+    It unpickles weights and constants whose configuration says so, and the sample inputs, with `weights_only=False`
+    as the last resort; it loads compiled libraries. An archive of `torch.export.save` holds raw tensors only.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if len(set(archive.namelist())) != len(archive.namelist()):
+                return ["two members share one name"]
+            members = {name.partition("/")[2]: name for name in archive.namelist()}
+            if not _PROGRAM & {*members, *archive.namelist()}:
+                return ["it holds no exported program"]
+            found = [sentence for member in members if (sentence := _native(member))]
+            for member in _pickled_members(archive, members):
+                unsafe = _member_unsafe(archive, members.get(member))
+                found += [f"`{member}` would import {', '.join(unsafe[:3])}"] if unsafe else []
+            return found
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"it is no archive of `torch.export.save` ({error})"]
+
+
+def _member_unsafe(archive: zipfile.ZipFile, name: str | None) -> Sequence[str]:
+    return _torch_unsafe(io.BytesIO(archive.read(name))) if name else ["a member that is missing"]
+
+
+def _native(member: str) -> str:
+    if re.match(r"data/(?:aotinductor|executorch|mtia)/", member):
+        return f"`{member}` is compiled code"
+    if re.match(r"data/constants/(?:custom_obj|opaque_obj)_", member):
+        return f"`{member}` is an object of a class of its own"
+    return ""
+
+
+def _pickled_members(archive: zipfile.ZipFile, members: Mapping[str, str]) -> list[str]:
+    """Return the members that would be unpickled: sample inputs, and what a configuration says is pickled."""
+    found = [name for name in members if name.startswith("data/sample_inputs/")]
+    # torch 2.7 and older: the members lie at the top, without a folder.
+    found += [name for name in members if re.search(r"(?:^|/)serialized_\w+\.pt$", name or members[name])]
+    for name in members:
+        if not re.fullmatch(r"data/(?:weights|constants)/[^/]*_config\.json", name):
+            continue
+        for entry in json.loads(archive.read(members[name]))["config"].values():
+            is_raw = entry["use_pickle"] is False and re.match(r"(?:weight|tensor)_", entry["path_name"])
+            found += [] if is_raw else [f"{name.rpartition('/')[0]}/{entry['path_name']}"]
+    return found
+
+
+def artifact_unsafe(path: Path) -> Sequence[str]:
+    """Return what an artifact would import if the model's own code unpickled it; empty where it is no pickle.
+
+    Archives of `torch.save` with tensors only are no danger, because `weights_only` loads them.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            is_torch = any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+        return torch_file_unsafe(path) if is_torch and not is_torchscript(path) else []
+    for magic, decompress in _MAGIC.items():
+        if head.startswith(magic):
+            head = _decompressed(head, decompress)
+    if head[:1] == b"x":
+        head = _decompressed(head, lambda raw: zlib.decompressobj().decompress(raw, _HEAD_BYTES))
+    is_pickle = re.match(rb"\x80[\x02-\x05]", head) is not None
+    return read_program(head).unsafe if is_pickle else []
+
+
+def _decompressed(head: bytes, decompress: object) -> bytes:
+    try:
+        return bytes(decompress(head))  # type: ignore[operator]
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+        return head
+
+
+def _names(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()

@@ -1,0 +1,224 @@
+"""Pickle is found by what a loader would execute, and the refusal shows the way out. Nothing is ever executed here."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import zipfile
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headrace.errors import ModelRefused
+from headrace.provenance.formats import check_formats
+from headrace.provenance.pickles import artifact_unsafe, read_program
+
+TENSOR = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nctorch\nFloatStorage\nccollections\nOrderedDict\n0."
+
+
+class Evil:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (os.system, (f"touch {self.path}",))
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Any:
+    """A pickle that leaves a trace if anybody loads it."""
+    trace = tmp_path / "executed"
+    yield pickle.dumps(Evil(trace))
+    assert not trace.exists()
+
+
+def torch_zip(program: bytes, root: str = "archive", **more: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in {"data.pkl": program, "version": b"3", **more}.items():
+            archive.writestr(f"{root}/{name}", content)
+    return buffer.getvalue()
+
+
+def pt2(**changed: bytes) -> bytes:
+    config = {"config": {"w": {"path_name": "weight_0", "use_pickle": False}}}
+    members = {
+        "data/weights/weight_0": b"raw",
+        "data/weights/model_weights_config.json": json.dumps(config).encode(),
+        "data/constants/model_constants_config.json": b'{"config": {}}',
+        "data/sample_inputs/model.pt": torch_zip(TENSOR),
+        "models/model.json": b"{}",
+        **changed,
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"model/{name}", content)
+    return buffer.getvalue()
+
+
+def weights_config(**entry: Any) -> bytes:
+    return json.dumps({"config": {"w": {"path_name": "weight_0", "use_pickle": False, **entry}}}).encode()
+
+
+def model(tmp_path: Path, flavors: dict[str, Any], **files: bytes) -> Path:
+    folder = tmp_path / "model"
+    for name, content in {"MLmodel": yaml.safe_dump({"flavors": flavors}).encode(), **files}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def pyfunc(loader: str, **conf: Any) -> dict[str, Any]:
+    return {"python_function": {"loader_module": loader, **conf}}
+
+
+PYTORCH = {**pyfunc("mlflow.pytorch", data="data"), "pytorch": {"model_data": "data"}}
+
+
+def test_a_pt2_archive_is_safe_although_its_sample_inputs_are_pickled_tensors(tmp_path: Path) -> None:
+    formats = check_formats(model(tmp_path, PYTORCH, **{"data/model.pt2": pt2()}))
+    assert formats.names == ("PyTorch pt2",)
+    assert formats.worker_variables == {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+
+
+@pytest.mark.parametrize(
+    "member", ["data/sample_inputs/model.pt", "data/weights/weight_0", "data/constants/custom_obj_0"]
+)
+def test_a_pt2_archive_that_would_execute_something_is_refused(tmp_path: Path, evil: bytes, member: str) -> None:
+    changed = {member: torch_zip(evil), "data/weights/model_weights_config.json": weights_config(use_pickle=True)}
+    with pytest.raises(ModelRefused, match=r"data/model\.pt2.*" + member):
+        check_formats(model(tmp_path, PYTORCH, **{"data/model.pt2": pt2(**changed)}))
+
+
+def test_a_pt2_archive_with_compiled_code_or_two_members_of_one_name_is_refused(tmp_path: Path) -> None:
+    native = pt2(**{"data/aotinductor/model/x.so": b"\x7fELF"})
+    with pytest.raises(ModelRefused, match="is compiled code"):
+        check_formats(model(tmp_path, PYTORCH, **{"data/model.pt2": native}))
+    doubled = io.BytesIO(pt2())
+    with zipfile.ZipFile(doubled, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("model/data/sample_inputs/model.pt", b"")
+    with pytest.raises(ModelRefused, match="two members share one name"):
+        check_formats(model(tmp_path, PYTORCH, **{"data/model.pt2": doubled.getvalue()}))
+
+
+def test_a_broken_pt2_archive_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match="it holds no exported program"):  # The archive inside is found instead.
+        check_formats(model(tmp_path, PYTORCH, **{"data/model.pt2": pt2()[:-30]}))
+    with pytest.raises(ModelRefused, match=r"no archive of `torch\.export\.save`"):
+        check_formats(model(tmp_path, PYTORCH, **{"data/model.pt2": pt2()[:30]}))
+
+
+def test_a_pickled_module_is_refused_with_the_code_change(tmp_path: Path) -> None:
+    program = b"\x80\x02ctrain\nNet\n" + TENSOR[2:]
+    folder = model(tmp_path, PYTORCH, **{"data/model.pth": torch_zip(program), "data/model.pt2": pt2()})
+    with pytest.raises(ModelRefused, match=r"would unpickle `data/model\.pth`.*importing `train\.Net`") as refusal:
+        check_formats(folder)
+    assert 'serialization_format="pt2"' in refusal.value.remedy
+    assert "allow_pickle: true" in refusal.value.remedy
+    allowed = check_formats(folder, allow_pickle=True)
+    assert [item.file for item in allowed.pickled] == ["data/model.pth"]
+    assert allowed.worker_variables == {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true"}
+
+
+def test_what_lightning_autologs_is_refused_with_the_switch_to_turn_off(tmp_path: Path) -> None:
+    program = b"\x80\x02clightning.pytorch.core.module\nLightningModule\n."
+    with pytest.raises(ModelRefused) as refusal:
+        check_formats(model(tmp_path, PYTORCH, **{"data/model.pth": torch_zip(program)}))
+    assert "autolog(log_models=False)" in refusal.value.remedy
+
+
+def test_torchscript_is_safe_though_it_has_the_name_of_a_pickle(tmp_path: Path) -> None:
+    script = torch_zip(b"\x80\x02c__torch__\nNet\n.", **{"constants.pkl": b"\x80\x02."})
+    formats = check_formats(model(tmp_path, PYTORCH, **{"data/model.pth": script}))
+    assert formats.names == ("TorchScript",)
+
+
+@pytest.mark.parametrize(
+    ("flavor", "name"),
+    [
+        ({"serialization_format": "skops", "pickled_model": "model.skops"}, "scikit-learn skops"),
+        ({"serialization_format": "skops", "skops_trusted_types": ["my_project.Transformer"]}, "scikit-learn skops"),
+    ],
+)
+def test_skops_is_safe(tmp_path: Path, flavor: dict[str, Any], name: str) -> None:
+    folder = model(tmp_path, {**pyfunc("mlflow.sklearn"), "sklearn": flavor}, **{"model.skops": b"PK"})
+    assert check_formats(folder).names == (name,)
+
+
+@pytest.mark.parametrize("form", ["pickle", "cloudpickle", None])
+def test_a_pickled_estimator_is_refused_whatever_its_name(tmp_path: Path, evil: bytes, form: str | None) -> None:
+    flavor = {"pickled_model": "model.skops", "serialization_format": form}
+    folder = model(tmp_path, {**pyfunc("mlflow.sklearn"), "sklearn": flavor}, **{"model.skops": evil})
+    with pytest.raises(ModelRefused, match=r"`model\.skops`.*importing `posix\.system`") as refusal:
+        check_formats(folder)
+    assert 'serialization_format="skops"' in refusal.value.remedy
+
+
+def test_skops_told_to_trust_the_standard_library_is_refused(tmp_path: Path) -> None:
+    flavor = {"serialization_format": "skops", "skops_trusted_types": ["os.system"]}
+    with pytest.raises(ModelRefused, match=r"trust os\.system"):
+        check_formats(model(tmp_path, {**pyfunc("mlflow.sklearn"), "sklearn": flavor}))
+
+
+def test_xgboost_and_lightgbm_in_their_own_formats_are_safe(tmp_path: Path) -> None:
+    xgboost = {**pyfunc("mlflow.xgboost"), "xgboost": {"model_class": "xgboost.sklearn.XGBClassifier"}}
+    assert check_formats(model(tmp_path, xgboost)).names == ("XGBoost UBJ or JSON",)
+    lightgbm = {**pyfunc("mlflow.lightgbm"), "lightgbm": {"data": "model.lgb"}}
+    assert check_formats(model(tmp_path, lightgbm)).names == ("LightGBM text",)
+    odd = {**pyfunc("mlflow.xgboost"), "xgboost": {"model_class": "os.system"}}
+    with pytest.raises(ModelRefused, match="not known to be safe"):
+        check_formats(model(tmp_path, odd))
+    estimator = {
+        **pyfunc("mlflow.lightgbm"),
+        "lightgbm": {"model_class": "lightgbm.sklearn.LGBMClassifier", "data": "m"},
+    }
+    with pytest.raises(ModelRefused) as refusal:
+        check_formats(model(tmp_path, estimator, m=pickle.dumps(1)))
+    assert "booster_" in refusal.value.remedy
+
+
+def test_a_pickled_python_model_is_refused_and_one_from_code_is_not(tmp_path: Path, evil: bytes) -> None:
+    flavors = pyfunc("mlflow.pyfunc.model", python_model="python_model.pkl")
+    with pytest.raises(ModelRefused, match=r"`python_model\.pkl`") as refusal:
+        check_formats(model(tmp_path, flavors, **{"python_model.pkl": evil}))
+    assert 'python_model="model.py"' in refusal.value.remedy
+    (tmp_path / "model" / "python_model.pkl").unlink()
+    from_code = pyfunc("mlflow.pyfunc.model", model_code_path="model.py", python_model="python_model.pkl")
+    safe = {"artifacts/weights.pt": torch_zip(TENSOR), "artifacts/vocabulary.txt": b"a\nb"}
+    folder = model(tmp_path, from_code, **{"model.py": b"", **safe})
+    assert check_formats(folder).names == ("model from code",)
+    (folder / "artifacts" / "harmless.txt").write_bytes(evil)
+    with pytest.raises(ModelRefused, match=r"`artifacts/harmless\.txt`"):
+        check_formats(folder)
+
+
+def test_what_is_not_known_counts_as_pickled(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match=r"`mlflow\.statsmodels` loads is not known to be safe"):
+        check_formats(model(tmp_path, pyfunc("mlflow.statsmodels", data="model.statsmodels")))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress, bytes])
+def test_compressed_pickles_are_found(tmp_path: Path, evil: bytes, compress: Any) -> None:
+    (tmp_path / "a").write_bytes(compress(evil))
+    assert artifact_unsafe(tmp_path / "a") == ["posix system"]
+
+
+def test_pickles_that_hide_what_they_import_are_unsafe() -> None:
+    for protocol in range(2, 6):
+        assert read_program(pickle.dumps(Evil(Path("x")), protocol)).unsafe == ["posix system"]
+        assert read_program(pickle.dumps(OrderedDict(a=1), protocol)).unsafe in (
+            [],
+            ["something that cannot be followed"],
+        )
+    by_memo = b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94\x8c\x01x0h\x00h\x01\x93."
+    assert read_program(by_memo).unsafe
+    assert read_program(TENSOR).unsafe == []
+    assert read_program(TENSOR[:-1]).unsafe == ["something that cannot be followed"]
