@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.predictions.base import Joined
 from headrace.types import Json
+
+if TYPE_CHECKING:
+    from headrace.monitoring.frame import Frame
 
 
 class Consequence(StrEnum):
@@ -70,6 +73,6 @@ class Detector(Protocol):
 
     name: str
 
-    def look(self, window: Window) -> Sequence[Signal]:
-        """Return what is odd about the window, and what is not."""
+    def look(self, frame: "Frame") -> Sequence[Signal]:
+        """Return what is odd about a window, given by columns, and what is not."""
         ...

@@ -1,0 +1,76 @@
+"""Labelled quality: the answers are wrong more often, or by more, than on the holdout.
+
+Why: this is the harm itself. It needs labels, so it comes late, and it sees only the rows that were labelled.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import mannwhitneyu
+
+from headrace.monitoring.base import Signal
+from headrace.monitoring.frame import Frame
+from headrace.monitoring.reference import Reference, losses
+from headrace.monitoring.statistics.shares import clopper_pearson, fell_p
+from headrace.types import Task
+
+NAME = "labelled quality"
+#: Fewer labels than this are not judged.
+FEWEST = 20
+
+
+class LabelledQuality:
+    """Compares a window's labelled rows with the holdout: accuracy by Fisher's exact test, errors by ranks.
+
+    Attributes:
+        level: the one-sided p-value below which it fires.
+        least: the smallest fall that matters: in accuracy, or relative to the mean absolute error.
+    """
+
+    name = NAME
+
+    def __init__(self, reference: Reference, *, level: float, least: float = 0.01) -> None:
+        self._reference = reference
+        self._level = level
+        self._least = least
+
+    def look(self, frame: Frame) -> Sequence[Signal]:
+        """Return one signal; it cannot fire on fewer than 20 labels."""
+        rows = int(np.sum(frame.labelled))
+        if rows < FEWEST:
+            sentence = f"Only {rows} of {len(frame)} predictions have their labels; quality was not judged."
+            return [Signal(self.name, False, sentence, details={"labelled": rows})]
+        found = losses(frame.rows(), self._reference.task)
+        return [self._accuracy(found) if self._reference.task is Task.CLASSIFICATION else self._error(found)]
+
+    def _accuracy(self, lost: np.ndarray) -> Signal:
+        rows, right = len(lost), len(lost) - round(float(lost.sum()))
+        before = self._reference.right / len(self._reference.losses)
+        now = right / rows
+        p_value = fell_p(self._reference.right, len(self._reference.losses), right, rows)
+        fired = p_value <= self._level and before - now >= self._least
+        interval = clopper_pearson(right, rows)
+        bounds = f"95 % interval {interval.low:.2f} to {interval.high:.2f}"
+        if fired:
+            sentence = (
+                f"Accuracy fell from {before:.2f} to {now:.2f} over the last {rows} labelled predictions "
+                f"({bounds}, p = {p_value:.2g})"
+            )
+        else:
+            sentence = f"Accuracy is {now:.2f} over {rows} labelled predictions ({bounds}); it was {before:.2f}."
+        details = {"rows": rows, "before": before, "now": now, "low": interval.low, "high": interval.high}
+        return Signal(self.name, fired, sentence, p_value, before - now, "accuracy", details)
+
+    def _error(self, lost: np.ndarray) -> Signal:
+        usable = lost[np.isfinite(lost)]
+        before, now = float(self._reference.losses.mean()), float(usable.mean()) if len(usable) else float("nan")
+        if len(usable) < FEWEST:
+            return Signal(self.name, False, f"Only {len(usable)} labels are numbers; quality was not judged.")
+        p_value = float(mannwhitneyu(usable, self._reference.losses, alternative="greater").pvalue)
+        fired = p_value <= self._level and now - before >= self._least * before
+        sentence = (
+            f"The mean absolute error {'rose' if fired else 'went'} from {before:.3g} to {now:.3g} over the last "
+            f"{len(usable)} labelled predictions (p = {p_value:.2g})" + ("" if fired else ".")
+        )
+        details = {"rows": len(usable), "before": before, "now": now}
+        return Signal(self.name, fired, sentence, p_value, now - before, "mean absolute error", details)

@@ -1,0 +1,80 @@
+"""The tests keep their level where nothing changed and see what did."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import anderson_ksamp, fisher_exact
+
+from headrace.monitoring.statistics.multiplicity import benjamini_hochberg, family_p, holm
+from headrace.monitoring.statistics.shares import clopper_pearson, fell_p, rose_p
+from headrace.monitoring.statistics.twosample import (
+    anderson_darling,
+    anderson_darling_p,
+    chi_square_p,
+    ks_distance,
+    psi,
+)
+
+counts = st.lists(st.integers(0, 40), min_size=2, max_size=12)
+
+
+def test_anderson_darling_is_the_known_statistic() -> None:
+    chance = np.random.default_rng(0)
+    first, second = chance.integers(0, 12, 80), chance.integers(0, 14, 50)
+    binned = anderson_darling(np.bincount(first, minlength=14), np.bincount(second, minlength=14))
+    found = anderson_ksamp([first, second], variant="midrank")
+    spread = (found.statistic, float(binned) - 1)
+    # scipy gives the statistic standardised: (A2 - 1) / sigma, with a sigma near .75 for two samples.
+    assert spread[1] / spread[0] == pytest.approx(0.75, abs=0.03)
+
+
+def test_no_change_is_found_as_rarely_as_the_level_says() -> None:
+    chance = np.random.default_rng(1)
+    share = np.full(64, 1 / 64)
+    reference, windows = chance.multinomial(400, share, 20_000), chance.multinomial(300, share, 20_000)
+    p_values = anderson_darling_p(anderson_darling(reference, windows))
+    assert np.mean(p_values < 0.01) < 0.013
+    assert np.mean(p_values < 0.001) < 0.002
+    assert np.mean(p_values < 0.01) > 0.006
+
+
+@given(counts, st.integers(1, 5))
+def test_equal_shares_are_no_distance(cells: list[int], times: int) -> None:
+    one, other = np.array(cells), np.array(cells) * times
+    assert float(ks_distance(one, other)) == pytest.approx(0)
+    assert float(anderson_darling(one, other)) == pytest.approx(0, abs=1e-9)
+    assert chi_square_p(one, other) == pytest.approx(1)
+
+
+@given(counts, st.data())
+def test_distances_do_not_care_which_sample_came_first(cells: list[int], more: st.DataObject) -> None:
+    one = np.array(cells) + 1
+    other = np.array(more.draw(st.lists(st.integers(0, 40), min_size=len(cells), max_size=len(cells)))) + 1
+    for distance in (anderson_darling, ks_distance, psi):
+        assert float(distance(one, other)) == pytest.approx(float(distance(other, one)), rel=1e-6, abs=1e-9)
+    assert chi_square_p(one, other) == pytest.approx(chi_square_p(other, one))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_adjusted_p_values_are_ordered_by_strictness(p_values: list[float]) -> None:
+    values = np.array(p_values)
+    assert np.all(benjamini_hochberg(values) <= holm(values) + 1e-12)
+    assert np.all(values <= benjamini_hochberg(values) + 1e-12)
+    assert holm(values).min() == pytest.approx(family_p(values))
+
+
+@given(st.integers(0, 60), st.integers(1, 60), st.integers(0, 60), st.integers(1, 60))
+def test_a_fall_is_fishers_exact_test(right: int, more: int, now: int, later: int) -> None:
+    before, rows = right + more, now + later
+    known = fisher_exact([[now, rows - now], [right, before - right]], alternative="less").pvalue
+    assert fell_p(right, before, now, rows) == pytest.approx(known, rel=1e-6)
+    mirrored = fisher_exact([[now, rows - now], [right, before - right]], alternative="greater").pvalue
+    assert rose_p(right, before, now, rows) == pytest.approx(mirrored, rel=1e-6)
+
+
+@given(st.integers(1, 200), st.data())
+def test_an_exact_interval_contains_the_share(rows: int, more: st.DataObject) -> None:
+    hits = more.draw(st.integers(0, rows))
+    found = clopper_pearson(hits, rows)
+    assert 0 <= found.low <= hits / rows <= found.high <= 1
