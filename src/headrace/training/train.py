@@ -1,0 +1,199 @@
+"""The component's own commands: its tests, its entry points, its training, and the model that the training left."""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.config.settings import Settings
+from headrace.environment.base import Environment
+from headrace.errors import Cancelled, TrainingFailed
+from headrace.registry.base import Registry, Run, RunState
+from headrace.training.project import read_project
+from headrace.training.supervise import Attendant, Outcome, attend
+
+RUNNER = Path(__file__).with_name("mlflow_run.py")
+#: Lines of MLflow's own that follow the first cause and say nothing.
+NOISE = ("mlflow.cli: === Run", "mlflow.projects: === Run", "mlflow.projects.utils: === ")
+LOG_A_MODEL = 'Call `mlflow.<flavor>.log_model(model, name="model", signature=…, input_example=…)` at its end.'
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where a component's commands run.
+
+    Attributes:
+        checkout: the project's folder in a clean checkout.
+        attendant: hears the output and says when to stop.
+    """
+
+    settings: Settings
+    environment: Environment
+    checkout: Path
+    attendant: Attendant = field(default_factory=Attendant)
+
+    def variables(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return what the commands may see: the environment's programs first, MLflow's variables, no headrace keys."""
+        known = self.settings.variables
+        mlflow = {name: value for name, value in known.items() if name.startswith("MLFLOW_")}
+        programs = self.environment.python.parent
+        own = {
+            "PATH": f"{programs}:{known.get('PATH', '/usr/local/bin:/usr/bin:/bin')}",
+            "VIRTUAL_ENV": str(programs.parent),
+            "MLFLOW_TRACKING_URI": self.settings.mlflow_uri,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+            "GIT_PYTHON_REFRESH": "quiet",
+        }
+        return self.settings.child_environment(mlflow | own | dict(extra or {}))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """What a training left.
+
+    Attributes:
+        uri: the logged model (`models:/m-…`).
+        folder: a local copy of its files; it holds `MLmodel`.
+    """
+
+    run: Run
+    uri: str
+    folder: Path
+    seconds: float
+
+
+def run_tests(place: Workplace, command: str, folder: Path) -> Outcome:
+    """Run the component's own tests in its checkout and environment.
+
+    Raises:
+        TrainingFailed: they did not pass; the message has the exit code and the last lines.
+    """
+    outcome = attend(
+        ["/bin/sh", "-c", command], cwd=place.checkout, env=place.variables(), folder=folder, attendant=place.attendant
+    )
+    if outcome.code != 0:
+        raise _failed(f"The component's tests (`{command}`) failed: the command {outcome.ending}.", outcome)
+    return outcome
+
+
+def run_entry_point(
+    place: Workplace, name: str, parameters: Mapping[str, str], folder: Path, *, run: Run | None = None
+) -> Outcome:
+    """Run an entry point of the MLproject by `mlflow run` in the component's environment.
+
+    Args:
+        parameters: given ones; those that the entry point does not name are passed on as `--name value`.
+        folder: where its log and result lie; a second call with the same folder attaches to the first.
+        run: the MLflow run to log to; without one the entry point's command is run as it is, untracked.
+
+    Raises:
+        InvalidConfig: the entry point is unknown or a parameter is missing; nothing was started.
+        TrainingFailed: it failed or was killed, or the environment lacks MLflow.
+    """
+    point = read_project(place.checkout).entry_point(name)
+    values = point.complete(parameters)
+    status = folder.absolute() / "entry-point.status"
+    if run is None:
+        command: list[str | Path] = ["/bin/sh", "-c", point.render(values)]
+    else:
+        _require_mlflow(place)
+        command = [
+            place.environment.python,
+            RUNNER,
+            status,
+            "run",
+            place.checkout,
+            "--env-manager",
+            "local",
+            "-e",
+            name,
+        ]
+        command += [part for key, value in values.items() for part in ("-P", f"{key}={value}")]
+        command += ["--run-id", run.id, "--experiment-name", run.experiment]
+    outcome = attend(command, cwd=place.checkout, env=place.variables(), folder=folder, attendant=place.attendant)
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        code = int(status.read_text())
+        outcome = Outcome(code or outcome.code, outcome.seconds, outcome.log, outcome.last_lines)
+    if outcome.code != 0:
+        raise _failed(f"The entry point `{name}` {outcome.ending} after {outcome.seconds:.0f} s.", outcome)
+    return outcome
+
+
+def train(
+    place: Workplace, registry: Registry, run: Run, *, entry_point: str, parameters: Mapping[str, str], folder: Path
+) -> TrainedModel:
+    """Train by the project's entry point into `run`, and fetch the model that it logged into `folder/model`.
+
+    A repeat attaches to a training that still goes on, and does not train again one that has ended.
+
+    Raises:
+        TrainingFailed: it failed (the run ends FAILED), was killed, or logged no model.
+        Cancelled: the attendant said so; the run ends KILLED and nothing is left running.
+    """
+    values = read_project(place.checkout).entry_point(entry_point).complete(parameters)
+    with _ending(registry, run.id):
+        try:
+            outcome = run_entry_point(place, entry_point, parameters, folder, run=run)
+        finally:
+            # Not before: a script that logs `0.010` as 0.01 itself would be refused as changing a parameter.
+            logged = registry.run(run.id).parameters
+            registry.log(
+                run.id,
+                parameters={name: value for name, value in values.items() if name not in logged},
+                tags={"mlflow.source.type": "PROJECT", "mlflow.project.entryPoint": entry_point},
+            )
+        model = collect(registry, run.id, folder / "model")
+    return TrainedModel(registry.run(run.id), *model, outcome.seconds)
+
+
+def collect(registry: Registry, run_id: str, to: Path) -> tuple[str, Path]:
+    """Return the URI of the model that a run logged, the last one where there are several, and a local copy.
+
+    Raises:
+        TrainingFailed: the run logged none.
+    """
+    models = registry.run(run_id).models
+    if not models:
+        raise TrainingFailed(f"The training (run {run_id}) ended well, but logged no model.", LOG_A_MODEL)
+    shutil.rmtree(to, ignore_errors=True)
+    folder = registry.download(models[-1], to)
+    if not (folder / "MLmodel").is_file():
+        raise TrainingFailed(
+            f"What run {run_id} logged as {models[-1]} is no MLflow model: it has no MLmodel.", LOG_A_MODEL
+        )
+    return models[-1], folder
+
+
+@contextlib.contextmanager
+def _ending(registry: Registry, run_id: str) -> Iterator[None]:
+    """See that the run ends as its training did, also where MLflow had no time to say so."""
+    try:
+        yield
+    except (Cancelled, KeyboardInterrupt):
+        registry.end_run(run_id, RunState.KILLED)
+        raise
+    except BaseException:
+        registry.end_run(run_id, RunState.FAILED)
+        raise
+    registry.end_run(run_id, RunState.FINISHED)
+
+
+def _failed(fact: str, outcome: Outcome) -> TrainingFailed:
+    told = [line for line in outcome.last_lines if not any(noise in line for noise in NOISE)]
+    lines = "".join(f"\n    {line}" for line in told)
+    return TrainingFailed(f"{fact} Its last lines:{lines}" if lines else fact, f"The whole output: {outcome.log}")
+
+
+def _require_mlflow(place: Workplace) -> None:
+    probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('mlflow') is None)"
+    done = subprocess.run(
+        [place.environment.python, "-c", probe], capture_output=True, env=place.variables(), check=False, timeout=60
+    )
+    if done.returncode != 0:
+        raise TrainingFailed(
+            f"The component's environment {place.environment.digest[:12]} has no `mlflow`, which runs the project.",
+            "Add `mlflow` to its python_env.yaml or requirements.txt.",
+        )
