@@ -135,6 +135,7 @@ def _loader(model: MlModel, name: str) -> "Callable[[MlModel, Conf], _Found]":
         "mlflow.xgboost": _xgboost,
         "mlflow.lightgbm": _lightgbm,
         "mlflow.pyfunc.model": _python_model,
+        "mlflow.pyfunc.loaders.code_model": _python_model,  # what MLflow 3 writes for models from code
         "mlflow.transformers": _weights,
         "mlflow.sentence_transformers": _weights,
         "mlflow.keras": _keras,
