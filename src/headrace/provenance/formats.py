@@ -135,7 +135,6 @@ def _loader(model: MlModel, name: str) -> "Callable[[MlModel, Conf], _Found]":
         "mlflow.xgboost": _xgboost,
         "mlflow.lightgbm": _lightgbm,
         "mlflow.pyfunc.model": _python_model,
-        "mlflow.pyfunc.loaders.code_model": _python_model,  # what MLflow 3 writes for models from code
         "mlflow.transformers": _weights,
         "mlflow.sentence_transformers": _weights,
         "mlflow.keras": _keras,
@@ -143,6 +142,8 @@ def _loader(model: MlModel, name: str) -> "Callable[[MlModel, Conf], _Found]":
     }
     if name in known:
         return known[name]
+    if name.startswith("mlflow.pyfunc.loaders."):
+        return _python_model
     if name in _PLAIN:
         return lambda _model, _conf: _Found(_PLAIN[name])
     if name.partition(".")[0] == "mlflow":
