@@ -89,11 +89,26 @@ def request(sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str
         shape = (count, *batch[0].shapes[place])
         blocks.append((block.columns or block.name, block.dtype, shape, len(content)))
         body += (content, bytes(-len(content) % 8))
-    header = {"id": sequence, "kind": kind, "rows": count, "container": layout.container, "blocks": blocks}
+    header: dict[str, Any] = {
+        "id": sequence,
+        "kind": kind,
+        "rows": count,
+        "container": layout.container,
+        "blocks": blocks,
+    }
     if layout.order:
         header["order"] = layout.order
     if params:
         header["params"] = params
+    return _frame(header, body)
+
+
+def command(sequence: int, kind: str) -> bytes:
+    """Return a frame without rows."""
+    return _frame({"id": sequence, "kind": kind}, ())
+
+
+def _frame(header: Mapping[str, Any], body: Sequence[bytes]) -> bytes:
     text = _encode(header)
     text += b" " * (-(PREFIX.size + len(text)) % ALIGN)
     length = 4 + len(text) + sum(map(len, body))

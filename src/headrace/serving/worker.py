@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.errors import ModelRefused
-from headrace.provenance.formats import check_formats
 from headrace.registry.mlmodel import read_mlmodel
 from headrace.serving import crash, frames
 from headrace.serving.layout import Rows
@@ -33,6 +32,7 @@ class Worker:
     control: socket.socket
     address: str
     log: Path
+    threads: int = 1
     ready: frames.Reply = field(default_factory=frames.Reply)
     sequence: int = 0
 
@@ -52,12 +52,12 @@ class Worker:
             ModelRefused: the model failed on it, the child died, or no answer came in time.
         """
         self.sequence += 1
-        self.control.settimeout(timeout_s)
-        try:
-            self.control.sendall(frames.request(self.sequence, kind, [rows]))
-        except OSError as cause:
-            raise self._ended() from cause
-        return self._receive(timeout_s, kind)
+        return self._exchange(frames.request(self.sequence, kind, [rows]), kind, timeout_s)
+
+    def open(self) -> None:
+        """Let fronts connect to `address`. Raises ModelRefused where the child died."""
+        self.sequence += 1
+        self._exchange(frames.command(self.sequence, "listen"), "listen", 30.0)
 
     def stop(self) -> None:
         """End the child and wait until it is gone."""
@@ -66,6 +66,14 @@ class Worker:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+    def _exchange(self, frame: bytes, what: str, timeout_s: float) -> tuple[frames.Reply, memoryview]:
+        self.control.settimeout(timeout_s)
+        try:
+            self.control.sendall(frame)
+        except OSError as cause:
+            raise self._ended() from cause
+        return self._receive(timeout_s, what)
 
     def _receive(self, timeout_s: float, what: str) -> tuple[frames.Reply, memoryview]:
         deadline = time.monotonic() + timeout_s
@@ -121,11 +129,9 @@ def start_worker(
         variables: a clean base environment; the version's own variables go on top.
 
     Raises:
-        ModelRefused: the folder is no MLflow model, loading it would unpickle and that is not allowed, or the
-            interpreter cannot be started.
+        ModelRefused: the folder is no MLflow model, or the interpreter cannot be started.
     """
     model = read_mlmodel(version.model)
-    formats = check_formats(version.model, allow_pickle=version.allow_pickle)
     if model.pt2 is None and not model.has_pyfunc:
         raise ModelRefused(
             f"{version.component} version {version.version} has neither a pt2 archive nor the python_function flavor.",
@@ -144,7 +150,7 @@ def start_worker(
         with theirs, log.open("ab") as output:
             process = subprocess.Popen(
                 command,
-                env=_environment(version, {**variables, **formats.worker_variables}, threads),
+                env=_environment(version, variables, threads),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -157,7 +163,7 @@ def start_worker(
             f"{version.component} version {version.version} cannot be started with {version.python}: {cause.strerror}.",
             "Build its environment again.",
         ) from cause
-    return Worker(version, process, ours, address, log)
+    return Worker(version, process, ours, address, log, threads)
 
 
 def _environment(version: ServedVersion, variables: Mapping[str, str], threads: int) -> dict[str, str]:
@@ -165,6 +171,7 @@ def _environment(version: ServedVersion, variables: Mapping[str, str], threads: 
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true" if version.allow_pickle else "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "HF_HUB_OFFLINE": "1",

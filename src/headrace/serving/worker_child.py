@@ -30,7 +30,6 @@ from typing import Any
 
 PREFIX = struct.Struct("<II")
 ALIGN = 64
-SKIPPED = {"__pycache__", ".DS_Store"}
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
 
 #: (name or names, array); a table's block has names and shape (rows, names).
@@ -60,6 +59,10 @@ class Answer:
 
     container: str
     named: Named
+
+
+class Listen(Exception):
+    """The parent is done with warming up: others may connect."""
 
 
 class SealBroken(Exception):
@@ -153,7 +156,9 @@ def folder_digest(folder: str) -> str:
     """Return SHA-256 over what `sha256sum` would print for the folder's files, sorted by path."""
     lines = {}
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in SKIPPED]
+        for name in [*folders, *files]:
+            if os.path.islink(os.path.join(place, name)):
+                raise SealBroken(f"{os.path.join(place, name)} is a link; only plain files can be sealed")
         for name in files:
             path = os.path.join(place, name)
             relative = os.path.relpath(path, folder).replace(os.sep, "/")
@@ -448,6 +453,8 @@ def answer_one(connection: socket.socket, model: Model) -> bool:
     if frame is None:
         return False
     header, view = frame
+    if header["kind"] == "listen":
+        raise Listen(header["id"])
     reply: dict[str, Any] = {"id": header["id"]}
     buffers: list[bytes] = []
     start = time.perf_counter()
@@ -468,12 +475,11 @@ def answer_one(connection: socket.socket, model: Model) -> bool:
     return True
 
 
-def serve(control: socket.socket, listener: socket.socket | None, model: Model) -> None:
+def serve(control: socket.socket, address: str, model: Model) -> None:
     """Answer the frames of all connections in turn, until the parent closes `control`."""
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
-    if listener is not None:
-        selector.register(listener, selectors.EVENT_READ)
+    listener: socket.socket | None = None
     while True:
         for key, _ in selector.select():
             if key.fileobj is listener and listener is not None:
@@ -482,6 +488,10 @@ def serve(control: socket.socket, listener: socket.socket | None, model: Model) 
             connection: Any = key.fileobj
             try:
                 is_there = answer_one(connection, model)
+            except Listen as asked:
+                listener, is_there = listen(address), True
+                selector.register(listener, selectors.EVENT_READ)
+                send(control, {"id": asked.args[0]})
             except ConnectionError:
                 is_there = False
             if not is_there:
@@ -527,14 +537,13 @@ def main() -> None:
     start = time.perf_counter()
     try:
         model = load(options)
-        listener = listen(options.listen) if options.listen else None
     except BaseException as error:  # noqa: BLE001 - SystemExit included: the parent must hear of it
         traceback.print_exc()
         send(control, {"error": failure(error, "seal" if isinstance(error, SealBroken) else "load")})
         sys.exit(3)
     send(control, {"ready": True, "load_s": round(time.perf_counter() - start, 3), "peak_mb": peak_mb()})
     with contextlib.suppress(ConnectionError):
-        serve(control, listener, model)
+        serve(control, options.listen, model)
     os._exit(0)
 
 

@@ -1,0 +1,217 @@
+"""What a front answers: every path of every protocol, down to the version that predicts."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.errors import HeadraceError
+from headrace.serving.answer import scored
+from headrace.serving.batch import Job, Part
+from headrace.serving.exchange import Exchange
+from headrace.serving.generation import Generation, Served, copy_to_shadows
+from headrace.serving.metrics import Counts, prometheus
+from headrace.serving.recorder import Recorder
+from headrace.serving.rejection import BAD_REQUEST, FULL, MEDIA_TYPE, MODEL_FAILED, NOT_FOUND, UNFIT, Rejected
+from headrace.serving.scoring import Asked, decode_json
+from headrace.types import Actual, Json
+
+log = logging.getLogger(__name__)
+JSON_TYPES = ("application/json", "")
+MAX_FEEDBACK = 10_000
+
+
+class OneActual(msgspec.Struct, forbid_unknown_fields=True):
+    """The truth about one prediction."""
+
+    prediction_id: str
+    actual: bool | int | float | str | list[Any] | dict[str, Any]
+
+
+class Actuals(msgspec.Struct, forbid_unknown_fields=True):
+    """Several truths, or one in short form."""
+
+    prediction_id: str | msgspec.UnsetType = msgspec.UNSET
+    actual: bool | int | float | str | list[Any] | dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    actuals: list[OneActual] | msgspec.UnsetType = msgspec.UNSET
+
+
+decode_actuals = msgspec.json.Decoder(Actuals).decode
+
+
+class App:
+    """The RSGI application of one front.
+
+    Attributes:
+        generation: what serves; None before the first commit.
+        prepared: what will serve, reachable by probes only.
+        page: asks the supervisor for the whole endpoint's metrics.
+    """
+
+    def __init__(self, recorder: Recorder, counts: Counts, page: Callable[[], Awaitable[Any]]) -> None:
+        self.generation: Generation | None = None
+        self.prepared: Generation | None = None
+        self.recorder = recorder
+        self.counts = counts
+        self._page = page
+        self._paths: dict[str, Callable[[Exchange], Any]] = {
+            "/invocations": self._invocations,
+            "/ping": self._ping,
+            "/health": self._ping,
+            "/version": self._version,
+            "/metrics": self._metrics,
+            "/feedback": self._feedback,
+        }
+
+    async def __rsgi__(self, scope: Any, proto: Any) -> None:
+        if scope.proto != "http":
+            proto.close(1003)
+            return
+        exchange = Exchange(scope, proto)
+        try:
+            handler = self._paths.get(exchange.path)
+            if handler is None:
+                raise Rejected(NOT_FOUND, "There is nothing here.", "See /openapi.json for what there is.")
+            await handler(exchange)
+        except Rejected as rejected:
+            self.counts.failed(rejected.status)
+            exchange.reject(rejected)
+        except Exception:  # The request's boundary: it is answered and logged, the front goes on.
+            log.exception("%s %s", exchange.method, exchange.path[:100])
+            self.counts.failed(MODEL_FAILED, "front")
+            if not exchange.is_answered:
+                exchange.reject(Rejected(MODEL_FAILED, "The server failed on this request; its log says why."))
+
+    # Predicting
+
+    async def predict(self, exchange: Exchange, generation: Generation, served: Served, asked: Asked) -> Part:
+        """Have rows answered. Raises Rejected."""
+        loop = asyncio.get_running_loop()
+        start = exchange.start
+        done: asyncio.Future[Part] = loop.create_future()
+        is_probe = generation is not self.generation or self._is_probe(exchange)
+        job = Job(asked.rows, asked.params, done, start, start + generation.deadline_s, asked.length, not is_probe)
+        served.pool.submit(job)
+        if generation.plan.shadow and not is_probe:
+            copy_to_shadows(generation, job, served)
+        part = await done
+        self.counts.of(served.version).answered(loop.time() - start, asked.rows.count)
+        return part
+
+    def find(self, exchange: Exchange) -> tuple[Generation, Served]:
+        """Return who answers: a pinned version, one that a probe asks for, or the route's choice. Raises Rejected."""
+        generation = self.generation
+        pinned = exchange.headers.get("x-headrace-version")
+        if pinned is not None and self.prepared is not None and self._is_probe(exchange):
+            generation = self.prepared
+        if generation is None:
+            raise Rejected(FULL, "No version serves here yet.", retry_after_s=1)
+        if pinned is not None:
+            return generation, generation.pinned(pinned)
+        key = exchange.headers.get("x-headrace-key") if generation.shares.only is None else None
+        return generation, generation.choose(key)
+
+    def _is_probe(self, exchange: Exchange) -> bool:
+        token = exchange.headers.get("x-headrace-probe")
+        if token is None:
+            return False
+        return any(g is not None and g.plan.probe and g.plan.probe == token for g in (self.prepared, self.generation))
+
+    async def _invocations(self, exchange: Exchange) -> None:
+        exchange.needs("POST")
+        generation, served = self.find(exchange)
+        kind = exchange.header("content-type")
+        if kind != "application/json":
+            bare = kind.partition(";")[0].strip().lower()
+            if bare not in JSON_TYPES:
+                raise Rejected(
+                    MEDIA_TYPE, "The content type is not one that the endpoint reads.", "Send application/json."
+                )
+        body = await exchange.body(generation.plan.serve.max_body_bytes)
+        asked = served.scoring.read(body)
+        part = await self.predict(exchange, generation, served, asked)
+        exchange.answer(200, [*served.headers, ("x-headrace-prediction-id", ",".join(part.ids))], scored(part))
+
+    # About the endpoint
+
+    async def _ping(self, exchange: Exchange) -> None:
+        generation = self.generation
+        if generation is None:
+            raise Rejected(FULL, "No version serves here yet.", retry_after_s=1)
+        if not generation.is_ready:
+            down = [str(version) for version, _ in generation.shares.bounds if not generation.served[version].is_ready]
+            raise Rejected(FULL, f"Version {', '.join(down)} has no worker at the moment.", retry_after_s=1)
+        exchange.text("\n", "application/json")
+
+    async def _version(self, exchange: Exchange) -> None:
+        generation = self.generation
+        if generation is None:
+            raise Rejected(FULL, "No version serves here yet.", retry_after_s=1)
+        plan = generation.plan
+        exchange.json(
+            {
+                "component": plan.component,
+                "stage": plan.stage,
+                "generation": plan.generation,
+                "shares": {str(version): share for version, share in plan.shares.items() if share > 0},
+                "warm": sorted(generation.served),
+                "shadow": list(plan.shadow),
+                "baselines": {str(version.version): version.baseline for version in plan.versions},
+            }
+        )
+
+    async def _metrics(self, exchange: Exchange) -> None:
+        page = await self._page()
+        component = self.generation.plan.component if self.generation else ""
+        text = prometheus(component, page.counts, page.gauges)
+        exchange.text(text, "text/plain; version=0.0.4; charset=utf-8")
+
+    # Actuals
+
+    async def _feedback(self, exchange: Exchange) -> None:
+        exchange.needs("POST")
+        generation = self.generation
+        if generation is None or not generation.plan.log:
+            raise Rejected(NOT_FOUND, "This endpoint keeps no predictions, so it takes no feedback.")
+        body = await exchange.body(generation.plan.serve.max_body_bytes)
+        actuals = read_actuals(body)
+        folder = Path(generation.plan.log) / generation.plan.component
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, _keep, folder, actuals)
+        except HeadraceError as error:
+            raise Rejected(FULL, error.fact, error.remedy, retry_after_s=5) from error
+        self.counts.feedback += len(actuals)
+        exchange.json({"accepted": len(actuals)}, 202)
+
+
+def read_actuals(body: bytes) -> list[Actual]:
+    """Return the truths of a feedback document. Raises Rejected."""
+    document = decode_json(decode_actuals, body)
+    now = datetime.now(UTC)
+    if document.actuals is msgspec.UNSET:
+        if document.prediction_id is msgspec.UNSET or document.actual is msgspec.UNSET:
+            raise Rejected(UNFIT, "The body needs `prediction_id` and `actual`, or a list of them in `actuals`.")
+        return [_actual(document.prediction_id, document.actual, now)]
+    if not document.actuals or len(document.actuals) > MAX_FEEDBACK:
+        raise Rejected(UNFIT, f"`$.actuals` holds {len(document.actuals)} items; it needs 1 to {MAX_FEEDBACK}.")
+    return [_actual(one.prediction_id, one.actual, now) for one in document.actuals]
+
+
+def _actual(prediction_id: str, value: Json, now: datetime) -> Actual:
+    try:
+        if uuid.UUID(prediction_id).version != 7:
+            raise ValueError
+    except ValueError as cause:
+        raise Rejected(BAD_REQUEST, "A `prediction_id` is not one that this endpoint gives out.") from cause
+    return Actual(prediction_id, value, now)
+
+
+def _keep(folder: Path, actuals: list[Actual]) -> None:
+    from headrace.predictions.actuals import append  # Brings pyarrow along: only where feedback is used.
+
+    append(folder, actuals)

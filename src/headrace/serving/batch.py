@@ -1,0 +1,285 @@
+"""Rows of several requests joined greedily, without a timer: a free worker takes what is waiting."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from headrace.serving.frames import Failure, Outputs
+from headrace.serving.layout import Rows
+from headrace.serving.metrics import VersionCounts
+from headrace.serving.rejection import FULL, LATE, MODEL_FAILED, TOO_LARGE, Rejected
+from headrace.types import Json
+
+#: How often late requests are looked for.
+SWEEP_S = 0.01
+#: Texts below this length pad so little that they are not told apart.
+SHORT = 64
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request's rows on their way.
+
+    Attributes:
+        done: gets the `Part` of the answer; None for a shadow's copy, whose answer is only logged.
+        deadline: when it is too late, in the loop's time.
+        kept: it goes into the prediction log; golden probes do not.
+        alone: it was in a batch that failed, so it goes by itself.
+    """
+
+    rows: Rows
+    params: Mapping[str, Json] | None
+    done: "asyncio.Future[Part] | None"
+    start: float
+    deadline: float
+    length: int = 0
+    kept: bool = True
+    alone: bool = False
+    tries: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.done is not None and self.done.done()
+
+
+@dataclass(slots=True)
+class Part:
+    """One request's share of a batch's outputs: rows `start` to `end`, and the ids that they were logged under."""
+
+    answer: "BatchAnswer"
+    start: int
+    end: int
+    ids: Sequence[str]
+
+
+@dataclass(slots=True)
+class BatchAnswer:
+    """A batch's outputs; lists are made once for all its requests."""
+
+    outputs: Outputs
+    rows: int
+    listed: list[tuple[str, list[Any]]] = field(default_factory=list)
+
+    def columns(self) -> list[tuple[str, list[Any]]]:
+        if not self.listed:
+            self.listed = [(name, values.tolist()) for name, values in self.outputs.named]
+        return self.listed
+
+
+class Worker(Protocol):
+    """Where a batch goes: a link to a child, or a model in this process."""
+
+    @property
+    def is_free(self) -> bool: ...
+
+    def send(self, jobs: list[Job]) -> None:
+        """Start on a batch; `Pool.answered`, `Pool.failed` or `Pool.lost` is called when it ends."""
+        ...
+
+
+class Pool:
+    """The waiting rows of one version and the workers that take them.
+
+    Attributes:
+        by_row: False for a model that answers for a batch as a whole: its requests are never joined.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_batch: int,
+        queue_rows: int,
+        by_row: bool,
+        counts: VersionCounts,
+        recorded: Callable[[Sequence[Job], BatchAnswer, float], Sequence[str]],
+        describe: Callable[[Failure], str],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.workers: list[Worker] = []
+        self.waiting: deque[Job] = deque()
+        self.queued_rows = 0
+        self.in_flight = 0
+        self.problem = ""
+        self.retries = 0
+        self._max_batch, self._queue_rows, self._by_row = max_batch, queue_rows, by_row
+        self._counts, self._recorded, self._describe = counts, recorded, describe
+        self._scheduled = self._sweeping = False
+        self._running: set[Job] = set()
+        self._idle: asyncio.Event = asyncio.Event()
+        self._idle.set()
+
+    # Coming in
+
+    def submit(self, job: Job) -> None:
+        """Put rows in the queue.
+
+        Raises:
+            Rejected: 503 where the queue is full, 413 for more rows than it ever holds.
+        """
+        count = job.rows.count
+        if count > self._queue_rows:
+            raise Rejected(
+                TOO_LARGE, f"The request holds {count} rows; the limit is {self._queue_rows}.", "Send several."
+            )
+        if self.queued_rows + count > self._queue_rows:
+            raise Rejected(FULL, f"The queue is full ({self.queued_rows} rows are waiting).", retry_after_s=1)
+        self.waiting.append(job)
+        self.queued_rows += count
+        self._idle.clear()
+        if not self._scheduled:
+            self._scheduled = True
+            # Requests that arrive in the same turn of the loop join the batch.
+            self.loop.call_soon(self._dispatch)
+        if not self._sweeping:
+            self._sweeping = True
+            self.loop.call_later(SWEEP_S, self._sweep)
+
+    async def drain(self) -> None:
+        """Wait until nothing waits or runs."""
+        await self._idle.wait()
+
+    # Going out
+
+    def wake(self) -> None:
+        """Look for work; called when a worker becomes free."""
+        if self.waiting and not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._scheduled = False
+        for worker in self.workers:
+            if not self.waiting:
+                break
+            if worker.is_free:
+                jobs = self._take()
+                if jobs:
+                    self.in_flight += 1
+                    self._running.update(jobs)
+                    self._counts.sent(sum(job.rows.count for job in jobs))
+                    worker.send(jobs)
+        self._settle()
+
+    def _take(self) -> list[Job]:
+        """Return the oldest waiting job and those that can join it, oldest first."""
+        first = self._next()
+        if first is None:
+            return []
+        jobs = [first]
+        if first.alone or not self._by_row:
+            return jobs
+        rows = first.rows.count
+        longest = max(2 * first.length, SHORT)
+        kept: list[Job] = []
+        while self.waiting and rows < self._max_batch:
+            job = self.waiting.popleft()
+            if job.is_over:
+                self.queued_rows -= job.rows.count
+            elif rows + job.rows.count <= self._max_batch and job.length <= longest and _can_join(first, job):
+                self.queued_rows -= job.rows.count
+                rows += job.rows.count
+                jobs.append(job)
+            else:
+                kept.append(job)
+        self.waiting.extendleft(reversed(kept))
+        return jobs
+
+    def _next(self) -> Job | None:
+        while self.waiting:
+            job = self.waiting.popleft()
+            self.queued_rows -= job.rows.count
+            if not job.is_over:
+                return job
+        return None
+
+    # Coming back
+
+    def answered(self, jobs: list[Job], outputs: Outputs) -> None:
+        """Give each job its part of a batch's outputs."""
+        self.in_flight -= 1
+        self._running.difference_update(jobs)
+        total = sum(job.rows.count for job in jobs)
+        answer = BatchAnswer(outputs, total)
+        if self._by_row and any(len(values) != total for _, values in outputs.named):
+            given = len(outputs.named[0][1]) if outputs.named else 0
+            self._fail(jobs, f"The model gave {given} answers for {total} rows.")
+            return
+        ids = self._recorded(jobs, answer, self.loop.time())
+        start = 0
+        for job in jobs:
+            end = start + job.rows.count
+            if job.done is not None and not job.done.done():
+                job.done.set_result(Part(answer, start, end, ids[start:end]))
+            start = end
+        self.wake()
+        self._settle()
+
+    def failed(self, jobs: list[Job], failure: Failure) -> None:
+        """The model raised: neighbours are not to blame for one another, so each row goes again by itself."""
+        self.in_flight -= 1
+        self._running.difference_update(jobs)
+        if len(jobs) > 1:
+            self._again(jobs)
+        else:
+            self._fail(jobs, self._describe(failure))
+
+    def lost(self, jobs: list[Job], cause: str) -> None:
+        """The worker died with these in it: once more each, alone; who was in twice is answered with the cause."""
+        self.in_flight -= 1
+        self._running.difference_update(jobs)
+        guilty = [job for job in jobs if job.tries]
+        self._fail(guilty, cause)
+        for job in jobs:
+            job.tries += 1
+        self._again([job for job in jobs if job not in guilty])
+
+    def _again(self, jobs: list[Job]) -> None:
+        for job in reversed(jobs):
+            if not job.is_over:
+                job.alone = True
+                self.retries += 1
+                self.waiting.appendleft(job)
+                self.queued_rows += job.rows.count
+        self.wake()
+        self._settle()
+
+    def _fail(self, jobs: list[Job], sentence: str) -> None:
+        for job in jobs:
+            if job.done is not None and not job.done.done():
+                job.done.set_exception(Rejected(MODEL_FAILED, sentence))
+        self.wake()
+        self._settle()
+
+    # Time
+
+    def _sweep(self) -> None:
+        """Answer what is too late, waiting or running."""
+        now = self.loop.time()
+        for jobs in (self.waiting, self._running):
+            for job in jobs:
+                if job.deadline <= now and job.done is not None and not job.done.done():
+                    where = "in the queue" if jobs is self.waiting else "in the model"
+                    job.done.set_exception(Rejected(LATE, self._late(where, job)))
+        while self.waiting and (self.waiting[0].is_over or self.waiting[0].deadline <= now):
+            self.queued_rows -= self.waiting.popleft().rows.count
+        self._settle()
+        self._sweeping = bool(self.waiting or self._running)
+        if self._sweeping:
+            self.loop.call_later(SWEEP_S, self._sweep)
+
+    def _late(self, where: str, job: Job) -> str:
+        cause = f" {self.problem}" if self.problem else ""
+        return (
+            f"The deadline of {1000 * (job.deadline - job.start):.0f} ms passed while the request was {where}.{cause}"
+        )
+
+    def _settle(self) -> None:
+        if not self.waiting and not self._running:
+            self._idle.set()
+
+
+def _can_join(first: Job, job: Job) -> bool:
+    same = job.rows.layout is first.rows.layout and not job.alone and job.params == first.params
+    return same and (job.rows.shapes is first.rows.shapes or job.rows.shapes == first.rows.shapes)

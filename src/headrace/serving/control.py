@@ -1,0 +1,185 @@
+"""What the supervisor, its fronts, and whoever deploys say to each other: JSON lines over sockets."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.serving.metrics import Counts, Gauges
+from headrace.types import ServedVersion
+
+#: A route with hundreds of versions and long tables of variables stays far below this.
+LINE_BYTES = 4 * 1024 * 1024
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The serve section of a headrace.yaml, as far as serving needs it; names and defaults are the same."""
+
+    workers: int | str = 1
+    threads: int | str = 1
+    isolation: str = "process"
+    max_batch: int = 64
+    deadline_ms: float = 1000
+    queue: int = 1024
+    max_body_bytes: int = 10 * 1024 * 1024
+    fronts: int | str = 1
+    port: int = 0
+    log_sample: float = 1.0
+    redact: tuple[str, ...] = ()
+
+
+class RouteSpec(msgspec.Struct, frozen=True):
+    """What an endpoint should do, as the deployer says it."""
+
+    component: str
+    stage: str
+    versions: tuple[ServedVersion, ...]
+    shares: dict[int, float]
+    serve: Limits = Limits()
+    shadow: tuple[int, ...] = ()
+    shadow_share: float = 0.0
+
+
+class VersionPlan(msgspec.Struct, frozen=True):
+    """One loaded version, as a front needs it."""
+
+    version: int
+    model: str
+    baseline: str
+    addresses: tuple[str, ...]
+    by_row: bool
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One generation of the route. `log` is where predictions go; empty where they are not kept."""
+
+    generation: int
+    component: str
+    stage: str
+    versions: tuple[VersionPlan, ...]
+    shares: dict[int, float]
+    serve: Limits
+    shadow: tuple[int, ...] = ()
+    shadow_share: float = 0.0
+    probe: str = ""
+    log: str = ""
+
+
+class Prepare(msgspec.Struct, tag="prepare"):
+    """To a front: get ready to serve a plan."""
+
+    plan: Plan
+
+
+class Commit(msgspec.Struct, tag="commit"):
+    """To a front: serve the prepared plan from now on."""
+
+    generation: int
+
+
+class AskCounts(msgspec.Struct, tag="ask-counts"):
+    """To a front: say what you counted."""
+
+    sequence: int
+
+
+class Page(msgspec.Struct, tag="page"):
+    """To a front: the sums that it asked for."""
+
+    sequence: int
+    counts: Counts
+    gauges: Gauges
+    problems: dict[int, str] = {}
+
+
+class Problem(msgspec.Struct, tag="problem"):
+    """To a front: why a version's workers are down; empty once they are up again."""
+
+    version: int
+    text: str
+
+
+class Stop(msgspec.Struct, tag="stop"):
+    """To a front: finish what you have and end."""
+
+
+ToFront = Prepare | Commit | AskCounts | Page | Problem | Stop
+
+
+class Prepared(msgspec.Struct, tag="prepared"):
+    """From a front: ready, or why not."""
+
+    generation: int
+    problem: str = ""
+
+
+class Committed(msgspec.Struct, tag="committed"):
+    """From a front: the generation serves."""
+
+    generation: int
+
+
+class Released(msgspec.Struct, tag="released"):
+    """From a front: nothing of older generations is waiting or running any more."""
+
+    generation: int
+
+
+class Counted(msgspec.Struct, tag="counted"):
+    """From a front: its counts."""
+
+    sequence: int
+    counts: Counts
+
+
+class AskPage(msgspec.Struct, tag="ask-page"):
+    """From a front: a client wants the metrics of the whole endpoint."""
+
+    sequence: int
+
+
+class Stuck(msgspec.Struct, tag="stuck"):
+    """From a front: a worker has not answered for far too long."""
+
+    version: int
+    address: str
+
+
+FromFront = Prepared | Committed | Released | Counted | AskPage | Stuck
+
+decode_to_front = msgspec.json.Decoder(ToFront).decode
+decode_from_front = msgspec.json.Decoder(FromFront).decode
+
+
+def encode_line(message: Any) -> bytes:
+    """Return a message as one line of JSON."""
+    return msgspec.json.encode(message, enc_hook=_hook) + b"\n"
+
+
+def route_of(document: Any) -> RouteSpec:
+    """Return a route from what `encode_line` made of one. Raises msgspec.ValidationError."""
+    return msgspec.convert(document, RouteSpec, dec_hook=_unhook, str_keys=True)
+
+
+async def read_line(reader: asyncio.StreamReader) -> bytes:
+    """Return the next line, empty where the peer has gone."""
+    try:
+        return await reader.readuntil(b"\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
+
+
+def _hook(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise NotImplementedError(f"a {type(value).__name__} is no part of a message")
+
+
+def _unhook(kind: type[Any], value: Any) -> Any:
+    if issubclass(kind, Path):
+        return Path(value)
+    raise NotImplementedError(f"a {kind.__name__} is no part of a message")

@@ -1,0 +1,102 @@
+"""One HTTP request and its answer, as the protocols see it."""
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+
+from headrace.serving.rejection import METHOD, SLOW, TOO_LARGE, Rejected
+
+encode = msgspec.json.Encoder().encode
+JSON = [("content-type", "application/json")]
+#: How long a client may take to send its body.
+BODY_S = 20.0
+#: Passed through from the request to the answer, so that calls can be followed.
+TRACED = ("x-request-id", "traceparent", "tracestate")
+
+
+class Exchange:
+    """A request with the means to answer it."""
+
+    __slots__ = ("headers", "is_answered", "path", "proto", "scope", "start")
+
+    def __init__(self, scope: Any, proto: Any) -> None:
+        self.scope = scope
+        self.proto = proto
+        self.path: str = scope.path
+        self.headers = scope.headers
+        self.start = time.monotonic()
+        self.is_answered = False
+
+    @property
+    def method(self) -> str:
+        return str(self.scope.method)
+
+    def header(self, name: str) -> str:
+        """Return a header's value, empty where it is absent."""
+        return self.headers.get(name) or ""
+
+    def needs(self, method: str) -> None:
+        """Refuse other methods. Raises Rejected."""
+        if self.scope.method != method:
+            raise Rejected(METHOD, f"`{self.path[:100]}` takes {method}.")
+
+    async def body(self, limit: int) -> bytes:
+        """Return the body.
+
+        Raises:
+            Rejected: 413 for more than `limit` bytes, without reading them; 408 where they do not come.
+        """
+        length = self.headers.get("content-length")
+        if length is not None and length.isdigit():
+            if int(length) > limit:
+                raise Rejected(TOO_LARGE, f"The body has {length} bytes; the limit is {limit}.")
+            if int(length) <= 65_536:  # It mostly came with the headers, so that a timer would cost more than it helps.
+                return bytes(await self._whole())
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await self._pieces(limit)
+        except TimeoutError as cause:
+            raise Rejected(SLOW, f"The body did not come within {BODY_S:g} s.") from cause
+
+    async def _whole(self) -> bytes:
+        return bytes(await self.proto())
+
+    async def _pieces(self, limit: int) -> bytes:
+        content = bytearray()
+        async for piece in self.proto:
+            content += piece
+            if len(content) > limit:
+                raise Rejected(TOO_LARGE, f"The body has more than {limit} bytes.")
+        return bytes(content)
+
+    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Send the answer."""
+        self.is_answered = True
+        for name in TRACED:
+            value = self.headers.get(name)
+            if value is not None:
+                headers = [*headers, (name, value)]
+        self.proto.response_bytes(status, headers, body)
+
+    def json(self, document: Any, status: int = 200) -> None:
+        """Send a JSON document."""
+        self.answer(status, JSON, encode(document))
+
+    def text(self, text: str, kind: str = "text/plain; charset=utf-8", status: int = 200) -> None:
+        """Send a text."""
+        self.answer(status, [("content-type", kind)], text.encode())
+
+    def reject(self, rejected: Rejected) -> None:
+        """Send an error in the words of the protocol that was spoken."""
+        if self.path.startswith("/v2"):
+            document: dict[str, Any] = {"error": rejected.sentence}
+        elif self.path.startswith("/predictions"):
+            document = {"code": rejected.status, "type": rejected.code, "message": rejected.sentence}
+        else:
+            document = {"error_code": rejected.code, "message": rejected.sentence}
+        headers = JSON
+        if rejected.retry_after_s:
+            headers = [*JSON, ("retry-after", str(rejected.retry_after_s))]
+        self.answer(rejected.status, headers, encode(document))

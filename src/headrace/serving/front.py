@@ -1,0 +1,210 @@
+"""A front process: HTTP in, batches out to the workers. It does what the supervisor says over its control socket.
+
+It imports neither torch nor mlflow nor pandas.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from headrace.errors import HeadraceError
+from headrace.serving import control
+from headrace.serving.app import App
+from headrace.serving.control import AskCounts, AskPage, Commit, Committed, Counted, Page, Prepare, Prepared, Problem
+from headrace.serving.generation import Generation, Served, prepare
+from headrace.serving.metrics import Counts
+from headrace.serving.recorder import Recorder
+
+log = logging.getLogger(__name__)
+BACKLOG = 1024
+#: Requests in flight that one front takes before it leaves connections in the listener's backlog.
+IN_FLIGHT = 8192
+DRAIN_S = 20.0
+HEADER_READ_MS = 10_000
+
+
+class SharedListener(Server):  # type: ignore[misc]  # granian is not typed
+    """granian on a listening socket that the supervisor owns, so that no connection is lost when a front ends."""
+
+    def __init__(self, app: App, listener: socket.socket) -> None:
+        super().__init__(
+            app,
+            interface=Interfaces.RSGI,
+            http=HTTPModes.auto,
+            websockets=False,
+            backlog=BACKLOG,
+            backpressure=IN_FLIGHT,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_MS, pipeline_flush=True),
+            log_enabled=False,
+        )
+        self._listener = listener
+
+    def _init_shared_socket(self) -> None:
+        self._ssp = None
+        self._sfd = self._listener.fileno()
+        self._shd = SocketHolder(self._sfd, False, BACKLOG)  # type: ignore[call-arg]  # not in its stub
+
+
+class Front:
+    """One front: its application, its granian, and what it was told to prepare and commit."""
+
+    def __init__(self, listener: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._listener = listener
+        self._reader, self._writer = reader, writer
+        self.counts = Counts()
+        self._recorder: Recorder | None = None
+        self._app: App | None = None
+        self._server: SharedListener | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._pages: dict[int, asyncio.Future[Page]] = {}
+        self._sequence = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self) -> None:
+        """Obey the supervisor until it says stop or is gone, then finish what is in flight."""
+        while line := await control.read_line(self._reader):
+            message = control.decode_to_front(line)
+            if isinstance(message, control.Stop):
+                break
+            await self._obey(message)
+        await self._drain()
+
+    async def _obey(self, message: control.ToFront) -> None:
+        if isinstance(message, Prepare):
+            self._go(self._prepare(message.plan))
+        elif isinstance(message, Commit):
+            self._commit(message.generation)
+        elif isinstance(message, AskCounts):
+            self._say(Counted(message.sequence, self._counted()))
+        elif isinstance(message, Page):
+            waiting = self._pages.pop(message.sequence, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message)
+        elif isinstance(message, Problem):
+            self._note(message)
+
+    async def _prepare(self, plan: control.Plan) -> None:
+        app = self._app or self._start(plan)
+        known: dict[int, Served] = {}
+        for generation in (app.prepared, app.generation):
+            known |= generation.served if generation else {}
+        try:
+            prepared = await prepare(plan, known, app.recorder, self.counts)
+        except HeadraceError as error:
+            self._say(Prepared(plan.generation, error.fact))
+            return
+        self._close_unused(app.prepared, keep=[app.generation, prepared])
+        app.prepared = prepared
+        if self._server is None:
+            self._server = SharedListener(app, self._listener)
+            self._serving = asyncio.ensure_future(self._server.serve())
+        self._say(Prepared(plan.generation))
+
+    def _start(self, plan: control.Plan) -> App:
+        folder = Path(plan.log) if plan.log else None
+        serve = plan.serve
+        self._recorder = Recorder(folder, plan.component, sample=serve.log_sample, redact=serve.redact)
+        self._app = App(self._recorder, self.counts, self._page)
+        return self._app
+
+    def _commit(self, number: int) -> None:
+        app = self._app
+        if app is None or app.prepared is None or app.prepared.plan.generation != number:
+            return
+        old, app.generation, app.prepared = app.generation, app.prepared, None
+        self._say(Committed(number))
+        self._go(self._release(old, app.generation))
+
+    async def _release(self, old: Generation | None, new: Generation) -> None:
+        """Let versions that left the route finish, then let go of their workers."""
+        leaving = [one for one in old.served.values() if one not in new.served.values()] if old else []
+        for one in leaving:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_S):
+                    await one.pool.drain()
+            one.close()
+        self._say(control.Released(new.plan.generation))
+
+    def _close_unused(self, old: Generation | None, *, keep: list[Generation | None]) -> None:
+        kept = [one for generation in keep if generation for one in generation.served.values()]
+        for one in old.served.values() if old else ():
+            if one not in kept:
+                one.close()
+
+    def _note(self, message: Problem) -> None:
+        if self._app is not None and self._app.generation is not None:
+            served = self._app.generation.served.get(message.version)
+            if served is not None:
+                served.pool.problem = message.text
+
+    def _counted(self) -> Counts:
+        if self._recorder is not None:
+            self.counts.log_written, self.counts.log_dropped = self._recorder.written, self._recorder.dropped
+        retries = 0
+        if self._app is not None and self._app.generation is not None:
+            for served in self._app.generation.served.values():
+                self.counts.of(served.version).queued_rows = served.pool.queued_rows
+                retries += served.pool.retries
+        self.counts.retries = max(self.counts.retries, retries)
+        return self.counts
+
+    async def _page(self) -> Page:
+        self._sequence += 1
+        waiting: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+        self._pages[self._sequence] = waiting
+        self._say(AskPage(self._sequence))
+        return await asyncio.wait_for(waiting, 5.0)
+
+    async def _drain(self) -> None:
+        """Answer everything that was accepted, then write the rest of the log."""
+        if self._server is not None and self._serving is not None:
+            self._server.stop()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._serving, DRAIN_S)
+        if self._recorder is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
+        with contextlib.suppress(OSError):
+            self._say(Counted(0, self._counted()))
+            await self._writer.drain()
+
+    def _say(self, message: control.FromFront) -> None:
+        self._writer.write(control.encode_line(message))
+
+    def _go(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def run(listen_fd: int, control_fd: int) -> None:
+    """Be a front until told to stop."""
+    listener = socket.socket(fileno=listen_fd)
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=control_fd), limit=control.LINE_BYTES)
+    front = Front(listener, reader, writer)
+    # A plain kill of this process is a wish to stop too.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, reader.feed_eof)
+    await front.run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A front of a headrace endpoint; started by its supervisor.")
+    parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--control-fd", type=int, required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s front %(levelname)s %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.run(run(options.listen_fd, options.control_fd))
+
+
+if __name__ == "__main__":
+    main()

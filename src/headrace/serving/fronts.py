@@ -1,0 +1,241 @@
+"""The front processes inside the supervisor: started, told what to serve, watched, started again."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import Unavailable
+from headrace.serving import control
+from headrace.serving.control import AskCounts, AskPage, Commit, Committed, Counted, Plan, Prepare, Prepared, Released
+from headrace.serving.metrics import Counts, total
+
+log = logging.getLogger(__name__)
+PREPARE_S = 60.0
+COMMIT_S = 5.0
+COUNT_S = 2.0
+RELEASE_S = 25.0
+STOP_S = 25.0
+
+
+@dataclass(slots=True, eq=False)
+class FrontProcess:
+    """One front, from the supervisor's side."""
+
+    process: subprocess.Popen[bytes]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    waiting: dict[tuple[str, int], "asyncio.Future[Any]"] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    task: "asyncio.Task[None] | None" = None
+
+    def say(self, message: control.ToFront) -> None:
+        with contextlib.suppress(ConnectionError):
+            self.writer.write(control.encode_line(message))
+
+    async def ask(self, message: control.ToFront, answer: type[Any], number: int, timeout_s: float) -> Any:
+        """Say something and wait for its answer. Raises TimeoutError or ConnectionError."""
+        waiting = asyncio.get_running_loop().create_future()
+        self.waiting[(answer.__name__, number)] = waiting
+        self.say(message)
+        try:
+            return await asyncio.wait_for(waiting, timeout_s)
+        finally:
+            self.waiting.pop((answer.__name__, number), None)
+
+
+class Fronts:
+    """All front processes of an endpoint.
+
+    Attributes:
+        restarts: fronts that ended unasked and were started again.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        folder: Path,
+        variables: Mapping[str, str],
+        page: Callable[[int], Any],
+        stuck: Callable[[int, str], None],
+    ) -> None:
+        self._listener, self._folder, self._variables = listener, folder, variables
+        self._page, self._stuck = page, stuck
+        self._fronts: list[FrontProcess] = []
+        self._gone = Counts()
+        self._sequence = 0
+        self._committed: Plan | None = None
+        self._prepared: Plan | None = None
+        self._is_closing = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.restarts = 0
+
+    def __len__(self) -> int:
+        return len(self._fronts)
+
+    async def prepare(self, plan: Plan, number: int) -> None:
+        """Get every front ready for a plan, starting those that are missing.
+
+        Raises:
+            Unavailable: a front cannot; the others stay as they were.
+        """
+        while len(self._fronts) < number:
+            self._fronts.append(await self._start())
+        self._prepared = plan
+        problems = await asyncio.gather(*(self._prepare(front, plan) for front in self._fronts))
+        for problem in filter(None, problems):
+            self._prepared = None
+            raise Unavailable(f"A front of the endpoint could not get ready: {problem}")
+
+    async def commit(self, plan: Plan) -> None:
+        """Have every front serve the prepared plan. A front that does not answer is ended and started anew."""
+        self._committed, self._prepared = plan, None
+        await asyncio.gather(*(self._commit(front, plan) for front in self._fronts))
+
+    async def released(self, plan: Plan) -> None:
+        """Wait until no front uses older generations."""
+        waits = [self._released(front, plan.generation) for front in self._fronts]
+        await asyncio.gather(*waits)
+
+    async def counts(self) -> Counts:
+        """Return the sum over all fronts, those that are gone included."""
+        self._sequence += 1
+        number = self._sequence
+        asks = [front.ask(AskCounts(number), Counted, number, COUNT_S) for front in self._fronts]
+        await asyncio.gather(*asks, return_exceptions=True)
+        return total([self._gone, *(front.counts for front in self._fronts)])
+
+    def tell(self, message: control.ToFront) -> None:
+        """Say something to all fronts."""
+        for front in self._fronts:
+            front.say(message)
+
+    async def stop(self) -> None:
+        """Let all fronts finish what they have, and wait until they are gone."""
+        self._is_closing = True
+        self.tell(control.Stop())
+        for front in self._fronts:
+            await asyncio.to_thread(_wait, front.process, STOP_S)
+        tasks = [front.task for front in self._fronts if front.task]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _start(self) -> FrontProcess:
+        ours, theirs = socket.socketpair()
+        fds = (self._listener.fileno(), theirs.fileno())
+        command = [
+            sys.executable,
+            "-m",
+            "headrace.serving.front",
+            "--listen-fd",
+            str(fds[0]),
+            "--control-fd",
+            str(fds[1]),
+        ]
+        with theirs, (self._folder / "fronts.log").open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                env=dict(self._variables),
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=fds,
+            )
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=control.LINE_BYTES)
+        front = FrontProcess(process, reader, writer)
+        front.task = asyncio.ensure_future(self._listen(front))
+        return front
+
+    async def _prepare(self, front: FrontProcess, plan: Plan) -> str:
+        try:
+            answer = await front.ask(Prepare(plan), Prepared, plan.generation, PREPARE_S)
+        except (TimeoutError, ConnectionError):
+            return "it does not answer; see fronts.log."
+        return str(answer.problem)
+
+    async def _commit(self, front: FrontProcess, plan: Plan) -> None:
+        try:
+            await front.ask(Commit(plan.generation), Committed, plan.generation, COMMIT_S)
+        except (TimeoutError, ConnectionError):
+            front.process.kill()
+
+    async def _released(self, front: FrontProcess, number: int) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        front.waiting[(Released.__name__, number)] = waiting
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            await asyncio.wait_for(waiting, RELEASE_S)
+
+    async def _listen(self, front: FrontProcess) -> None:
+        """Hear a front out until it ends, then start another unless the endpoint ends too."""
+        while line := await control.read_line(front.reader):
+            message = control.decode_from_front(line)
+            if isinstance(message, AskPage):
+                self._go(self._send_page(front, message.sequence))
+            elif isinstance(message, control.Stuck):
+                self._stuck(message.version, message.address)
+            elif isinstance(message, Counted):
+                front.counts = message.counts
+                self._answer(front, message, message.sequence)
+            else:
+                self._answer(front, message, message.generation)
+        for waiting in front.waiting.values():
+            if not waiting.done():
+                waiting.set_exception(ConnectionResetError("the front ended"))
+        await asyncio.to_thread(_wait, front.process, STOP_S)
+        self._gone = total([self._gone, front.counts])
+        if not self._is_closing:
+            await self._replace(front)
+
+    async def _replace(self, front: FrontProcess) -> None:
+        log.warning("A front ended with %s and is started again.", front.process.returncode)
+        self.restarts += 1
+        started = time.monotonic()
+        fresh = await self._start()
+        if front in self._fronts:
+            self._fronts[self._fronts.index(front)] = fresh
+        if self._committed is not None:
+            problem = await self._prepare(fresh, self._committed)
+            if problem:
+                log.warning("The new front could not get ready: %s", problem)
+                await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - started)))
+                fresh.process.kill()
+                return
+            await self._commit(fresh, self._committed)
+        if self._prepared is not None:
+            await self._prepare(fresh, self._prepared)
+
+    def _answer(self, front: FrontProcess, message: Any, number: int) -> None:
+        waiting = front.waiting.get((type(message).__name__, number))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
+    async def _send_page(self, front: FrontProcess, sequence: int) -> None:
+        front.say(await self._page(sequence))
+
+    def _go(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

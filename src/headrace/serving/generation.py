@@ -1,0 +1,152 @@
+"""One prepared generation of a route inside a front: decoders, queues and links of every version, and the choice."""
+
+import asyncio
+import contextlib
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import HeadraceError
+from headrace.registry.mlmodel import read_mlmodel
+from headrace.serving import crash
+from headrace.serving.batch import BatchAnswer, Job, Pool
+from headrace.serving.control import Plan, VersionPlan
+from headrace.serving.frames import Failure
+from headrace.serving.link import Link
+from headrace.serving.metrics import Counts
+from headrace.serving.recorder import Recorder
+from headrace.serving.rejection import NOT_FOUND, Rejected
+from headrace.serving.route import Shares, compile_shares, point_of
+from headrace.serving.scoring import AnyScoring, TableScoring, TensorScoring, scoring_of
+from headrace.types import ServedVersion, Signature
+
+CONNECT_S = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """One loaded version, as the front sees it."""
+
+    plan: VersionPlan
+    signature: Signature | None
+    scoring: TableScoring | TensorScoring | AnyScoring
+    pool: Pool
+    links: list[Link]
+    headers: list[tuple[str, str]]
+    #: What protocols compile from the signature when they are first used.
+    codecs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        return self.plan.version
+
+    @property
+    def is_ready(self) -> bool:
+        return any(link.connected.is_set() for link in self.links)
+
+    def close(self) -> None:
+        for link in self.links:
+            link.close()
+
+
+@dataclass(slots=True)
+class Generation:
+    """A plan that this front can serve."""
+
+    plan: Plan
+    served: dict[int, Served]
+    shares: Shares
+    deadline_s: float
+
+    def choose(self, key: str | None) -> Served:
+        """Return the version that answers: by the key where there is one, by chance otherwise."""
+        if self.shares.only is not None:
+            return self.served[self.shares.only]
+        point = random.random() if key is None else point_of(key, self.plan.component)  # noqa: S311 - traffic split
+        return self.served[self.shares.choose(point)]
+
+    def pinned(self, version: str) -> Served:
+        """Return a warm version by its number. Raises Rejected."""
+        found = self.served.get(int(version)) if version.isdigit() else None
+        if found is None:
+            warm = ", ".join(map(str, sorted(self.served)))
+            raise Rejected(NOT_FOUND, f"`{self.plan.component}` has no such version loaded (loaded: {warm}).")
+        return found
+
+    @property
+    def is_ready(self) -> bool:
+        """True where every version with a share has a worker."""
+        return all(self.served[version].is_ready for version, _ in self.shares.bounds)
+
+
+async def prepare(plan: Plan, old: dict[int, Served], recorder: Recorder, counts: Counts) -> Generation:
+    """Return a plan made ready: compiled, and connected to a worker of every version.
+
+    Versions that `old` has with the same workers are taken over, queue and all.
+
+    Raises:
+        HeadraceError: a model folder cannot be read, the shares are wrong, or no worker lets us in.
+    """
+    shares = compile_shares(plan.shares, [version.version for version in plan.versions])
+    served = {}
+    fresh = []
+    for version in plan.versions:
+        known = old.get(version.version)
+        if known is None or known.plan != version:
+            known = _serve(version, plan, recorder, counts)
+            fresh.append(known)
+        served[version.version] = known
+    try:
+        for one in fresh:
+            waits = [asyncio.ensure_future(link.connected.wait()) for link in one.links]
+            done, pending = await asyncio.wait(waits, timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
+            for wait in pending:
+                wait.cancel()
+            if not done:
+                raise HeadraceError(f"No worker of version {one.version} answered within {CONNECT_S:g} s.")
+    except HeadraceError:
+        for one in fresh:
+            one.close()
+        raise
+    return Generation(plan, served, shares, plan.serve.deadline_ms / 1000)
+
+
+def _serve(version: VersionPlan, plan: Plan, recorder: Recorder, counts: Counts) -> Served:
+    model = read_mlmodel(Path(version.model))
+    number = version.version
+    subject = ServedVersion(plan.component, number, Path(version.model), Path())
+
+    def recorded(jobs: Any, answer: BatchAnswer, now: float) -> Any:
+        is_shadow = jobs[0].done is None
+        if is_shadow:
+            counts.of(number).shadow_rows += answer.rows
+        return recorder.record(number, jobs, answer, now, shadow=is_shadow)
+
+    def describe(failure: Failure) -> str:
+        # The model's own message may hold the client's data; its log has it.
+        return f"{plan.component} version {number} failed on this request: {crash.of_failure(failure, subject).cause}."
+
+    pool = Pool(
+        max_batch=plan.serve.max_batch,
+        queue_rows=plan.serve.queue,
+        by_row=version.by_row,
+        counts=counts.of(number),
+        recorded=recorded,
+        describe=describe,
+    )
+    links = [Link(pool, address) for address in version.addresses]
+    pool.workers = list(links)
+    headers = [("content-type", "application/json"), ("x-headrace-version", str(number))]
+    return Served(version, model.signature, scoring_of(model.signature), pool, links, headers)
+
+
+def copy_to_shadows(generation: Generation, job: Job, chosen: Served) -> None:
+    """Put a copy of a request in the queues of the shadows; a full one is passed over, and nobody waits for it."""
+    if random.random() >= generation.plan.shadow_share:  # noqa: S311 - a sample
+        return
+    for version in generation.plan.shadow:
+        if version != chosen.version and version in generation.served:
+            copy = Job(job.rows, job.params, None, job.start, job.deadline, job.length, job.kept)
+            with contextlib.suppress(Rejected):
+                generation.served[version].pool.submit(copy)

@@ -1,0 +1,101 @@
+"""A front's connection to one worker child: one batch at a time, found again after the child was restarted."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+
+from headrace.serving import frames
+from headrace.serving.batch import Job, Pool
+
+FIRST_WAIT_S = 0.01
+LONGEST_WAIT_S = 0.25
+
+
+class Link(asyncio.Protocol):
+    """The Unix socket to one child. It reconnects by itself until it is closed."""
+
+    def __init__(self, pool: Pool, address: str) -> None:
+        self.pool = pool
+        self.address = address
+        self.connected = asyncio.Event()
+        self._transport: Any = None
+        self._jobs: list[Job] = []
+        self._sequence = 0
+        self._buffer = bytearray()
+        self._closed = False
+        self._task = asyncio.ensure_future(self._connect())
+
+    @property
+    def is_free(self) -> bool:
+        return self._transport is not None and not self._jobs
+
+    def send(self, jobs: list[Job]) -> None:
+        self._jobs = jobs
+        self._sequence += 1
+        self._transport.write(frames.request(self._sequence, "predict", [job.rows for job in jobs], jobs[0].params))
+
+    def close(self) -> None:
+        self._closed = True
+        self._task.cancel()
+        if self._transport is not None:
+            self._transport.close()
+
+    async def _connect(self) -> None:
+        wait_s = FIRST_WAIT_S
+        loop = asyncio.get_running_loop()
+        while not self._closed:
+            with contextlib.suppress(OSError):
+                await loop.create_unix_connection(lambda: self, self.address)
+                return
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._buffer.clear()
+        self.connected.set()
+        self.pool.wake()
+
+    def data_received(self, data: bytes) -> None:
+        if self._buffer:
+            self._buffer += data
+            content = self._buffer
+        else:
+            content = data  # type: ignore[assignment]  # most frames come whole, and need no copy
+        while len(content) >= frames.PREFIX.size:
+            length, header_length = frames.PREFIX.unpack_from(content)
+            end = 4 + length
+            if len(content) < end:
+                break
+            self._take(memoryview(bytes(content[:end])), header_length)
+            content = content[end:]
+        self._buffer = bytearray(content)
+
+    def _take(self, frame: memoryview, header_length: int) -> None:
+        start = frames.PREFIX.size + header_length
+        reply = frames.decode_reply(frame[frames.PREFIX.size : start])
+        jobs, self._jobs = self._jobs, []
+        if reply.id != self._sequence or not jobs:
+            return
+        if reply.error is not None:
+            self.pool.failed(jobs, reply.error)
+            return
+        try:
+            outputs = frames.outputs(reply, frame[start:])
+        except (ValueError, msgspec.DecodeError) as error:
+            self.pool.failed(jobs, frames.Failure("predict", type(error).__name__, str(error)))
+            return
+        self.pool.answered(jobs, outputs)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self.connected.clear()
+        jobs, self._jobs = self._jobs, []
+        if jobs:
+            self.pool.lost(jobs, "The model's worker died on this row, twice.")
+        if not self._closed:
+            self._task = asyncio.ensure_future(self._connect())

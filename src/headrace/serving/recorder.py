@@ -1,0 +1,118 @@
+"""The front's side of the prediction log: which rows and fields are kept, and under which ids."""
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headrace.predictions.batch import Column
+from headrace.predictions.ids import Ids
+from headrace.predictions.writer import PredictionWriter
+from headrace.serving.batch import BatchAnswer, Job
+from headrace.serving.layout import Block
+from headrace.serving.schema import text_of
+
+
+class Recorder:
+    """Gives each answered row its id, and offers the rows to the log in one piece per batch."""
+
+    def __init__(self, folder: Path | None, component: str, *, sample: float, redact: Sequence[str]) -> None:
+        """Start the log's writer; None as `folder` keeps nothing."""
+        self._ids = Ids()
+        self._writer = PredictionWriter(folder, component) if folder is not None and sample > 0 else None
+        self._sample = sample
+        self._redact = frozenset(redact)
+
+    @property
+    def written(self) -> int:
+        return self._writer.written if self._writer else 0
+
+    @property
+    def dropped(self) -> int:
+        return self._writer.dropped if self._writer else 0
+
+    def record(
+        self, version: int, jobs: Sequence[Job], answer: BatchAnswer, now: float, *, shadow: bool
+    ) -> Sequence[str]:
+        """Return the ids of a batch's rows; keep those that are sampled."""
+        ids = self._ids.batch(answer.rows)
+        if self._writer is not None:
+            kept = [place for place, job in enumerate(jobs) if job.kept and self._is_sampled()]
+            if len(kept) == len(jobs):
+                self._offer(version, jobs, list(answer.outputs.named), ids, now, shadow)
+            elif kept:
+                chosen, rows = _chosen(jobs, kept)
+                outputs = [(name, values[rows]) for name, values in answer.outputs.named]
+                self._offer(version, chosen, outputs, [ids[row] for row in rows], now, shadow)
+        return ids
+
+    def close(self) -> None:
+        """Write what was offered; nothing is lost."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _is_sampled(self) -> bool:
+        return self._sample >= 1 or random.random() < self._sample  # noqa: S311 - a sample, not a secret
+
+    def _offer(
+        self,
+        version: int,
+        jobs: Sequence[Job],
+        outputs: list[tuple[str, Any]],
+        ids: list[str],
+        now: float,
+        shadow: bool,
+    ) -> None:
+        assert self._writer is not None
+        oldest = min(job.start for job in jobs)
+        inputs: dict[str, Column] = {}
+        for place, block in enumerate(jobs[0].rows.layout.blocks):
+            inputs.update(_columns(block, [job.rows for job in jobs], place, len(ids)))
+        for name in self._redact & inputs.keys():
+            del inputs[name]
+        latency = [1000 * (now - job.start) for job in jobs for _ in range(job.rows.count)]
+        self._writer.offer(
+            ids,
+            at=time.time() - (now - oldest),
+            version=version,
+            inputs=inputs,
+            outputs=dict(outputs),
+            latency_ms=latency,
+            shadow=shadow,
+        )
+
+
+def _columns(block: Block, rows: Sequence[Any], place: int, count: int) -> dict[str, Column]:
+    """Return a block's columns over all rows of a batch."""
+    if block.is_listed:
+        flat = [text_of(value) for one in rows for value in one.parts[place]]
+        if not block.columns:
+            return {block.name: flat if len(flat) == count else _nested(flat, count)}
+        wide = len(block.columns)
+        return {name: flat[at::wide] for at, name in enumerate(block.columns)}
+    joined = rows[0].parts[place] if len(rows) == 1 else b"".join(one.parts[place] for one in rows)
+    if block.dtype.startswith("datetime64"):
+        values = np.frombuffer(joined, "int64").view(block.dtype)
+    else:
+        values = np.frombuffer(joined, block.dtype)
+    values = values.reshape(count, *rows[0].shapes[place])
+    return {name: values[:, at] for at, name in enumerate(block.columns)} if block.columns else {block.name: values}
+
+
+def _nested(flat: list[Any], count: int) -> list[Any]:
+    wide = len(flat) // count
+    return [flat[start : start + wide] for start in range(0, len(flat), wide)]
+
+
+def _chosen(jobs: Sequence[Job], kept: Sequence[int]) -> tuple[list[Job], list[int]]:
+    rows: list[int] = []
+    start = 0
+    chosen = set(kept)
+    for place, job in enumerate(jobs):
+        if place in chosen:
+            rows += range(start, start + job.rows.count)
+        start += job.rows.count
+    return [jobs[place] for place in kept], rows

@@ -1,0 +1,197 @@
+"""The workers of one version inside the supervisor: started, warmed up, watched, started again."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.errors import HeadraceError, ModelRefused
+from headrace.serving import crash
+from headrace.serving.control import Limits, VersionPlan
+from headrace.serving.frames import Warmth
+from headrace.serving.warmup import example_rows
+from headrace.serving.worker import Worker, start_worker
+from headrace.types import ServedVersion
+
+log = logging.getLogger(__name__)
+LOAD_S = 300.0
+WARM_S = 120.0
+LONGEST_WAIT_S = 30.0
+#: A worker that lived this long starts its back-off anew.
+STEADY_S = 60.0
+#: A forward longer than this is worth more processes or threads.
+HEAVY_MS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How many workers, and how many threads in each."""
+
+    workers: int
+    threads: int
+
+
+def shape_of(serve: Limits, forward_ms: float, cores: int) -> Shape:
+    """Return what `workers` and `threads` mean on this machine.
+
+    `auto` gives cheap models 1 × 1; heavy ones as many workers as cores with one thread each, for throughput, or one
+    worker with all cores as threads where `workers` is 1, for latency.
+    """
+    is_heavy = forward_ms >= HEAVY_MS
+    workers = (cores if is_heavy else 1) if isinstance(serve.workers, str) else serve.workers
+    threads = (max(cores // workers, 1) if is_heavy else 1) if isinstance(serve.threads, str) else serve.threads
+    return Shape(max(workers, 1), max(threads, 1))
+
+
+@dataclass(slots=True, eq=False)
+class Replicas:
+    """All workers of one version.
+
+    Attributes:
+        names: gives each worker an address of its own, relative to the run folder.
+        changed: is told of a problem (or of its end) of the version.
+    """
+
+    version: ServedVersion
+    serve: Limits
+    variables: Mapping[str, str]
+    folder: Path
+    cores: int
+    names: Callable[[], str]
+    changed: Callable[[int, str], None]
+    workers: list[Worker] = field(default_factory=list)
+    warmth: Warmth | None = None
+    restarts: int = 0
+    problem: str = ""
+    is_golden: bool = False
+    _tasks: list["asyncio.Task[None]"] = field(default_factory=list)
+    _is_closing: bool = False
+
+    async def start(self) -> None:
+        """Start all workers and wait until they are warm. Raises ModelRefused."""
+        try:
+            explicit = isinstance(self.serve.workers, int) and isinstance(self.serve.threads, int)
+            shape = shape_of(self.serve, 0.0, self.cores)
+            first = await self._start_one(self.names(), shape.threads)
+            if not explicit:
+                wanted = shape_of(self.serve, self._forward_ms(), self.cores)
+                if wanted.threads != shape.threads:
+                    await asyncio.to_thread(first.stop)
+                    self.workers.clear()
+                    first = await self._start_one(self.names(), wanted.threads)
+                shape = wanted
+            others = [self._start_one(self.names(), shape.threads) for _ in range(shape.workers - 1)]
+            await asyncio.gather(*others)
+        except BaseException:
+            await self.stop()
+            raise
+        self._tasks = [asyncio.ensure_future(self._watch(place)) for place in range(len(self.workers))]
+
+    def plan(self) -> VersionPlan:
+        """Return what fronts need to know."""
+        return VersionPlan(
+            self.version.version,
+            str(self.version.model),
+            self.version.baseline,
+            tuple(worker.address for worker in self.workers),
+            self.warmth.by_row if self.warmth else True,
+        )
+
+    def kill(self, address: str) -> None:
+        """End a worker that hangs; the watch starts another."""
+        for worker in self.workers:
+            if worker.address == address:
+                worker.process.kill()
+
+    async def stop(self) -> None:
+        """End all workers and wait until they are gone."""
+        self._is_closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for worker in self.workers:
+            await asyncio.to_thread(worker.stop)
+        self.workers.clear()
+
+    def _forward_ms(self) -> float:
+        return self.warmth.forward_ms.get("1", 0.0) if self.warmth else 0.0
+
+    async def _start_one(self, address: str, threads: int) -> Worker:
+        # Started on this thread: the kernel ends a child with the thread that started it.
+        worker = start_worker(
+            self.version,
+            variables=self.variables,
+            cwd=self.folder,
+            log=self.folder / f"worker-{self.version.version}.log",
+            threads=threads,
+            address=address,
+        )
+        try:
+            await asyncio.to_thread(self._warm, worker)
+        except BaseException:
+            await asyncio.to_thread(worker.stop)
+            raise
+        self.workers.append(worker)
+        return worker
+
+    def _warm(self, worker: Worker) -> None:
+        worker.wait_ready(LOAD_S)
+        rows, is_sure = example_rows(self.version)
+        try:
+            reply, _ = worker.ask("warm", rows, timeout_s=WARM_S)
+            self.warmth = reply.warm or self.warmth
+        except ModelRefused as error:
+            if is_sure or worker.process.poll() is not None:
+                raise
+            log.warning("Version %s refuses made-up rows: %s", self.version.version, error)
+        worker.open()
+
+    async def _watch(self, place: int) -> None:
+        """Start a worker again when it ends, with growing pauses where it keeps ending."""
+        wait_s = 0.0
+        while not self._is_closing:
+            worker = self.workers[place]
+            born = time.monotonic()
+            code = await _ended(worker)
+            found = crash.of_exit(code, self.version, peak_mb=worker.ready.peak_mb)
+            log.warning("%s %s", found.fact, found.remedy)
+            self.restarts += 1
+            wait_s = 0.0 if time.monotonic() - born > STEADY_S else wait_s
+            while not self._is_closing:
+                await asyncio.sleep(wait_s)
+                wait_s = min(max(wait_s * 2, 0.25), LONGEST_WAIT_S)
+                if await self._again(place, worker):
+                    break
+
+    async def _again(self, place: int, worker: Worker) -> bool:
+        try:
+            fresh = await self._start_one(worker.address, worker.threads)
+        except HeadraceError as error:
+            log.warning("%s", error)
+            self._tell(error.fact)
+            return False
+        await asyncio.to_thread(worker.stop)
+        self.workers.remove(fresh)
+        self.workers[place] = fresh
+        self._tell("")
+        return True
+
+    def _tell(self, problem: str) -> None:
+        if problem != self.problem:
+            self.problem = problem
+            self.changed(self.version.version, problem)
+
+
+async def _ended(worker: Worker) -> int:
+    """Wait until a worker's process has ended, and return its exit code."""
+    loop = asyncio.get_running_loop()
+    gone = asyncio.Event()
+    # The child never speaks unasked: its socket becomes readable when it ends.
+    loop.add_reader(worker.control, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(worker.control)
+    return await asyncio.to_thread(worker.process.wait)

@@ -1,0 +1,329 @@
+"""MLflow's scoring documents: `instances`, `inputs`, `dataframe_split`, `dataframe_records`, and the answer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from headrace.serving.layout import Block, Layout, Rows
+from headrace.serving.rejection import BAD_REQUEST, UNFIT, Rejected
+from headrace.serving.schema import Table, Tensors, column_type, tensor_row_type
+from headrace.types import UNNAMED, Field, Json, Signature
+
+FORMS = ("instances", "inputs", "dataframe_split", "dataframe_records")
+UNSET = msgspec.UNSET
+SKIP: Any = msgspec.Raw | msgspec.UnsetType
+#: Types that are made at run time are values to the type checker.
+LIST: Any = list
+TUPLE: Any = tuple
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a request asks for: rows, and parameters for the model."""
+
+    rows: Rows
+    params: Mapping[str, Json] | None = None
+
+    @property
+    def length(self) -> int:
+        """The longest text, or the largest free dimension: what rows are padded to when they are joined."""
+        longest = 0
+        for block, part in zip(self.rows.layout.blocks, self.rows.parts, strict=True):
+            if block.dtype == "json":
+                longest = max(longest, max((len(value) for value in part if isinstance(value, str)), default=0))
+        return longest
+
+
+def decode_json(decode: Callable[[bytes], Any], body: bytes) -> Any:
+    """Run a compiled decoder.
+
+    Raises:
+        Rejected: 400 for what is no JSON, 422 for what does not fit; the sentence names the place.
+    """
+    try:
+        return decode(body)
+    except msgspec.ValidationError as cause:
+        raise Rejected(UNFIT, _sentence(f"{cause}")) from cause
+    except (msgspec.DecodeError, UnicodeDecodeError) as cause:
+        what = "it is not UTF-8" if "utf" in str(cause).lower() else str(cause)[:120]
+        raise Rejected(BAD_REQUEST, f"The body is no valid JSON: {what}.") from cause
+    except RecursionError as cause:
+        raise Rejected(BAD_REQUEST, "The body is nested too deeply.") from cause
+
+
+def _sentence(message: str) -> str:
+    """Return msgspec's message without anything that the client sent: unknown keys are data too."""
+    what, _, place = message.partition(" - at ")
+    if what.startswith("Object contains unknown field"):
+        what = "Object contains an unknown field"
+    place = place.strip("`")
+    known = place if len(place) <= 120 else f"{place[:117]}…"
+    return f"{what[:200]}, at `{known}`." if known else f"{what[:200]}."
+
+
+class TableScoring:
+    """Documents for a model that takes columns."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.table = Table(signature)
+        fields = signature.inputs
+        self._record = record = _struct("Record", fields, column_type)
+        self._columns = columns = _struct("Columns", fields, lambda field: LIST[column_type(field)])
+        self._attributes = tuple(f"f{place}" for place in range(len(fields)))
+        body = msgspec.defstruct(
+            "Body",
+            [
+                ("instances", LIST[record] | msgspec.UnsetType, UNSET),
+                ("dataframe_records", LIST[record] | msgspec.UnsetType, UNSET),
+                ("dataframe_split", Split | msgspec.UnsetType, UNSET),
+                ("inputs", SKIP, UNSET),
+                ("params", SKIP, UNSET),
+                ("signature_name", Any, UNSET),
+            ],
+            forbid_unknown_fields=True,
+        )
+        self._decode = msgspec.json.Decoder(body).decode
+        self._decode_columns = msgspec.json.Decoder(columns).decode
+        self._decode_records = msgspec.json.Decoder(LIST[record]).decode
+        self._decode_split: dict[tuple[str, ...], Callable[[bytes], Any]] = {}
+        self._params = _params_decoder(signature)
+
+    def read(self, body: bytes) -> Asked:
+        """Return what a document asks for. Raises Rejected."""
+        document = decode_json(self._decode, body)
+        _exactly_one(document)
+        params = None if document.params is UNSET else self._params(document.params)
+        if document.dataframe_split is not UNSET:
+            return Asked(self._split(document.dataframe_split), params)
+        if document.inputs is not UNSET:
+            return Asked(self._inputs(document.inputs), params)
+        records = document.instances if document.instances is not UNSET else document.dataframe_records
+        return Asked(self._records(records), params)
+
+    def _records(self, records: Sequence[Any]) -> Rows:
+        _refuse_none(len(records))
+        names, attributes = self._present(records)
+        return self.table.rows(names, [[getattr(record, name) for name in attributes] for record in records])
+
+    def _present(self, records: Sequence[Any]) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the columns that the records have; those that lack an optional one get a null."""
+        if all(field.required for field in self.table.fields.values()):
+            return self.table.names, self._attributes
+        names, attributes = [], []
+        for field, attribute in zip(self.table.fields.values(), self._attributes, strict=True):
+            lacking = [record for record in records if getattr(record, attribute) is UNSET]
+            if len(lacking) == len(records):
+                continue
+            if lacking and field.dtype not in NULLS:
+                raise Rejected(
+                    UNFIT, f"Some rows lack the column `{field.name}`; as {field.dtype} it is in all rows or in none."
+                )
+            for record in lacking:
+                setattr(record, attribute, None)
+            names.append(field.name)
+            attributes.append(attribute)
+        return names, attributes
+
+    def _inputs(self, raw: bytes) -> Rows:
+        if bytes(memoryview(raw)[:1]) == b"[":
+            return self._records(decode_json(self._decode_records, raw))
+        columns = decode_json(self._decode_columns, raw)
+        present = [
+            (name, getattr(columns, attribute))
+            for name, attribute in zip(self.table.names, self._attributes, strict=True)
+            if getattr(columns, attribute) is not UNSET
+        ]
+        lengths = {len(values) for _, values in present}
+        if len(lengths) != 1:
+            raise Rejected(UNFIT, f"The columns in `$.inputs` have {sorted(lengths)} rows; they need the same number.")
+        _refuse_none(lengths.pop())
+        return self.table.rows(
+            [name for name, _ in present], list(zip(*(values for _, values in present), strict=True))
+        )
+
+    def _split(self, split: "Split") -> Rows:
+        names = split.columns
+        self.table.check_names(names, "$.dataframe_split.columns")
+        decode = self._decode_split.get(names)
+        if decode is None:
+            row = TUPLE[tuple(column_type(self.table.fields[name]) for name in names)]
+            decode = msgspec.json.Decoder(LIST[row]).decode
+            if len(self._decode_split) < 64:
+                self._decode_split[names] = decode
+        rows = decode_json(decode, split.data)
+        _refuse_none(len(rows))
+        return self.table.rows(names, rows)
+
+
+class Split(msgspec.Struct, forbid_unknown_fields=True):
+    """pandas' `split` orientation."""
+
+    columns: tuple[str, ...]
+    data: msgspec.Raw
+    index: msgspec.Raw | msgspec.UnsetType = UNSET
+
+
+class TensorScoring:
+    """Documents for a model that takes tensors."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.tensors = Tensors(signature)
+        fields = signature.inputs
+        self._is_single = len(fields) == 1 and fields[0].name == UNNAMED
+        self._attributes = tuple(f"f{place}" for place in range(len(fields)))
+        if self._is_single:
+            rows: Any = LIST[tensor_row_type(fields[0])]
+            instances, inputs = rows, rows
+        else:
+            instances = LIST[_struct("Row", fields, tensor_row_type)]
+            inputs = _struct("Named", fields, lambda field: LIST[tensor_row_type(field)])
+        body = msgspec.defstruct(
+            "Body",
+            [
+                ("instances", instances | msgspec.UnsetType, UNSET),
+                ("inputs", inputs | msgspec.UnsetType, UNSET),
+                ("dataframe_split", FrameRows | msgspec.UnsetType, UNSET),
+                ("dataframe_records", list[dict[str, float]] | msgspec.UnsetType, UNSET),
+                ("params", SKIP, UNSET),
+                ("signature_name", Any, UNSET),
+            ],
+            forbid_unknown_fields=True,
+        )
+        self._decode = msgspec.json.Decoder(body).decode
+        self._rows = msgspec.json.Decoder(instances).decode
+        self._params = _params_decoder(signature)
+
+    def read(self, body: bytes) -> Asked:
+        """Return what a document asks for. Raises Rejected."""
+        document = decode_json(self._decode, body)
+        _exactly_one(document)
+        params = None if document.params is UNSET else self._params(document.params)
+        return Asked(self._tensors(document), params)
+
+    def _tensors(self, document: Any) -> Rows:
+        if document.instances is not UNSET:
+            found = document.instances
+        elif document.inputs is not UNSET:
+            found = document.inputs
+        else:
+            found = self._from_frame(document)
+        if self._is_single:
+            _refuse_none(len(found))
+            return self.tensors.rows([found])
+        if isinstance(found, list):
+            _refuse_none(len(found))
+            return self.tensors.rows([[getattr(row, name) for row in found] for name in self._attributes])
+        _refuse_none(len(getattr(found, self._attributes[0])))
+        return self.tensors.rows([getattr(found, name) for name in self._attributes])
+
+    def _from_frame(self, document: Any) -> Any:
+        if not self._is_single or len(self.tensors.fields[0].shape) != 2:
+            raise Rejected(UNFIT, "The model takes tensors, not a table.", "Send `instances` or `inputs`.")
+        if document.dataframe_split is not UNSET:
+            return decode_json(self._rows, document.dataframe_split.data)
+        return decode_json(self._rows, msgspec.json.encode([list(row.values()) for row in document.dataframe_records]))
+
+
+class FrameRows(msgspec.Struct):
+    """A table for a model that takes its values as one tensor."""
+
+    data: msgspec.Raw
+
+
+class AnyScoring:
+    """Documents for a model that was logged without a signature: whatever they hold."""
+
+    def __init__(self) -> None:
+        self._decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+    def read(self, body: bytes) -> Asked:
+        """Return what a document asks for. Raises Rejected."""
+        document = decode_json(self._decode, body)
+        given = [name for name in FORMS if name in document]
+        if len(given) != 1:
+            raise Rejected(UNFIT, _forms(len(given)))
+        found = document[given[0]]
+        params = document.get("params")
+        try:
+            if given[0] == "dataframe_split":
+                return Asked(_frame(found["columns"], found["data"]), params)
+            if isinstance(found, list) and found and isinstance(found[0], dict):
+                names = list(found[0])
+                return Asked(_frame(names, [[row[name] for name in names] for row in found]), params)
+            return Asked(_array(found), params)
+        except (KeyError, TypeError, ValueError, IndexError) as cause:
+            raise Rejected(UNFIT, f"The rows in `$.{given[0]}` have no common shape.") from cause
+
+
+def _frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Rows:
+    _refuse_none(len(rows))
+    if any(len(row) != len(names) for row in rows):
+        raise ValueError("rows and columns differ")
+    block = Block("", tuple(names), "json", (len(names),))
+    return Rows(
+        len(rows), Layout("frame", (block,), tuple(names)), [[v for row in rows for v in row]], ((len(names),),)
+    )
+
+
+def _array(found: Any) -> Rows:
+    values = np.array(found)
+    if values.ndim == 0 or values.dtype.kind not in "biufU":
+        raise ValueError("no rows of one type")
+    _refuse_none(len(values))
+    shape = values.shape[1:]
+    if values.dtype.kind == "U":
+        return Rows(len(values), Layout("array", (Block("", (), "json", shape),)), [values.ravel().tolist()], (shape,))
+    block = Block("", (), str(values.dtype), shape)
+    return Rows(len(values), Layout("array", (block,)), [values.tobytes()], (shape,))
+
+
+def scoring_of(signature: Signature | None) -> TableScoring | TensorScoring | AnyScoring:
+    """Compile the decoder of a model's documents."""
+    if signature is None:
+        return AnyScoring()
+    return TableScoring(signature) if signature.is_tabular else TensorScoring(signature)
+
+
+NULLS = frozenset({"float", "double", "string", "datetime", "binary"})
+
+
+def _struct(name: str, fields: Sequence[Field], type_of: Callable[[Field], Any]) -> Any:
+    """Return a struct type with the fields' names in JSON and `f0`, `f1`, … in Python."""
+    ordered = sorted(enumerate(fields), key=lambda pair: not pair[1].required)
+    members: list[Any] = [
+        (f"f{place}", type_of(field)) if field.required else (f"f{place}", type_of(field) | msgspec.UnsetType, UNSET)
+        for place, field in ordered
+    ]
+    rename = {f"f{place}": field.name for place, field in enumerate(fields)}
+    return msgspec.defstruct(name, members, rename=rename, forbid_unknown_fields=True)
+
+
+def _params_decoder(signature: Signature) -> Callable[[bytes], Mapping[str, Json]]:
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+    def read(raw: bytes) -> Mapping[str, Json]:
+        params: dict[str, Json] = decode_json(decode, raw)
+        if any(name not in signature.params for name in params):
+            known = ", ".join(signature.params) or "none"
+            raise Rejected(UNFIT, f"`$.params` holds a parameter that the model does not have (it has: {known}).")
+        return params
+
+    return read
+
+
+def _exactly_one(document: Any) -> None:
+    given = sum(getattr(document, name) is not UNSET for name in FORMS)
+    if given != 1:
+        raise Rejected(UNFIT, _forms(given))
+
+
+def _forms(given: int) -> str:
+    return f"The body has {given} of `{'`, `'.join(FORMS)}`; it needs exactly one."
+
+
+def _refuse_none(count: int) -> None:
+    if not count:
+        raise Rejected(UNFIT, "The request holds no rows.")

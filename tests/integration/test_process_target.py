@@ -1,0 +1,143 @@
+"""The local target: real supervisors, fronts and workers on loopback, and nothing left behind."""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from tests.conftest import SmallModels
+
+from headrace import processes
+from headrace.client import Scorer
+from headrace.config.component import Serve
+from headrace.config.settings import Settings
+from headrace.deploy.base import Route
+from headrace.deploy.process import ProcessTarget
+from headrace.errors import ModelRefused, Unavailable
+from headrace.predictions.segments import SegmentLog
+from headrace.processes import ProcessName
+from headrace.provenance import golden
+from headrace.registry.mlmodel import read_mlmodel
+from headrace.serving.offline import answers
+from headrace.serving.worker_child import folder_digest
+from headrace.types import UNNAMED, Golden, ServedVersion, Stage
+
+pytestmark = pytest.mark.slow
+ROWS = np.random.default_rng(1).random((20, 64), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def first(small_models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
+    """Version 1 of `small`, sealed and with golden predictions."""
+    folder = tmp_path_factory.mktemp("golden")
+    seal = folder_digest(str(small_models.mlp))
+    version = ServedVersion("small", 1, small_models.mlp, small_models.python, seal=seal)
+    golden.save(Golden({UNNAMED: ROWS}, answers(version, {UNNAMED: ROWS})), folder)
+    return replace(version, golden=folder)
+
+
+@pytest.fixture
+def target(settings: Settings) -> Iterator[ProcessTarget]:
+    made = ProcessTarget(settings)
+    yield made
+    running = [status.pid for status in made.endpoints()]
+    for stage in Stage:
+        made.remove("small", stage)
+    assert not [pid for pid in running if psutil.pid_exists(pid)]
+
+
+def route(*versions: ServedVersion, serving: int, stage: Stage = Stage.PRODUCTION, serve: Serve | None = None) -> Route:
+    return Route("small", stage, versions, {serving: 1.0}, serve or Serve())
+
+
+def ask(url: str, version: ServedVersion) -> int:
+    with Scorer(url) as scorer:
+        return scorer.score(read_mlmodel(version.model).signature, {UNNAMED: ROWS[:2]}).version
+
+
+def family(pid: int) -> list[psutil.Process]:
+    return processes.family(ProcessName(pid, psutil.Process(pid).create_time()))
+
+
+def test_release_rollback_and_restart_keep_one_address(target: ProcessTarget, first: ServedVersion) -> None:
+    second = replace(first, version=2)
+    started = target.apply(route(first, serving=1))
+    url = started.endpoint.url
+    assert ask(url, first) == 1
+    moved = target.apply(route(first, second, serving=2))
+    assert (moved.endpoint.url, ask(url, first), sorted(moved.warm)) == (url, 2, [1, 2])
+    workers = {process.pid for process in family(moved.endpoint.pid)}
+    back = target.apply(route(first, second, serving=1))
+    assert (back.generation, ask(url, first)) == (3, 1)
+    assert {process.pid for process in family(back.endpoint.pid)} == workers, "a rollback starts nothing"
+    assert target.apply(route(first, second, serving=1)).generation == 3, "the same route again changes nothing"
+
+    everything = family(back.endpoint.pid)
+    os.kill(back.endpoint.pid, signal.SIGKILL)
+    psutil.wait_procs(everything, timeout=20)
+    assert target.status("small", Stage.PRODUCTION) is None
+    again = target.apply(route(first, serving=1))
+    assert (again.endpoint.url, ask(url, first)) == (url, 1)
+
+
+def test_predictions_are_logged_and_joined_with_feedback(
+    target: ProcessTarget, first: ServedVersion, settings: Settings
+) -> None:
+    url = target.apply(route(first, serving=1)).endpoint.url
+    with Scorer(url) as scorer:
+        scored = scorer.score(read_mlmodel(first.model).signature, {UNNAMED: ROWS[:3]})
+        assert scorer.feedback([(scored.ids[0], 7)]) == 1
+    target.remove("small", Stage.PRODUCTION)
+    joined = SegmentLog(settings.predictions).joined("small")
+    assert [row.prediction.id for row in joined] == list(scored.ids), "golden probes are not logged"
+    assert [row.actual for row in joined] == [7, None, None]
+    np.testing.assert_allclose(joined[2].prediction.output, scored.outputs[UNNAMED][2], rtol=1e-6)
+
+
+def test_wrong_golden_answers_are_refused_and_production_goes_on(
+    target: ProcessTarget, first: ServedVersion, tmp_path: Path
+) -> None:
+    url = target.apply(route(first, serving=1)).endpoint.url
+    kept = golden.load(first.golden or Path())
+    golden.save(Golden(kept.inputs, {UNNAMED: kept.outputs[UNNAMED] + 1}), tmp_path / "other")
+    second = replace(first, version=2, golden=tmp_path / "other")
+    with pytest.raises(ModelRefused, match="version 2 does not give its golden answers"):
+        target.apply(route(first, second, serving=2))
+    status = target.status("small", Stage.PRODUCTION)
+    assert status is not None
+    assert (status.generation, list(status.warm), ask(url, first)) == (1, [1], 1)
+
+
+def test_broken_seal_leaves_no_process(target: ProcessTarget, first: ServedVersion) -> None:
+    with pytest.raises(ModelRefused, match="sealed"):
+        target.apply(route(replace(first, seal="0" * 64), serving=1, stage=Stage.DEV))
+    assert target.status("small", Stage.DEV) is None
+
+
+def test_taken_port_is_named_with_a_remedy(target: ProcessTarget, first: ServedVersion) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(Unavailable, match=str(port)) as raised:
+            target.apply(route(first, serving=1, serve=Serve(port=port)))
+    assert "serve.port" in raised.value.remedy
+
+
+def test_two_fronts_answer_as_one(target: ProcessTarget, first: ServedVersion) -> None:
+    url = target.apply(route(first, serving=1, serve=Serve(fronts=2, workers=2))).endpoint.url
+    for _ in range(8):
+        assert ask(url, first) == 1
+    with Scorer(url) as scorer:
+        text = scorer._client.get(f"{url}/metrics").text
+        assert json.loads(scorer._client.get(f"{url}/version").text)["shares"] == {"1": 1.0}
+    assert "headrace_fronts{" in text
+    counted = [line for line in text.splitlines() if line.startswith("headrace_requests_total")]
+    # One more is the golden probe.
+    assert counted[0].endswith(" 9")

@@ -1,0 +1,148 @@
+"""Scoring documents are checked against the signature before a row joins a batch."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.serving import frames, worker_child
+from headrace.serving.layout import Rows
+from headrace.serving.rejection import Rejected
+from headrace.serving.scoring import scoring_of
+from headrace.types import UNNAMED, Field, FieldKind, Signature
+
+COLUMN, TENSOR = FieldKind.COLUMN, FieldKind.TENSOR
+ROW = scoring_of(Signature((Field(UNNAMED, TENSOR, "float32", (-1, 3)),)))
+PAIR = scoring_of(Signature((Field("a", TENSOR, "int64", (-1, -1)), Field("b", TENSOR, "float32", (-1, 2)))))
+TABLE = scoring_of(
+    Signature(
+        (
+            Field("age", COLUMN, "double"),
+            Field("rooms", COLUMN, "long"),
+            Field("town", COLUMN, "string", required=False),
+            Field("floor", COLUMN, "integer", required=False),
+            Field("seen", COLUMN, "datetime", required=False),
+            Field("raw", COLUMN, "binary", required=False),
+        ),
+        params={"top": 1},
+    )
+)
+GOOD = {"age": 1.5, "rooms": 3}
+
+
+def arrays(rows: Rows) -> dict[Any, Any]:
+    """Send rows through a frame, as a worker child sees them."""
+    frame = memoryview(frames.request(1, "predict", [rows]))
+    length, header_length = frames.PREFIX.unpack_from(frame)
+    assert length == len(frame) - 4
+    header = json.loads(bytes(frame[8 : 8 + header_length]))
+    named = worker_child.unpack(header["blocks"], frame[8 + header_length :])
+    if header["container"] != "frame":
+        return dict(named)
+    return worker_child._columns(named)
+
+
+def read(scoring: Any, document: Any) -> Rows:
+    rows: Rows = scoring.read(json.dumps(document).encode()).rows
+    return rows
+
+
+@pytest.mark.parametrize("form", ["instances", "inputs"])
+def test_tensor_rows_arrive_as_they_were_sent(form: str) -> None:
+    found = arrays(read(ROW, {form: [[1, 2, 3], [4, 5, 6.5]]}))[""]
+    assert found.dtype == np.float32
+    assert found.tolist() == [[1, 2, 3], [4, 5, 6.5]]
+
+
+def test_tensor_takes_a_data_frame_too() -> None:
+    found = arrays(read(ROW, {"dataframe_split": {"columns": ["x", "y", "z"], "data": [[1, 2, 3]]}}))[""]
+    assert found.tolist() == [[1, 2, 3]]
+
+
+def test_named_tensors_by_row_or_by_name() -> None:
+    by_name = arrays(read(PAIR, {"inputs": {"a": [[1, 2, 3], [4, 5, 6]], "b": [[1, 2], [3, 4]]}}))
+    by_row = arrays(read(PAIR, {"instances": [{"a": [1, 2, 3], "b": [1, 2]}, {"a": [4, 5, 6], "b": [3, 4]}]}))
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(by_name[name], by_row[name])
+    assert by_name["a"].dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"dataframe_records": [{"age": 1.5, "rooms": 3, "town": "Bern"}, {"age": 2, "rooms": 4, "town": None}]},
+        {"instances": [{"age": 1.5, "rooms": 3, "town": "Bern"}, {"age": 2, "rooms": 4}]},
+        {"dataframe_split": {"columns": ["town", "rooms", "age"], "data": [["Bern", 3, 1.5], [None, 4, 2]]}},
+        {"inputs": {"age": [1.5, 2], "rooms": [3, 4], "town": ["Bern", None]}},
+    ],
+)
+def test_table_forms_mean_the_same(document: Any) -> None:
+    found = arrays(read(TABLE, document))
+    assert found["age"].tolist() == [1.5, 2]
+    assert found["rooms"].tolist() == [3, 4]
+    assert found["town"].tolist() == ["Bern", None]
+    assert "floor" not in found
+
+
+def test_moments_and_bytes_travel() -> None:
+    row = GOOD | {"seen": "2026-01-02T03:04:05+01:00", "raw": "aGV5"}
+    found = arrays(read(TABLE, {"dataframe_records": [row]}))
+    assert found["seen"][0] == np.datetime64("2026-01-02T02:04:05", "ns")
+    assert found["raw"].tolist() == [b"hey"]
+
+
+@pytest.mark.parametrize(
+    ("scoring", "body", "status", "words"),
+    [
+        (ROW, b"{", 400, "no valid JSON"),
+        (ROW, b"\xff\xfe{}", 400, "no valid JSON"),
+        (ROW, b'{"instances": [[1, 2, NaN]]}', 400, "no valid JSON"),
+        (ROW, b'{"instances": [[1, 2, Infinity]]}', 400, "no valid JSON"),
+        (ROW, b'{"instances": [[1, 2, 1e39]]}', 422, "$.instances[0][2]"),
+        (ROW, b'{"instances": [[1, 2, 1e999]]}', 422, "out of range"),
+        (ROW, b'{"instances": [[1, 2, null]]}', 422, "$.instances[0][2]"),
+        (ROW, b'{"instances": [[1, 2, "secret"]]}', 422, "$.instances[0][2]"),
+        (ROW, b'{"instances": [[1, 2]]}', 422, "$.instances[0]"),
+        (ROW, b'{"instances": []}', 422, "no rows"),
+        (ROW, b"{}", 422, "exactly one"),
+        (ROW, b'{"instances": [[1, 2, 3]], "inputs": [[1, 2, 3]]}', 422, "exactly one"),
+        (ROW, b'{"secret": 1}', 422, "unknown field"),
+        (ROW, b"[" * 5000, 422, "Expected `object`"),
+        (PAIR, b'{"inputs": {"a": [[1], [2, 3]], "b": [[1, 2], [3, 4]]}}', 422, "differ in shape"),
+        (PAIR, b'{"inputs": {"a": [[1]], "b": [[1, 2], [3, 4]]}}', 422, "same number"),
+        (PAIR, b'{"inputs": {"a": [[9223372036854775808]], "b": [[1, 2]]}}', 422, "$.inputs.a[0][0]"),
+        (TABLE, b'{"dataframe_records": [{"age": 1}]}', 422, "`rooms`"),
+        (TABLE, b'{"dataframe_records": [{"age": 1, "rooms": 2, "secret": 3}]}', 422, "unknown field"),
+        (TABLE, b'{"dataframe_records": [{"age": 1, "rooms": 2.5}]}', 422, "rooms"),
+        (TABLE, b'{"dataframe_records": [{"age": 1, "rooms": 2, "floor": null}]}', 422, "floor"),
+        (TABLE, b'{"dataframe_records": [{"age": 1, "rooms": 2, "floor": 2147483648}]}', 422, "floor"),
+        (TABLE, b'{"dataframe_records": [{"age": 1, "rooms": 2, "seen": "secret"}]}', 422, "ISO 8601"),
+        (TABLE, b'{"dataframe_records": [{"age": 1, "rooms": 2, "raw": "!"}]}', 422, "raw"),
+        (TABLE, b'{"dataframe_split": {"columns": ["age"], "data": [[1]]}}', 422, "`rooms`"),
+        (TABLE, b'{"dataframe_split": {"columns": ["age", "secret", "rooms"], "data": []}}', 422, "columns[1]"),
+        (TABLE, b'{"dataframe_split": {"columns": ["age", "rooms"], "data": [[1, 2, 3]]}}', 422, "$[0]"),
+        (TABLE, b'{"inputs": {"age": [1, 2], "rooms": [1]}}', 422, "same number"),
+        (TABLE, b'{"dataframe_records": [{"age": 1, "rooms": 2}], "params": {"secret": 1}}', 422, "params"),
+    ],
+)
+def test_wrong_documents_name_their_place_and_echo_nothing(scoring: Any, body: bytes, status: int, words: str) -> None:
+    with pytest.raises(Rejected) as raised:
+        scoring.read(body)
+    assert raised.value.status == status
+    assert words in raised.value.sentence
+    assert "secret" not in raised.value.sentence
+    assert len(raised.value.sentence) < 300
+
+
+def test_known_parameters_are_taken() -> None:
+    asked = TABLE.read(json.dumps({"dataframe_records": [GOOD], "params": {"top": 5}}).encode())
+    assert asked.params == {"top": 5}
+
+
+def test_model_without_signature_takes_numbers_and_tables() -> None:
+    anything = scoring_of(None)
+    assert arrays(read(anything, {"inputs": [[1, 2], [3, 4]]}))[""].shape == (2, 2)
+    assert arrays(read(anything, {"dataframe_records": [{"x": 1, "y": "b"}]}))["y"].tolist() == ["b"]
+    with pytest.raises(Rejected):
+        read(anything, {"inputs": [[1], [2, 3]]})
