@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from headrace.config.settings import Settings, read_settings
+from headrace.environment.base import Environment
 from headrace.environment.uv import UvEnvironments
+from headrace.registry.mlflow import MlflowRegistry
+from headrace.training.train import Workplace, run_entry_point, train
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "tests" / "models"
+DIGITS = ROOT / "examples" / "digits"
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,49 @@ class SmallModels:
     text: Path
 
 
+@dataclass(frozen=True)
+class TrainedDigits:
+    """What one training of the digits example left: an MLflow model folder, and a folder of Parquet files."""
+
+    environment: Environment
+    model: Path
+    data: Path
+
+
 @pytest.fixture(scope="session")
-def component_python() -> Path:
-    """The interpreter of an environment with torch, mlflow and scikit-learn, locked and built once per machine."""
-    project = ROOT / "examples" / "digits"
+def digits_environment() -> Environment:
+    """The digits example's environment with torch, mlflow and scikit-learn, locked and built once per machine."""
     environments = UvEnvironments(read_settings())
-    lock = environments.lock(project if (project / "MLproject").exists() else MODELS)
-    return environments.build(lock, progress=print).python
+    return environments.build(environments.lock(DIGITS), progress=print)
+
+
+@pytest.fixture(scope="session")
+def component_python(digits_environment: Environment) -> Path:
+    """The interpreter of the digits example's environment."""
+    return digits_environment.python
+
+
+@pytest.fixture(scope="session")
+def trained_digits(digits_environment: Environment) -> TrainedDigits:
+    """The digits example, trained once per machine and version of its code."""
+    shared = read_settings()
+    code = b"".join((DIGITS / name).read_bytes() for name in ("train.py", "prepare.py", "MLproject"))
+    key = hashlib.sha256(code + digits_environment.digest.encode()).hexdigest()[:12]
+    folder = shared.state / "cache" / "test-models" / f"digits-{key}"
+    with _alone(folder):
+        if not (folder / ".ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            settings = Settings(shared.state, folder / "home", None, "person:test", shared.variables).prepare()
+            shutil.copytree(DIGITS, folder / "checkout", ignore=shutil.ignore_patterns("data"))
+            place = Workplace(settings, digits_environment, folder / "checkout")
+            run_entry_point(place, "prepare", {"output": str(folder / "data")}, folder / "prepare")
+            registry = MlflowRegistry(settings)
+            run = registry.start_run("digits", key="test", tags={})
+            parameters = {"train_data": str(folder / "data" / "train.parquet")}
+            trained = train(place, registry, run, entry_point="main", parameters=parameters, folder=folder / "training")
+            shutil.copytree(trained.folder, folder / "model")
+            (folder / ".ready").touch()
+    return TrainedDigits(digits_environment, folder / "model", folder / "data")
 
 
 @pytest.fixture(scope="session")

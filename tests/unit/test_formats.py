@@ -191,7 +191,8 @@ def test_a_pickled_python_model_is_refused_and_one_from_code_is_not(tmp_path: Pa
         check_formats(model(tmp_path, flavors, **{"python_model.pkl": evil}))
     assert 'python_model="model.py"' in refusal.value.remedy
     (tmp_path / "model" / "python_model.pkl").unlink()
-    from_code = pyfunc("mlflow.pyfunc.model", model_code_path="model.py", python_model="python_model.pkl")
+    loader = "mlflow.pyfunc.loaders.code_model"
+    from_code = pyfunc(loader, model_code_path="model.py", python_model="python_model.pkl")
     safe = {"artifacts/weights.pt": torch_zip(TENSOR), "artifacts/vocabulary.txt": b"a\nb"}
     folder = model(tmp_path, from_code, **{"model.py": b"", **safe})
     assert check_formats(folder).names == ("model from code",)

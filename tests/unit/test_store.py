@@ -123,6 +123,19 @@ def test_a_changed_copy_is_refused_even_though_the_source_is_right(
         store.admit(model, expected)
 
 
+def test_byte_code_of_a_working_copy_is_neither_counted_nor_copied(model: Path, store: ModelStore) -> None:
+    expected = digest_folder(model)
+    (model / "data" / "__pycache__").mkdir()
+    (model / "data" / "__pycache__" / "a.pyc").write_bytes(b"x")
+    copy = store.admit(model, expected)
+    assert not (copy / "data" / "__pycache__").exists()
+    copy.joinpath("data").chmod(0o755)
+    (copy / "data" / "__pycache__").mkdir()
+    (copy / "data" / "__pycache__" / "a.pyc").write_bytes(b"x")
+    with pytest.raises(ModelRefused, match=r"`data/__pycache__/a\.pyc` is not part of the baseline"):
+        store.admit(model, expected)
+
+
 def test_many_at_once_admit_one_copy(model: Path, store: ModelStore) -> None:
     with ThreadPoolExecutor(6) as pool:
         copies = set(pool.map(lambda _: store.admit(model), range(6)))

@@ -187,7 +187,7 @@ def _requirement_lines(path: Path, read: list[Path]) -> tuple[str, ...]:
         raise InvalidConfig(f"{path} cannot be read: {error.strerror}.", "Create it, or correct the name.") from error
     read.append(path)
     lines: list[str] = []
-    for raw in re.sub(r"\\\n", " ", text).splitlines():
+    for raw in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
         line = re.sub(r"(^|\s)#.*$", "", raw).strip()
         if line:
             lines += _expanded(line, path, read)

@@ -59,7 +59,8 @@ class UvEnvironments:
             }
         )
         kept = self._locks / f"{key}.json"
-        document = _read_json(kept)
+        with _disk(self.settings.environments):
+            document = _read_json(kept)
         if document is None:
             answer = resolve(find_uv(self.settings), sources, project, python=interpreter.path, places=places)
             document = {"text": answer.text, "python": interpreter.version}

@@ -63,9 +63,9 @@ def find_uv(settings: Settings) -> Uv:
 def first_conflict(stderr: str) -> str:
     """Return the first cause that uv names, as one sentence without its end."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", stderr)
-    because = re.search(r"Because (.*?)(?:, we can conclude|\.\s|\.$|$)", _joined(text), re.DOTALL)
+    because = re.findall(r"\b[Bb]ecause (.*?), we can conclude", _joined(text), re.DOTALL)
     if because:
-        return because[1].strip()
+        return ", and ".join(part.strip() for part in because[:3])
     causes = re.findall(r"^\s*(?:cause|Caused by):\s*(.+)$", text, re.MULTILINE)
     errors = re.findall(r"^\s*(?:error:|×)\s*(.+)$", text, re.MULTILINE)
     named = [*errors[:1], *causes[-1:]]

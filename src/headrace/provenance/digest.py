@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.errors import ModelRefused
+from headrace.registry.mlmodel import NOT_OF_THE_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,44 +58,52 @@ def differences(expected: FolderDigest, found: FolderDigest) -> list[Difference]
     return [Difference(path, wanted, got) for path, wanted, got in pairs if wanted != got]
 
 
-def digest_folder(folder: Path) -> FolderDigest:
+def digest_folder(folder: Path, *, strict: bool = False) -> FolderDigest:
     """Return the digests of all files below a folder, streaming.
+
+    Args:
+        strict: count what a working copy gathers (`__pycache__`) too; such files are never copied into the store.
 
     Raises:
         ModelRefused: there is no such folder, it holds no file, or it holds a link or something that is no plain file.
     """
     digests = {}
-    for relative in plain_files(folder):
+    for relative in plain_files(folder, strict=strict):
         with open_plain(folder, relative) as file:
             digests[relative] = hashlib.file_digest(file, "sha256").hexdigest()
     return FolderDigest(digests)
 
 
-def plain_files(folder: Path) -> list[str]:
+def plain_files(folder: Path, *, strict: bool = False) -> list[str]:
     """Return the POSIX paths of all files below a folder, sorted.
+
+    Args:
+        strict: as for `digest_folder`.
 
     Raises:
         ModelRefused: as for `digest_folder`.
     """
     if not folder.is_dir():
         raise ModelRefused(f"There is no folder {folder}", "Check the path, or fetch the version's files again")
-    found = sorted(_walk(folder, ""))
+    found = sorted(_walk(folder, "", frozenset() if strict else NOT_OF_THE_MODEL))
     if not found:
         raise ModelRefused(f"{folder} holds no files", "Log the model again")
     return found
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[str]:
+def _walk(folder: Path, prefix: str, without: frozenset[str]) -> Iterator[str]:
     with os.scandir(folder / prefix) as items:
         for item in items:
             relative = f"{prefix}{item.name}"
+            if item.name in without:
+                continue
             if item.is_symlink():
                 raise ModelRefused(
                     f"`{relative}` in {folder} is a link to {os.readlink(item.path)}; only plain files can be checked",
                     "Put the file itself there, and log the model again",
                 )
             if item.is_dir(follow_symlinks=False):
-                yield from _walk(folder, f"{relative}/")
+                yield from _walk(folder, f"{relative}/", without)
             elif not item.is_file(follow_symlinks=False):
                 raise ModelRefused(f"`{relative}` in {folder} is no plain file", "Remove it, and log the model again")
             elif not relative.isprintable():

@@ -18,6 +18,7 @@ from headrace.errors import ModelRefused
 from headrace.files import canonical_json
 from headrace.provenance.digest import FolderDigest
 from headrace.provenance.sign import Signer, Trusted, TrustedKey
+from headrace.registry.mlmodel import NOT_OF_THE_MODEL
 from headrace.types import Json
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -48,12 +49,13 @@ class Opened:
 
 
 def sign_folder(folder: Path, signature: Path, signer: Signer) -> None:
-    """Write a signature over all files of a folder; where the signature lies inside, it is left out."""
+    """Write a signature over what `digest_folder` counts in a folder; a signature that lies inside is left out."""
     from model_signing.hashing import Config as Hashing
     from model_signing.signing import Config as Signing
 
-    inside = [signature.relative_to(folder)] if signature.is_relative_to(folder) else []
-    hashing = Hashing().use_file_serialization().set_ignored_paths(paths=inside, ignore_git_paths=False)
+    ignored = [path.relative_to(folder) for path in folder.rglob("*") if path.name in NOT_OF_THE_MODEL]
+    ignored += [signature.relative_to(folder)] if signature.is_relative_to(folder) else []
+    hashing = Hashing().use_file_serialization().set_ignored_paths(paths=ignored, ignore_git_paths=False)
     signing = Signing().set_hashing_config(hashing).use_elliptic_key_signer(private_key=signer.private)
     signing.sign(folder, signature)
 

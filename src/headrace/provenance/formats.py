@@ -142,6 +142,8 @@ def _loader(model: MlModel, name: str) -> "Callable[[MlModel, Conf], _Found]":
     }
     if name in known:
         return known[name]
+    if name.startswith("mlflow.pyfunc.loaders."):
+        return _python_model
     if name in _PLAIN:
         return lambda _model, _conf: _Found(_PLAIN[name])
     if name.partition(".")[0] == "mlflow":

@@ -58,7 +58,11 @@ class ModelStore:
     def check(self, expected: FolderDigest) -> Path:
         """Return the copy of a digest after recomputing all of it. Raises ModelRefused where it was changed."""
         copy = self.folder / expected.digest
-        refuse(differences(expected, digest_folder(copy)), copy, f"rm -rf {copy}   # the next deploy makes a new copy")
+        refuse(
+            differences(expected, digest_folder(copy, strict=True)),
+            copy,
+            f"rm -rf {copy}   # the next deploy makes a new copy",
+        )
         return copy
 
     def _settle(self, temporary: Path, found: FolderDigest) -> Path:

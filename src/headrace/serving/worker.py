@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.errors import ModelRefused
+from headrace.provenance.formats import check_formats
 from headrace.registry.mlmodel import read_mlmodel
 from headrace.serving import crash, frames
 from headrace.serving.layout import Rows
@@ -129,9 +130,11 @@ def start_worker(
         variables: a clean base environment; the version's own variables go on top.
 
     Raises:
-        ModelRefused: the folder is no MLflow model, or the interpreter cannot be started.
+        ModelRefused: the folder is no MLflow model, loading it would unpickle and that is not allowed, or the
+            interpreter cannot be started.
     """
     model = read_mlmodel(version.model)
+    formats = check_formats(version.model, allow_pickle=version.allow_pickle)
     if model.pt2 is None and not model.has_pyfunc:
         raise ModelRefused(
             f"{version.component} version {version.version} has neither a pt2 archive nor the python_function flavor.",
@@ -150,7 +153,7 @@ def start_worker(
         with theirs, log.open("ab") as output:
             process = subprocess.Popen(
                 command,
-                env=_environment(version, variables, threads),
+                env=_environment(version, {**variables, **formats.worker_variables}, threads),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -171,7 +174,6 @@ def _environment(version: ServedVersion, variables: Mapping[str, str], threads: 
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true" if version.allow_pickle else "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "HF_HUB_OFFLINE": "1",

@@ -30,6 +30,7 @@ from typing import Any
 
 PREFIX = struct.Struct("<II")
 ALIGN = 64
+SKIPPED = {"__pycache__", ".DS_Store"}
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
 
 #: (name or names, array); a table's block has names and shape (rows, names).
@@ -156,6 +157,8 @@ def folder_digest(folder: str) -> str:
     """Return SHA-256 over what `sha256sum` would print for the folder's files, sorted by path."""
     lines = {}
     for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in SKIPPED]
+        files[:] = [name for name in files if name not in SKIPPED]
         for name in [*folders, *files]:
             if os.path.islink(os.path.join(place, name)):
                 raise SealBroken(f"{os.path.join(place, name)} is a link; only plain files can be sealed")
