@@ -10,10 +10,10 @@ export UV_CACHE_DIR ?= $(HEADRACE_STATE)/cache/uv
 export PYTHONPYCACHEPREFIX ?= $(HEADRACE_STATE)/cache/pyc
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup check test demo clean
+.PHONY: help setup check test test-containers demo clean
 
 help:  ## say what the targets are
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready  ## make .venv with everything for development
 
@@ -30,6 +30,9 @@ check: setup  ## format, lint, types, room boundaries, unit tests (under a minut
 
 test: setup  ## all tests, real servers and a real training included
 	$(BIN)/python -m pytest
+
+test-containers: setup  ## images, registry, TorchServe, PostgreSQL, S3 on real parts; INSTALL=1 installs them (Debian, root)
+	HEADRACE_TEST_CONTAINERS=1 HEADRACE_TEST_INSTALL=$(INSTALL) $(BIN)/python -m pytest tests/containers -rs
 
 demo: setup  ## the whole story on examples/digits
 	$(BIN)/headrace demo
