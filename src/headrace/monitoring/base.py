@@ -61,11 +61,45 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """The judge's verdict on one window. `consequence` is NONE where all is quiet."""
+    """The judge's verdict on one window. `consequence` is NONE where all is quiet.
+
+    Attributes:
+        since: the id of the first prediction of the first window in which any of it fired.
+        repeats: how many windows in a row have said the same before; only the first is news.
+    """
 
     consequence: Consequence
     sentence: str
     signals: Sequence[Signal]
+    since: str = ""
+    repeats: int = 0
+
+    @property
+    def severity(self) -> str:
+        """Return `quiet`, `low` (somebody should know) or `high` (something must be done)."""
+        return {Consequence.NONE: "quiet", Consequence.WARN: "low"}.get(self.consequence, "high")
+
+    def as_json(self) -> dict[str, Json]:
+        """Return the alarm as it goes into ledgers and reports."""
+        return {
+            "consequence": self.consequence.value,
+            "severity": self.severity,
+            "sentence": self.sentence,
+            "since": self.since,
+            "repeats": self.repeats,
+            "signals": [
+                {
+                    "name": one.name,
+                    "fired": one.fired,
+                    "sentence": one.sentence,
+                    "p_value": one.p_value,
+                    "effect": one.effect,
+                    "unit": one.unit,
+                    "details": dict(one.details),
+                }
+                for one in self.signals
+            ],
+        }
 
 
 class Detector(Protocol):

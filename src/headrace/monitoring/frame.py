@@ -9,6 +9,7 @@ import numpy as np
 from headrace.evaluation.answers import Answers, read_values
 from headrace.evaluation.base import Rows
 from headrace.monitoring.base import Window
+from headrace.monitoring.columns import Columns
 from headrace.types import Json, Task
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -24,6 +25,7 @@ class Frame:
         truth: shape (rows,), what turned out to be true; only meaningful where `labelled`.
         labelled: shape (rows,), bool.
         latency_ms: shape (rows,); empty where it is not known.
+        watched: what is looked at of the inputs (`columns.expand`).
         seconds: shape (rows,), when the rows were asked, since 1970; empty where it is not known.
     """
 
@@ -34,6 +36,7 @@ class Frame:
     latency_ms: Array = field(default_factory=lambda: np.empty(0))
     seconds: Array = field(default_factory=lambda: np.empty(0))
     ids: Sequence[str] = ()
+    watched: Columns = field(default_factory=lambda: Columns({}, {}))
 
     def __len__(self) -> int:
         return len(self.answers.answer)

@@ -1,51 +1,204 @@
-"""The judge: one verdict per window from all signals, under one declared budget of false alarms."""
+"""The judge: one verdict per window from all signals, under one declared budget of false alarms.
 
-from collections.abc import Sequence
+What leads where: drift of inputs or outputs alone warns. A labelled loss retrains, and so does an estimated one
+together with output drift in consecutive windows. Right after a change of version, a labelled loss that the version
+before did not have, a schema break or service errors roll back. A change of meaning that lasts stops retraining and
+asks a person for a rebuild.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import norm
 
 from headrace.config.component import Monitor
 from headrace.monitoring.base import Alarm, Consequence, Detector, Signal, Window
+from headrace.monitoring.columns import expand
 from headrace.monitoring.frame import Frame, frame_of
-from headrace.monitoring.reference import Reference
-from headrace.monitoring.signals import output, quality
+from headrace.monitoring.memory import Losses, Memory
+from headrace.monitoring.reference_profile import Reference, losses
+from headrace.monitoring.signals import estimated, inputs, output, quality, schema, sequential, service
+from headrace.monitoring.signals.estimated import EstimatedQuality
+from headrace.monitoring.signals.inputs import InputDrift
 from headrace.monitoring.signals.output import OutputDrift
 from headrace.monitoring.signals.quality import LabelledQuality
+from headrace.monitoring.signals.schema import Schema
+from headrace.monitoring.signals.service import Service, ServiceHealth
 
 #: How the budget is shared; the shares add up to 1, so the chance of any false alarm in a window stays within it.
-SHARES = {output.NAME: 0.5, quality.NAME: 0.5}
+SHARES = {
+    output.NAME: 0.25,
+    quality.NAME: 0.25,
+    sequential.NAME: 0.1,
+    inputs.NAME: 0.15,
+    schema.BREAK: 0.1,
+    estimated.NAME: 0.1,
+    service.ERRORS: 0.05,
+}
+#: How many windows in a row make a change a lasting one.
+LASTING = 2
+#: How many windows after a change of version count as right after it.
+NEW_WINDOWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A window's alarm, and what to remember for the next."""
+
+    alarm: Alarm
+    memory: Memory
 
 
 def judge(window: Window, reference: Reference, monitor: Monitor) -> Alarm:
-    """Return what a window means. `consequence` is NONE where all is quiet."""
+    """Return what one window by itself means. `consequence` is NONE where all is quiet."""
+    return watch(window, reference, monitor, Memory()).alarm
+
+
+def watch(
+    window: Window, reference: Reference, monitor: Monitor, memory: Memory, *, facts: Service | None = None
+) -> Watched:
+    """Return what a window means after all that came before it."""
     classes = np.array(reference.classes) if reference.classes else None
-    return judge_frame(frame_of(window, reference.task, classes=classes), reference, monitor)
+    frame = frame_of(window, reference.task, classes=classes)
+    return watch_frame(frame, reference, monitor, memory, version=window.version, facts=facts)
 
 
 def judge_frame(frame: Frame, reference: Reference, monitor: Monitor) -> Alarm:
-    """Return what a window by columns means."""
-    signals = [signal for detector in detectors(reference, monitor) for signal in detector.look(frame)]
-    return verdict(signals, rows=len(frame))
+    """Return what one window by columns means by itself."""
+    return watch_frame(frame, reference, monitor, Memory()).alarm
 
 
-def detectors(reference: Reference, monitor: Monitor) -> Sequence[Detector]:
+def watch_frame(
+    frame: Frame,
+    reference: Reference,
+    monitor: Monitor,
+    memory: Memory,
+    *,
+    version: int = 0,
+    facts: Service | None = None,
+) -> Watched:
+    """Return what a window by columns means after all that came before it."""
+    frame = replace(frame, watched=expand(frame.inputs, reference.fields))
+    past = _of_version(memory, version)
+    signals = [signal for one in detectors(reference, monitor, facts) for signal in one.look(frame)]
+    # Per row, so that the expected false alarms in one window are the budget's share.
+    level = monitor.false_alarms * SHARES[sequential.NAME] / max(len(frame), 1)
+    detector = past.detector or sequential.start(reference, level_per_row=level)
+    detector, added_up = sequential.look(detector, reference, frame)
+    signals.append(added_up)
+    lost = _losses(frame, reference)
+    after = _remember(replace(past, detector=detector, losses=lost or past.losses), signals, frame)
+    alarm = verdict(signals, memory=after, rows=len(frame), lost=lost)
+    return _say(alarm, after)
+
+
+def detectors(reference: Reference, monitor: Monitor, facts: Service | None = None) -> Sequence[Detector]:
     """Return what looks at a window, each with its share of the budget."""
+    level = {name: monitor.false_alarms * share for name, share in SHARES.items()}
     return [
-        OutputDrift(reference, level=monitor.false_alarms * SHARES[output.NAME]),
-        LabelledQuality(reference, level=monitor.false_alarms * SHARES[quality.NAME]),
+        Schema(reference, level=level[schema.BREAK]),
+        InputDrift(reference, level=level[inputs.NAME]),
+        OutputDrift(reference, level=level[output.NAME]),
+        EstimatedQuality(reference, level=level[estimated.NAME]),
+        LabelledQuality(reference, level=level[quality.NAME]),
+        ServiceHealth(facts or Service(), level=level[service.ERRORS]),
     ]
 
 
-def verdict(signals: Sequence[Signal], *, rows: int) -> Alarm:
-    """Return the consequence of some signals, with the evidence in one sentence."""
-    fired = {signal.name: signal for signal in signals if signal.fired}
+def verdict(signals: Sequence[Signal], *, memory: Memory, rows: int, lost: Losses | None = None) -> Alarm:
+    """Return the consequence of some signals, with the evidence in plain words, the gravest first."""
+    fired: dict[str, list[Signal]] = {}
+    for signal in signals:
+        if signal.fired:
+            fired.setdefault(signal.name, []).append(signal)
     if not fired:
         return Alarm(Consequence.NONE, f"Nothing changed over {rows} predictions.", signals)
+    consequence = _consequence(fired, memory, lost)
+    return Alarm(consequence, _sentence(fired, signals, consequence, rows), signals)
+
+
+def _consequence(fired: Mapping[str, list[Signal]], memory: Memory, lost: Losses | None) -> Consequence:
+    is_new = bool(memory.previous.rows or memory.previous.mean) and memory.windows <= NEW_WINDOWS
+    lost_quality = quality.NAME in fired or sequential.NAME in fired
+    if is_new and (schema.BREAK in fired or service.ERRORS in fired or (lost_quality and _is_worse(lost, memory))):
+        return Consequence.ROLL_BACK
+    if _asks_for_rebuild(fired, memory):
+        return Consequence.REBUILD
+    together = min(memory.streaks.get(name, 0) for name in (estimated.NAME, output.NAME))
+    if lost_quality or together >= LASTING:
+        return Consequence.RETRAIN
+    return Consequence.WARN
+
+
+def _asks_for_rebuild(fired: Mapping[str, list[Signal]], memory: Memory) -> bool:
+    lasting = {name for name in (schema.BREAK, schema.MEANING) if memory.streaks.get(name, 0) >= LASTING}
+    odd = [signal for name in lasting for signal in fired.get(name, [])]
+    return any(signal.name == schema.BREAK or bool(signal.details.get("asks_for_rebuild")) for signal in odd)
+
+
+def _is_worse(lost: Losses | None, memory: Memory) -> bool:
+    """Tell whether this version loses more than the one before did in its last window."""
+    before = memory.previous
+    if lost is None or lost.rows < quality.FEWEST or before.rows < quality.FEWEST:
+        return False
+    error = np.sqrt(lost.variance / lost.rows + before.variance / before.rows)
+    return bool(error > 0 and norm.sf((lost.mean - before.mean) / error) < 0.001)
+
+
+_ORDER = (
+    schema.BREAK, schema.MEANING, quality.NAME, sequential.NAME, estimated.NAME, service.ERRORS, service.LATENCY,
+    service.STALENESS, output.NAME, inputs.NAME,
+)  # fmt: skip
+
+
+def _sentence(fired: Mapping[str, list[Signal]], signals: Sequence[Signal], consequence: Consequence, rows: int) -> str:
+    order = (quality.NAME, *_ORDER) if consequence is Consequence.RETRAIN else _ORDER
+    told = [one.sentence for name in dict.fromkeys(order) for one in fired.get(name, [])]
+    body = _joined(told)
     if quality.NAME in fired:
-        sentence = fired[quality.NAME].sentence
-        others = [signal.sentence for name, signal in fired.items() if name != quality.NAME]
-        return Alarm(Consequence.RETRAIN, f"{', and '.join([sentence, *others])}.", signals)
-    listed = ", and ".join(signal.sentence for signal in fired.values())
-    unlabelled = next((signal.sentence for signal in signals if signal.name == quality.NAME), "")
-    sentence = f"{listed[:1].upper()}{listed[1:]} over {rows} predictions. {unlabelled}"
-    return Alarm(Consequence.WARN, sentence.strip(), signals)
+        return f"{body}."
+    unlabelled = next((one.sentence for one in signals if one.name == quality.NAME), "")
+    return f"{body} over {rows} predictions. {unlabelled}".strip()
+
+
+def _joined(told: Sequence[str]) -> str:
+    shown = [*told[:4], f"{len(told) - 4} more things changed"] if len(told) > 5 else list(told)
+    body = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])}, and {shown[-1]}"
+    return f"{body[:1].upper()}{body[1:]}"
+
+
+def _of_version(memory: Memory, version: int) -> Memory:
+    if memory.version == version:
+        return memory
+    return Memory(version=version, previous=memory.losses, after=memory.after)
+
+
+def _losses(frame: Frame, reference: Reference) -> Losses | None:
+    if not frame.labelled.any():
+        return None
+    lost = losses(frame.rows(), reference.task)
+    lost = lost[np.isfinite(lost)]
+    return Losses(len(lost), float(lost.mean()), float(lost.var())) if len(lost) else None
+
+
+def _remember(memory: Memory, signals: Sequence[Signal], frame: Frame) -> Memory:
+    first, last = (frame.ids[0], frame.ids[-1]) if frame.ids else ("", "")
+    fired = {signal.name for signal in signals if signal.fired}
+    return replace(
+        memory,
+        windows=memory.windows + 1,
+        streaks={name: memory.streaks.get(name, 0) + 1 for name in fired},
+        since={name: memory.since.get(name, first) for name in fired},
+        after=last or memory.after,
+    )
+
+
+def _say(alarm: Alarm, memory: Memory) -> Watched:
+    if alarm.consequence is Consequence.NONE:
+        return Watched(alarm, replace(memory, said="", repeats=0))
+    names = sorted({signal.name for signal in alarm.signals if signal.fired})
+    said = f"{alarm.consequence.value}: {', '.join(names)}"
+    repeats = memory.repeats + 1 if said == memory.said else 0
+    since = min((memory.since[name] for name in names), default="")
+    return Watched(replace(alarm, since=since, repeats=repeats), replace(memory, said=said, repeats=repeats))

@@ -10,8 +10,10 @@ import numpy as np
 
 from headrace.evaluation.labels import as_text
 from headrace.monitoring.base import Signal
+from headrace.monitoring.calibration import null_scale
 from headrace.monitoring.frame import Frame
-from headrace.monitoring.reference import Reference, output_columns
+from headrace.monitoring.profiles import count_values
+from headrace.monitoring.reference_profile import Reference, output_columns
 from headrace.monitoring.statistics.multiplicity import family_p
 from headrace.monitoring.statistics.twosample import (
     anderson_darling,
@@ -62,7 +64,8 @@ class OutputDrift:
             if name not in columns:
                 continue
             now = before.count(np.asarray(columns[name], float))
-            p_value = float(anderson_darling_p(anderson_darling(before.counts, now)))
+            scale = null_scale(before, int(now.sum()))
+            p_value = float(anderson_darling_p(anderson_darling(before.counts, now), scale))
             distance = float(ks_distance(before.counts, now))
             sentence = (
                 f"the answers' {name} changed from {before.mean:.3g} to {float(np.nanmean(columns[name])):.3g} on "
@@ -72,12 +75,12 @@ class OutputDrift:
         return found
 
     def _classes(self, frame: Frame) -> Signal:
-        labels, counts = np.unique(as_text(frame.answers.answer), return_counts=True)
-        now = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-        names = sorted({*self._reference.answers, *now})
-        before = np.array([self._reference.answers.get(name, 0) for name in names])
+        known = self._reference.answers
+        now = count_values(as_text(frame.answers.answer)).values
+        names = sorted({*known.counts, *now})
+        before = np.array([known.counts.get(name, 0) for name in names])
         current = np.array([now.get(name, 0) for name in names])
-        p_value = chi_square_p(before, current)
+        p_value = chi_square_p(before, current, known.correlation_time)
         moves = current / current.sum() - before / max(before.sum(), 1)
         at = int(np.abs(moves).argmax())
         sentence = (

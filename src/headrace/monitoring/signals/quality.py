@@ -6,11 +6,11 @@ Why: this is the harm itself. It needs labels, so it comes late, and it sees onl
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, norm
 
 from headrace.monitoring.base import Signal
 from headrace.monitoring.frame import Frame
-from headrace.monitoring.reference import Reference, losses
+from headrace.monitoring.reference_profile import Reference, losses
 from headrace.monitoring.statistics.shares import clopper_pearson, fell_p
 from headrace.types import Task
 
@@ -47,7 +47,10 @@ class LabelledQuality:
         rows, right = len(lost), len(lost) - round(float(lost.sum()))
         before = self._reference.right / len(self._reference.losses)
         now = right / rows
-        p_value = fell_p(self._reference.right, len(self._reference.losses), right, rows)
+        # Rows that repeat each other in time say as much as fewer independent ones.
+        time = self._reference.loss_time
+        counts = (self._reference.right, len(self._reference.losses), right, rows)
+        p_value = fell_p(*(int(count / time) for count in counts)) if time > 1 else fell_p(*counts)
         fired = p_value <= self._level and before - now >= self._least
         interval = clopper_pearson(right, rows)
         bounds = f"95 % interval {interval.low:.2f} to {interval.high:.2f}"
@@ -66,7 +69,7 @@ class LabelledQuality:
         before, now = float(self._reference.losses.mean()), float(usable.mean()) if len(usable) else float("nan")
         if len(usable) < FEWEST:
             return Signal(self.name, False, f"Only {len(usable)} labels are numbers; quality was not judged.")
-        p_value = float(mannwhitneyu(usable, self._reference.losses, alternative="greater").pvalue)
+        p_value = _greater_p(usable, self._reference.losses, self._reference.loss_time)
         fired = p_value <= self._level and now - before >= self._least * before
         sentence = (
             f"The mean absolute error {'rose' if fired else 'went'} from {before:.3g} to {now:.3g} over the last "
@@ -74,3 +77,12 @@ class LabelledQuality:
         )
         details = {"rows": len(usable), "before": before, "now": now}
         return Signal(self.name, fired, sentence, p_value, now - before, "mean absolute error", details)
+
+
+def _greater_p(now: np.ndarray, before: np.ndarray, time: float) -> float:
+    """Return the one-sided p-value of the Mann-Whitney test, its variance multiplied by the correlation time."""
+    found = mannwhitneyu(now, before, alternative="greater")
+    if time <= 1:
+        return float(found.pvalue)
+    middle, spread = len(now) * len(before) / 2, np.sqrt(len(now) * len(before) * (len(now) + len(before) + 1) / 12)
+    return float(norm.sf((found.statistic - middle) / (spread * np.sqrt(time))))

@@ -1,0 +1,142 @@
+"""From input fields to watched columns: a text becomes its length and unknown words, a tensor a few sums."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.monitoring.profiles import Field
+
+Array: TypeAlias = np.ndarray[Any, Any]
+WORD = re.compile(r"[^\W_]+|&\w+;|[<>&;#]")
+#: A text field has more different values than this, and longer ones than names are.
+_FEW, _LONG = 50, 30.0
+#: Random directions that tensors are projected on.
+DIRECTIONS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What is watched of some rows.
+
+    Attributes:
+        numbers: column name to shape (rows,), NaN where missing.
+        names: column name to values that are counted by name.
+        kinds: input field to the kind that its values look like now.
+        missing: input field to its rows without a value.
+    """
+
+    numbers: dict[str, Array]
+    names: dict[str, Any]
+    kinds: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
+
+
+def fields_of(inputs: Mapping[str, Any], vocabulary: Mapping[str, frozenset[str]]) -> tuple[Field, ...]:
+    """Return what kind of field each input is."""
+    found = []
+    for name, values in inputs.items():
+        kind = kind_of(values)
+        if kind == "text" and not _is_long(values):
+            kind = "category"
+        width = values.shape[1] if kind == "tensor" else 0
+        found.append(Field(name, kind, width, vocabulary.get(name, frozenset()) if kind == "text" else frozenset()))
+    return tuple(found)
+
+
+def expand(inputs: Mapping[str, Any], fields: Iterable[Field]) -> Columns:
+    """Return the watched columns of some rows; fields that the reference does not know are left out."""
+    found = Columns({}, {})
+    for name, values in inputs.items():
+        found.kinds[name] = kind_of(values)
+        found.missing[name] = missing(values)
+    for known in fields:
+        if known.name in inputs and _fits(found.kinds[known.name], known.kind):
+            _add(found, known, inputs[known.name])
+    return found
+
+
+def kind_of(values: Any) -> str:
+    """Return `number`, `tensor` or `text`, as the values look."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return "number" if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) else "text"
+    column = np.asarray(values)
+    if column.ndim > 1:
+        return "tensor"
+    if column.dtype.kind in "iuf":
+        return "number"
+    if column.dtype.kind == "O" and len(column) and all(one is None for one in column):
+        return "nothing"
+    return "text"
+
+
+def missing(values: Any) -> int:
+    """Return how many values are missing."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return int(values.null_count)
+    column = np.asarray(values)
+    if column.dtype.kind == "f":
+        return int(np.count_nonzero(np.isnan(column))) if column.ndim == 1 else 0
+    return sum(one is None for one in column) if column.dtype.kind == "O" else 0
+
+
+def words(text: str) -> list[str]:
+    """Return a text's words as written; markup and entities count as words, so that broken ones are noticed."""
+    return WORD.findall(text)
+
+
+def vocabulary_of(texts: Iterable[Any]) -> frozenset[str]:
+    """Return the words of some texts."""
+    return frozenset(word for text in texts if text is not None for word in words(str(text)))
+
+
+def _fits(now: str, known: str) -> bool:
+    return now == known or (known == "category" and now in ("text", "number"))
+
+
+def _add(found: Columns, known: Field, values: Any) -> None:
+    if known.kind == "number":
+        found.numbers[known.name] = np.asarray(values, float)
+    elif known.kind == "category":
+        found.names[known.name] = values
+    elif known.kind == "text":
+        found.numbers.update(_text_columns(known, values))
+    else:
+        found.numbers.update(_tensor_columns(known, np.asarray(values, np.float32).reshape(len(values), -1)))
+
+
+def _text_columns(known: Field, values: Any) -> dict[str, Array]:
+    texts = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else list(values)
+    rows = len(texts)
+    length, unknown, capitals = np.full(rows, np.nan), np.full(rows, np.nan), np.full(rows, np.nan)
+    for row, text in enumerate(texts):
+        if text is None:
+            continue
+        found = words(str(text))
+        length[row] = len(str(text))
+        if found:
+            unknown[row] = sum(word not in known.words for word in found) / len(found)
+            capitals[row] = sum(word[0].isupper() for word in found) / len(found)
+    columns = {f"length of {known.name}": length, f"capitals in {known.name}": capitals}
+    return columns | ({f"unknown words in {known.name}": unknown} if known.words else {})
+
+
+def _tensor_columns(known: Field, values: Array) -> dict[str, Array]:
+    if values.shape[1] != known.width:
+        return {}
+    label = known.name or "the input"
+    columns = {f"mean of {label}": values.mean(axis=1), f"spread of {label}": values.std(axis=1)}
+    directions = np.random.default_rng(known.width).standard_normal((known.width, DIRECTIONS)).astype(np.float32)
+    projected = values @ (directions / np.sqrt(known.width))
+    return columns | {f"projection {at + 1} of {label}": projected[:, at] for at in range(DIRECTIONS)}
+
+
+def _is_long(values: Any) -> bool:
+    texts = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else list(values)
+    given = [str(text) for text in texts if text is not None]
+    if len(set(given)) <= min(_FEW, max(len(given) // 5, 2)):
+        return False
+    return bool(given) and float(np.mean([len(text) for text in given])) > _LONG

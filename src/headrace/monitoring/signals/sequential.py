@@ -1,0 +1,54 @@
+"""Sequential quality: labelled losses one by one, across windows, valid at every look.
+
+Why: a test per window forgets; a loss that creeps up by little shows only over many windows. The e-detector adds the
+evidence up and keeps its rate of false alarms however often it is asked.
+"""
+
+import numpy as np
+
+from headrace.monitoring.base import Signal
+from headrace.monitoring.frame import Frame
+from headrace.monitoring.reference_profile import Reference, losses
+from headrace.monitoring.statistics.sequential import EDetector
+from headrace.monitoring.statistics.shares import clopper_pearson
+from headrace.types import Task
+
+NAME = "sequential quality"
+_TOP = 0.99
+
+
+def start(reference: Reference, *, level_per_row: float) -> EDetector:
+    """Return a fresh detector. Its bound is the upper end of what the holdout's loss may truly be."""
+    lost = scaled(reference, reference.losses)
+    rows = max(int(len(lost) / reference.loss_time), 1)
+    hits = min(round(float(lost.mean()) * rows), rows)
+    bound = clopper_pearson(hits, rows, 0.9).high if rows else 0.5
+    return EDetector(min(max(bound, 1e-3), 0.95), level_per_row)
+
+
+def scaled(reference: Reference, lost: np.ndarray) -> np.ndarray:
+    """Return losses between 0 and 1; errors of a regressor relative to the holdout's 99 % quantile."""
+    usable = lost[np.isfinite(lost)]
+    if reference.task is Task.CLASSIFICATION:
+        return np.asarray(usable)
+    top = float(np.quantile(reference.losses, _TOP)) or 1.0
+    return np.asarray(np.minimum(usable / top, 1.0))
+
+
+def look(detector: EDetector, reference: Reference, frame: Frame) -> tuple[EDetector, Signal]:
+    """Return the detector after a window's labelled rows, and what it says. It starts over once it has fired."""
+    lost = scaled(reference, losses(frame.rows(), reference.task)) if frame.labelled.any() else np.empty(0)
+    # Rows that repeat each other in time are taken together.
+    width = int(np.ceil(reference.loss_time))
+    if width > 1:
+        lost = (
+            np.array([part.mean() for part in np.array_split(lost, max(len(lost) // width, 1))]) if len(lost) else lost
+        )
+    after = detector.watch(lost)
+    sentence = (
+        f"the labelled loss has been above {detector.bound:.3g} over the last {after.rows} labels (evidence "
+        f"{after.value:.3g}, where {1 / after.level:.3g} is needed)"
+    )
+    if not after.fired:
+        return after, Signal(NAME, False, f"The labelled losses add up to no evidence ({after.value:.2g}).")
+    return EDetector(detector.bound, detector.level), Signal(NAME, True, sentence, None, after.value, "evidence")
