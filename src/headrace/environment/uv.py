@@ -105,7 +105,10 @@ class UvEnvironments:
         uv, interpreter = find_uv(self.settings), self._interpreter(lock)
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted build left
         progress(f"making environment {lock.digest[:12]} with Python {interpreter.version}")
-        made = uv.run("venv", "--no-project", "--python", interpreter.path, folder, cwd=folder.parent)
+        # uv inherits the lock, here and below: where headrace is killed, the next build waits until uv is gone.
+        made = uv.run(
+            "venv", "--no-project", "--python", interpreter.path, folder, cwd=folder.parent, keep_open=(handle,)
+        )
         if made.returncode != 0:
             raise _not_built(lock, made.stderr)
         listing = folder / "requirements.lock"
