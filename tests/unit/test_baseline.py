@@ -9,12 +9,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from headrace.errors import InvalidConfig, ModelRefused
 from headrace.files import sha256_file
+from headrace.provenance.attest import Attestation, Kind, attest, read_attestations
 from headrace.provenance.baseline import DataFacts, Draft, Sealed, read_baseline, seal
 from headrace.provenance.code import Code
 from headrace.provenance.digest import digest_folder
@@ -275,3 +277,27 @@ def test_statements_of_our_own_open_the_same_way(keys: Path) -> None:
         opened.files()
     with pytest.raises(ModelRefused, match=r"`gate\.json` was changed"):
         open_bundle(raw.replace(b"in-toto+json", b"in-toto+jsom"), trusted_signers(keys), "gate.json")
+
+
+def gate_verdict(**more: Any) -> Attestation:
+    at = datetime(2026, 11, 21, tzinfo=UTC)
+    return Attestation("digits", "a" * 64, Kind.GATE, at, "gate", {"verdict": "pass", "accuracy": 0.96}, **more)
+
+
+def test_attestations_come_back_with_their_signer_and_a_repeat_adds_none(keys: Path, tmp_path: Path) -> None:
+    signer, trusted = own_signer(keys), trusted_signers(keys)
+    first = attest(gate_verdict(), tmp_path, signer)
+    assert attest(gate_verdict(), tmp_path, signer) == first
+    assert read_attestations(tmp_path, "a" * 64, trusted) == [gate_verdict(signer=signer.name)]
+
+
+def test_an_attestation_cannot_be_moved_changed_or_made_by_strangers(keys: Path, tmp_path: Path) -> None:
+    path = attest(gate_verdict(), tmp_path / "a", own_signer(keys))
+    with pytest.raises(ModelRefused, match="is about the baseline aaaaaaaaaaaa…, not about bbbbbbbbbbbb…"):
+        read_attestations(tmp_path / "a", "b" * 64, trusted_signers(keys))
+    flip(path, len(path.read_bytes()) // 2)
+    with pytest.raises(ModelRefused, match=path.name):
+        read_attestations(tmp_path / "a", "a" * 64, trusted_signers(keys))
+    attest(gate_verdict(), tmp_path / "b", own_signer(tmp_path / "strangers"))
+    with pytest.raises(ModelRefused, match="not trusted"):
+        read_attestations(tmp_path / "b", "a" * 64, trusted_signers(keys))

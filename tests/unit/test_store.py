@@ -51,7 +51,7 @@ def test_a_copy_is_read_only_complete_and_named_by_its_digest(model: Path, store
     modes = {stat.S_IMODE(path.stat().st_mode) for path in [copy, *copy.rglob("*")]}
     assert modes == {0o444, 0o555}
     assert store.admit(model, expected) == copy == store.admit(model)
-    assert [path.name for path in store.folder.iterdir()] == [expected.digest]
+    assert sorted(path.name for path in store.folder.iterdir()) == [expected.digest, f"{expected.digest}.sha256"]
 
 
 def flip(folder: Path) -> None:
@@ -140,7 +140,7 @@ def test_many_at_once_admit_one_copy(model: Path, store: ModelStore) -> None:
     with ThreadPoolExecutor(6) as pool:
         copies = set(pool.map(lambda _: store.admit(model), range(6)))
     assert len(copies) == 1
-    assert [path.name for path in store.folder.iterdir()] == [digest_folder(model).digest]
+    assert len(list(store.folder.iterdir())) == 2
 
 
 def test_an_empty_or_absent_folder_is_refused(tmp_path: Path, store: ModelStore) -> None:

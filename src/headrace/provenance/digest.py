@@ -30,9 +30,13 @@ class FolderDigest:
 
     def __post_init__(self) -> None:
         ordered = dict(sorted(self.files.items()))
-        lines = "".join(f"{sha256}  {path}\n" for path, sha256 in ordered.items())
         object.__setattr__(self, "files", ordered)
-        object.__setattr__(self, "digest", hashlib.sha256(lines.encode()).hexdigest())
+        object.__setattr__(self, "digest", hashlib.sha256(self.listing.encode()).hexdigest())
+
+    @property
+    def listing(self) -> str:
+        """What `sha256sum` prints for the files."""
+        return "".join(f"{sha256}  {path}\n" for path, sha256 in self.files.items())
 
 
 @dataclass(frozen=True, slots=True)

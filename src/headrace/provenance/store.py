@@ -1,6 +1,10 @@
 """Read-only, content-addressed copies of model folders: what was checked is what is read.
 
     ModelStore(folder).admit(source, expected) -> Path      # <folder>/<digest>, files 0444, folders 0555
+    refuse_broken_seal(copy, seal)                          # names the files that differ
+
+Beside each copy lies `<digest>.sha256`, the listing that `sha256sum -c` reads. The digest is that listing's own, so
+that it vouches for itself.
 
 Files are hashed while they are copied, so that nobody can change one between the check and the copy.
 """
@@ -15,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import ModelRefused, Unavailable
-from headrace.files import sync_folder
+from headrace.files import sync_folder, write_atomically
 from headrace.provenance.digest import Difference, FolderDigest, differences, digest_folder, open_plain, plain_files
 
 READ_ONLY_FILE = 0o444
@@ -58,11 +62,7 @@ class ModelStore:
     def check(self, expected: FolderDigest) -> Path:
         """Return the copy of a digest after recomputing all of it. Raises ModelRefused where it was changed."""
         copy = self.folder / expected.digest
-        refuse(
-            differences(expected, digest_folder(copy, strict=True)),
-            copy,
-            f"rm -rf {copy}   # the next deploy makes a new copy",
-        )
+        refuse(differences(expected, digest_folder(copy, strict=True)), copy, _remedy(copy))
         return copy
 
     def _settle(self, temporary: Path, found: FolderDigest) -> Path:
@@ -74,8 +74,22 @@ class ModelStore:
             if not final.is_dir():
                 raise
             return self.check(found)
-        sync_folder(self.folder)
+        write_atomically(self.folder / f"{found.digest}.sha256", found.listing, mode=READ_ONLY_FILE)
         return final
+
+
+def refuse_broken_seal(copy: Path, seal: str) -> None:
+    """Raise ModelRefused, naming the files, where a copy in a store is not what its seal says."""
+    listing = copy.parent / f"{seal}.sha256"
+    text = listing.read_text() if listing.is_file() else ""
+    if hashlib.sha256(text.encode()).hexdigest() != seal:
+        return  # Whoever asks still has the seal, and only loses the names.
+    files = {path: sha256 for sha256, _, path in (line.partition("  ") for line in text.splitlines())}
+    refuse(differences(FolderDigest(files), digest_folder(copy, strict=True)), copy, _remedy(copy))
+
+
+def _remedy(copy: Path) -> str:
+    return f"rm -rf {copy}   # the next deploy makes a new copy"
 
 
 def refuse(found: list[Difference], folder: Path, remedy: str) -> None:

@@ -135,7 +135,10 @@ def _check_baseline_folder(folder: Path, opened: Opened) -> None:
     gaps = differences(opened.files(), without)
     if gaps:
         sentences = "; ".join(str(gap) for gap in gaps[:5])
-        raise ModelRefused(f"The baseline in {folder} is not as {opened.signer.name} signed it: {sentences}", _REMEDY)
+        raise ModelRefused(
+            f"The baseline in {folder} does not fit its `{BASELINE_SIGNATURE}` by {opened.signer.name}: {sentences}",
+            _REMEDY,
+        )
 
 
 def _check_parts(folder: Path, verified: Verified, trusted: Trusted) -> None:

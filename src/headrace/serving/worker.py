@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.errors import ModelRefused
-from headrace.provenance.formats import check_formats
-from headrace.registry.mlmodel import read_mlmodel
+from headrace.provenance.formats import Formats, check_formats
+from headrace.provenance.store import refuse_broken_seal
+from headrace.registry.mlmodel import MlModel, read_mlmodel
 from headrace.serving import crash, frames
 from headrace.serving.layout import Rows
 from headrace.types import ServedVersion
@@ -88,6 +89,8 @@ class Worker:
         except ConnectionError as cause:
             raise self._ended() from cause
         if reply.error is not None:
+            if reply.error.stage == "seal":
+                refuse_broken_seal(self.version.model, self.version.seal)
             found = crash.of_failure(reply.error, self.version)
             raise ModelRefused(found.fact, found.remedy)
         return reply, view
@@ -130,11 +133,10 @@ def start_worker(
         variables: a clean base environment; the version's own variables go on top.
 
     Raises:
-        ModelRefused: the folder is no MLflow model, loading it would unpickle and that is not allowed, or the
-            interpreter cannot be started.
+        ModelRefused: the folder is no MLflow model or not what its seal says, loading it would unpickle and that is not
+            allowed, or the interpreter cannot be started.
     """
-    model = read_mlmodel(version.model)
-    formats = check_formats(version.model, allow_pickle=version.allow_pickle)
+    model, formats = _look(version)
     if model.pt2 is None and not model.has_pyfunc:
         raise ModelRefused(
             f"{version.component} version {version.version} has neither a pt2 archive nor the python_function flavor.",
@@ -167,6 +169,17 @@ def start_worker(
             "Build its environment again.",
         ) from cause
     return Worker(version, process, ours, address, log, threads)
+
+
+def _look(version: ServedVersion) -> tuple[MlModel, Formats]:
+    """Return what a version's files say of themselves, and how they may be loaded; nothing is loaded here."""
+    try:
+        # MLflow's own switch against pickle refuses skops and TorchScript too, so the formats say how it must stand.
+        return read_mlmodel(version.model), check_formats(version.model, allow_pickle=version.allow_pickle)
+    except ModelRefused:
+        if version.seal:  # A changed file is the first cause of whatever else is wrong.
+            refuse_broken_seal(version.model, version.seal)
+        raise
 
 
 def _environment(version: ServedVersion, variables: Mapping[str, str], threads: int) -> dict[str, str]:
