@@ -1,0 +1,1 @@
+"""What training and serving share; a logged model carries a copy of this folder."""
