@@ -1,0 +1,190 @@
+"""Upkeep of a component's files: compaction, retention, checking, and a manifest made anew.
+
+Each step writes new files first, then the manifest, and removes old files later, so that a reader never sees it half
+done and a crash leaves at worst files that the next roll sweeps away.
+"""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headrace.clock import Clock, SystemClock
+from headrace.predictions.ids import lowest
+from headrace.predictions.manifest import Manifest, Retired, Segment, exclusive, read_manifest, write_manifest
+from headrace.predictions.roll import segment_of
+from headrace.predictions.tables import storage, texts
+
+#: Segments are merged up to this size; larger ones are left alone.
+FULL_ROWS = 1_000_000
+#: How long a replaced file stays for readers that still use it.
+GRACE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction did."""
+
+    merged: int
+    into: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that does not hold what the manifest says."""
+
+    path: str
+    rows: int
+    sentence: str
+
+
+def compact(folder: Path, *, clock: Clock | None = None) -> Compaction:
+    """Merge small segments of one version, day and set of columns, and remove files that were replaced long ago."""
+    clock = clock or SystemClock()
+    with exclusive(folder):
+        manifest = read_manifest(folder)
+        removed = _remove_retired(folder, manifest, clock)
+        kept, merged, made = [], [], []
+        for group in _groups(folder, manifest.predictions):
+            if len(group) < 2:
+                kept += group
+                continue
+            table = pa.concat_tables([pq.ParquetFile(folder / one.path).read() for one in group])
+            made.append(segment_of(folder, table.take(_order(table)), group[0].version, group[0].day))
+            merged += group
+        if made or removed:
+            retired = (*(one for one in manifest.retired if one.path not in removed), *_retire(merged, clock))
+            write_manifest(folder, manifest.next(predictions=(*kept, *made), retired=retired))
+    return Compaction(len(merged), len(made), len(removed))
+
+
+def prune(folder: Path, before: datetime, *, clock: Clock | None = None) -> int:
+    """Drop predictions and actuals of ids before a moment, whole files at a time, and return the rows dropped."""
+    clock, floor = clock or SystemClock(), lowest(before)
+    with exclusive(folder):
+        manifest = read_manifest(folder)
+        old = [one for one in (*manifest.predictions, *manifest.actuals) if one.last and one.last < floor]
+        gone = {one.path for one in old}
+        rows = sum(one.rows for one in old)
+        if old:
+            write_manifest(
+                folder,
+                manifest.next(
+                    predictions=tuple(one for one in manifest.predictions if one.path not in gone),
+                    actuals=tuple(one for one in manifest.actuals if one.path not in gone),
+                    retired=(*manifest.retired, *_retire(old, clock)),
+                    expired_rows=manifest.expired_rows + rows,
+                ),
+            )
+    return rows
+
+
+def check(folder: Path) -> list[Problem]:
+    """Return the files that are missing, unreadable, or hold other than what the manifest says."""
+    manifest, found = read_manifest(folder), []
+    for one in (*manifest.predictions, *manifest.actuals):
+        try:
+            rows = sum(batch.num_rows for batch in pq.ParquetFile(folder / one.path).iter_batches())
+        except FileNotFoundError:
+            found.append(Problem(one.path, one.rows, f"{one.path} is missing; it held {one.rows} rows."))
+        except (OSError, pa.ArrowException) as cause:
+            found.append(Problem(one.path, one.rows, f"{one.path} cannot be read ({cause}); it held {one.rows} rows."))
+        else:
+            if rows != one.rows:
+                found.append(Problem(one.path, one.rows, f"{one.path} holds {rows} rows, not {one.rows}."))
+    return found
+
+
+def repair(folder: Path) -> list[Problem]:
+    """Set damaged files aside in `damaged/`, so that everything else can be read; return what was lost that way."""
+    with exclusive(folder):
+        problems = check(folder)
+        gone = {one.path for one in problems}
+        for path in gone:
+            with contextlib.suppress(FileNotFoundError):
+                (folder / "damaged").mkdir(exist_ok=True)
+                (folder / path).rename(folder / "damaged" / Path(path).name)
+        manifest = read_manifest(folder)
+        if gone:
+            write_manifest(
+                folder,
+                manifest.next(
+                    predictions=tuple(one for one in manifest.predictions if one.path not in gone),
+                    actuals=tuple(one for one in manifest.actuals if one.path not in gone),
+                    senseless_rows=manifest.senseless_rows + sum(one.rows for one in problems),
+                ),
+            )
+    return problems
+
+
+def rebuild(folder: Path) -> Manifest:
+    """Make the manifest anew from the files that are there, for when it was lost.
+
+    Rows of a compaction that had just been replaced come twice then; joins count an id once.
+    """
+    with exclusive(folder):
+        predictions = tuple(_described(folder, path) for path in sorted((folder / "segments").rglob("*.parquet")))
+        truths = tuple(_described(folder, path) for path in sorted((folder / "truths").rglob("*.parquet")))
+        manifest = Manifest(predictions, truths, sequence=sum(one.rows for one in truths), generation=1)
+        write_manifest(folder, manifest)
+    return manifest
+
+
+def _groups(folder: Path, segments: Iterable[Segment]) -> list[list[Segment]]:
+    groups: dict[tuple[int, str, str], list[Segment]] = defaultdict(list)
+    for one in segments:
+        if one.rows >= FULL_ROWS:
+            groups[one.version, one.day, one.path].append(one)
+            continue
+        groups[one.version, one.day, str(pq.read_schema(folder / one.path))].append(one)
+    return [part for group in groups.values() for part in _filled(group)]
+
+
+def _filled(group: list[Segment]) -> list[list[Segment]]:
+    parts: list[list[Segment]] = [[]]
+    for one in sorted(group, key=lambda segment: segment.first):
+        if parts[-1] and sum(other.rows for other in parts[-1]) + one.rows > FULL_ROWS:
+            parts.append([])
+        parts[-1].append(one)
+    return parts
+
+
+def _order(table: pa.Table) -> pa.Array:
+    return pc.sort_indices(storage(table["id"]))
+
+
+def _retire(segments: Iterable[Segment], clock: Clock) -> list[Retired]:
+    now = clock.now().timestamp()
+    return [Retired(one.path, now) for one in segments]
+
+
+def _remove_retired(folder: Path, manifest: Manifest, clock: Clock) -> set[str]:
+    horizon = clock.now().timestamp() - GRACE_S
+    old = {one.path for one in manifest.retired if one.since <= horizon}
+    for path in old:
+        (folder / path).unlink(missing_ok=True)
+    return old
+
+
+def _described(folder: Path, path: Path) -> Segment:
+    ids = pq.read_table(path, columns=["id"])["id"]
+    known = ids.drop_null()
+    ends = pc.min_max(storage(known)) if len(known) else None
+    first, last = ("", "") if ends is None else texts(_as_uuid([ends["min"].as_py(), ends["max"].as_py()]))
+    parts = dict(part.partition("=")[::2] for part in path.relative_to(folder).parts if "=" in part)
+    first = "" if len(known) < len(ids) else first
+    relative = path.relative_to(folder).as_posix()
+    return Segment(
+        relative, len(ids), path.stat().st_size, first, last, int(parts.get("version", 0)), parts.get("day", "")
+    )
+
+
+def _as_uuid(raw: list[bytes]) -> pa.Array:
+    return pa.ExtensionArray.from_storage(pa.uuid(), pa.array(raw, pa.binary(16)))

@@ -1,0 +1,123 @@
+"""Files are merged, dropped, checked and repaired without a row being seen twice or lost."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.errors import Unavailable
+from headrace.predictions import snapshot
+from headrace.predictions.actuals import roll_actuals
+from headrace.predictions.base import Counts
+from headrace.predictions.ids import Ids
+from headrace.predictions.labels import coverage, is_mature, is_to_be_labelled
+from headrace.predictions.manifest import read_manifest
+from headrace.predictions.query import connect
+from headrace.predictions.segments import SegmentLog
+from headrace.predictions.upkeep import check, compact, prune, rebuild, repair
+from headrace.types import Actual, Prediction
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three days with three small segments each; every second row has its actual."""
+    log, clock = SegmentLog(tmp_path), ManualClock(START)
+    ids = Ids(clock)
+    for _ in range(3):
+        for _ in range(3):
+            made = [Prediction(ids.new(), "churn", 1, clock.now(), {"n": 1}, "yes", 1.0) for _ in range(4)]
+            log.append(made)
+            log.append_actuals("churn", [Actual(one.id, "yes", clock.now()) for one in made[::2]])
+        clock.advance(86400)
+    return tmp_path / "churn"
+
+
+def known(folder: Path) -> list[str]:
+    return [row.prediction.id for row in SegmentLog(folder.parent).joined(folder.name)]
+
+
+def test_compaction_keeps_every_row_and_old_files_for_their_readers(folder: Path) -> None:
+    before, clock = known(folder), ManualClock(START + timedelta(days=9))
+    seen = snapshot.take(folder)
+    assert (compact(folder, clock=clock).merged, len(read_manifest(folder).predictions)) == (9, 3)
+    assert known(folder) == before
+    with connect(seen) as connection:  # A reader that started before still finds its files.
+        assert connection.execute("SELECT count(*) FROM predictions").fetchall() == [(36,)]
+    clock.advance(3600)
+    assert compact(folder, clock=clock).removed == 9
+    assert len(list((folder / "segments").rglob("*.parquet"))) == 3
+    assert known(folder) == before
+    assert compact(folder, clock=clock).merged == 0
+
+
+def test_actuals_are_rolled_in_order_of_arrival(folder: Path) -> None:
+    before = SegmentLog(folder.parent).counts("churn")
+    assert before == Counts(36, 18)
+    assert roll_actuals(folder) == 18
+    assert SegmentLog(folder.parent).counts("churn") == before
+    first = known(folder)[0]
+    SegmentLog(folder.parent).append_actuals("churn", [Actual(first, "no", START)])
+    assert SegmentLog(folder.parent).counts("churn").conflicts == 1
+    assert roll_actuals(folder) == 1
+    found = SegmentLog(folder.parent).joined("churn", limit=1)[0]
+    assert (found.actual, SegmentLog(folder.parent).counts("churn").conflicts) == ("yes", 1)
+
+
+def test_retention_drops_whole_files_and_counts_them(folder: Path) -> None:
+    before = known(folder)
+    assert prune(folder, START + timedelta(days=1, hours=-1)) == 12
+    assert known(folder) == before[12:]
+    assert read_manifest(folder).expired_rows == 12
+
+
+def test_a_damaged_segment_is_named_and_can_be_set_aside(folder: Path) -> None:
+    path = folder / read_manifest(folder).predictions[0].path
+    path.write_bytes(path.read_bytes()[:100])
+    (problem,) = check(folder)
+    assert "cannot be read" in problem.sentence
+    with pytest.raises(Unavailable, match=re.escape(str(path))):
+        known(folder)
+    assert repair(folder) == [problem]
+    assert len(known(folder)) == 32
+    assert (folder / "damaged" / path.name).exists()
+    assert check(folder) == []
+
+
+def test_a_lost_manifest_is_made_anew(folder: Path) -> None:
+    roll_actuals(folder)
+    before = known(folder)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(Unavailable, match="damaged"):
+        known(folder)
+    rebuild(folder)
+    assert known(folder) == before
+    assert SegmentLog(folder.parent).counts("churn") == Counts(36, 18)
+
+
+def test_sql_sees_predictions_with_their_actuals(folder: Path) -> None:
+    with connect(snapshot.take(folder)) as connection:
+        found = connection.execute(
+            "SELECT in_n, out_, actual, count(*) FROM joined WHERE labelled GROUP BY ALL"
+        ).fetchall()
+    assert found == [(1, "yes", "yes", 18)]
+
+
+def test_coverage_leaves_out_what_is_too_young(folder: Path) -> None:
+    found = coverage(folder, now=START + timedelta(days=2, hours=1), maturity_s=7200)
+    assert (found.predictions, found.labelled, found.share) == (24, 12, 0.5)
+    assert found.watermark == START + timedelta(days=2, hours=-1)
+    newest = known(folder)[-1]
+    assert not is_mature(newest, now=START + timedelta(days=2, hours=1), maturity_s=7200)
+    assert is_mature(newest, now=START + timedelta(days=3), maturity_s=7200)
+
+
+def test_the_sample_for_labelling_is_uniform_and_the_same_each_time() -> None:
+    ids = Ids(ManualClock(START)).batch(20_000)
+    chosen = [one for one in ids if is_to_be_labelled(one, 0.05)]
+    assert 850 < len(chosen) < 1150
+    assert chosen == [one for one in ids if is_to_be_labelled(one, 0.05)]
+    assert set(chosen) <= {one for one in ids if is_to_be_labelled(one, 0.2)}
