@@ -105,10 +105,18 @@ def read_settings(variables: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         state=state,
         home=Path(env.get("HEADRACE_HOME") or state / "home").absolute(),
-        tracking_uri=env.get("MLFLOW_TRACKING_URI") or None,
+        tracking_uri=_absolute(env.get("MLFLOW_TRACKING_URI", "")) or None,
         actor=env.get("HEADRACE_ACTOR") or f"person:{_user(env)}",
         variables=env,
     )
+
+
+def _absolute(uri: str) -> str:
+    """Return a tracking URI that means the same in every working directory; a checkout is one of its own."""
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    is_path = "/" in uri and ":" not in uri
+    return str(Path(uri).absolute()) if is_path else uri
 
 
 def _user(env: Mapping[str, str]) -> str:

@@ -192,8 +192,9 @@ class MlflowRegistry:
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            own = self._settings.tracking_uri is None
-            location = str(self._settings.artifacts / _folder(name)) if own else None
+            # Without a server nobody else says where; MLflow would take a folder below wherever one happens to be.
+            has_server = not self._uri.startswith("sqlite:")
+            location = None if has_server else str(self._settings.artifacts / _folder(name))
             with contextlib.suppress(Conflict), _told(f"experiment `{name}`"):
                 return str(self._client.create_experiment(name, artifact_location=location))
             found = self._client.get_experiment_by_name(name)

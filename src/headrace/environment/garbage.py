@@ -1,0 +1,85 @@
+"""Environments that nothing needs any more are removed, with the byte code that was kept for them."""
+
+import contextlib
+import fcntl
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from headrace.clock import Clock
+from headrace.config.settings import Settings
+from headrace.environment.uv import READY
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+WEEK_S = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What was removed: digests, and the bytes that no other environment or cache shares."""
+
+    environments: tuple[str, ...]
+    bytes: int
+
+
+def collect_garbage(
+    settings: Settings, *, keep: Collection[str], clock: Clock, unused_for_s: float = WEEK_S
+) -> Collected:
+    """Remove environments that are not to be kept, were not used for a while, and that no process runs in.
+
+    Args:
+        keep: digests of the locks of versions that may still be served or trained again.
+        unused_for_s: since the last `build` that asked for them.
+    """
+    removed, freed = list[str](), 0
+    busy = _programs()
+    for folder in sorted(settings.environments.glob("*")):
+        if not DIGEST.fullmatch(folder.name) or folder.name in keep or not folder.is_dir():
+            continue
+        mark = folder / READY
+        last_used = (mark if mark.exists() else folder).stat().st_mtime
+        in_use = any(program.startswith(f"{folder}/") for program in busy)
+        if in_use or clock.now().timestamp() - last_used < unused_for_s:
+            continue
+        with _alone(folder) as is_ours:
+            if is_ours:
+                mark.unlink(missing_ok=True)  # From here on it counts as half-made, also if this is interrupted.
+                freed += _bytes(folder)
+                removed.append(folder.name)
+                for place in (folder, _byte_code(settings, folder)):
+                    shutil.rmtree(place, ignore_errors=True)
+    return Collected(tuple(removed), freed)
+
+
+def _byte_code(settings: Settings, folder: Path) -> Path:
+    return settings.state / "cache" / "pyc" / folder.relative_to(folder.anchor)
+
+
+def _bytes(folder: Path) -> int:
+    """Return the bytes of the files that are linked nowhere else."""
+    found = (path.lstat() for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return sum(one.st_size for one in found if one.st_nlink == 1)
+
+
+def _programs() -> list[str]:
+    programs = list[str]()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            programs += process.cmdline()[:1]
+    return programs
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Hold the environment's build lock, or say that somebody else does."""
+    with folder.with_name(f"{folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
