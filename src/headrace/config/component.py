@@ -134,6 +134,9 @@ class Serve(Frozen):
     port: int = Field(default=0, ge=0, le=65535, description="0 takes a free one and keeps it")
     log_sample: float = Field(default=1.0, ge=0, le=1)
     redact: tuple[str, ...] = ()
+    #: Names of environment variables that hold the keys that clients must send; none lets everybody in.
+    predict_keys: tuple[str, ...] = ()
+    feedback_keys: tuple[str, ...] = ()
 
 
 class Acceptance(Frozen):

@@ -102,6 +102,7 @@ class ProcessTarget:
 
     def _secrets(self, route: Route) -> Json:
         names = {name for version in route.versions for name in version.secrets}
+        names |= {*route.serve.predict_keys, *route.serve.feedback_keys}
         return {name: self._settings.variables[name] for name in sorted(names) if name in self._settings.variables}
 
     # The process

@@ -1,5 +1,6 @@
 """A request's part of a batch's outputs, in MLflow's words."""
 
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from headrace.serving.batch import Part
 from headrace.types import UNNAMED
 
+VERSION = version("headrace")
 encode = msgspec.json.Encoder().encode
 
 

@@ -5,6 +5,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from headrace.serving.answer import scored
 from headrace.serving.batch import Job, Part
 from headrace.serving.exchange import Exchange
 from headrace.serving.generation import Generation, Served, copy_to_shadows
+from headrace.serving.keys import check_key
 from headrace.serving.metrics import Counts, prometheus
+from headrace.serving.plain import read_csv
+from headrace.serving.protocols import handle_openapi, handle_torchserve, handle_v2
 from headrace.serving.recorder import Recorder
 from headrace.serving.rejection import BAD_REQUEST, FULL, MEDIA_TYPE, MODEL_FAILED, NOT_FOUND, UNFIT, Rejected
 from headrace.serving.scoring import Asked, decode_json
 from headrace.types import Actual, Json
 
 log = logging.getLogger(__name__)
-JSON_TYPES = ("application/json", "")
+SCORED_TYPES = ("application/json", "text/csv", "")
 MAX_FEEDBACK = 10_000
 
 
@@ -66,6 +70,9 @@ class App:
             "/version": self._version,
             "/metrics": self._metrics,
             "/feedback": self._feedback,
+            "/openapi.json": partial(handle_openapi, self),
+            "/api-description": partial(handle_openapi, self),
+            "/v2": partial(handle_v2, self),
         }
 
     async def __rsgi__(self, scope: Any, proto: Any) -> None:
@@ -74,9 +81,7 @@ class App:
             return
         exchange = Exchange(scope, proto)
         try:
-            handler = self._paths.get(exchange.path)
-            if handler is None:
-                raise Rejected(NOT_FOUND, "There is nothing here.", "See /openapi.json for what there is.")
+            handler = self._paths.get(exchange.path) or self._below(exchange)
             await handler(exchange)
         except Rejected as rejected:
             self.counts.failed(rejected.status)
@@ -86,6 +91,21 @@ class App:
             self.counts.failed(MODEL_FAILED, "front")
             if not exchange.is_answered:
                 exchange.reject(Rejected(MODEL_FAILED, "The server failed on this request; its log says why."))
+
+    def _below(self, exchange: Exchange) -> Callable[[Exchange], Any]:
+        if exchange.path.startswith("/v2/"):
+            return partial(handle_v2, self)
+        if exchange.path.startswith("/predictions/"):
+            return partial(handle_torchserve, self)
+        if exchange.method == "OPTIONS":
+            return partial(handle_openapi, self)
+        raise Rejected(NOT_FOUND, "There is nothing here.", "See /openapi.json for what there is.")
+
+    def admit(self, exchange: Exchange) -> None:
+        """Check the key for predicting. Raises Rejected."""
+        plan = (self.generation or self.prepared).plan if self.generation or self.prepared else None  # type: ignore[union-attr]
+        if plan is not None and plan.predict_keys and not self._is_probe(exchange):
+            check_key(plan.predict_keys, exchange.header("authorization"), "predicting")
 
     # Predicting
 
@@ -124,16 +144,14 @@ class App:
 
     async def _invocations(self, exchange: Exchange) -> None:
         exchange.needs("POST")
+        self.admit(exchange)
         generation, served = self.find(exchange)
         kind = exchange.header("content-type")
-        if kind != "application/json":
-            bare = kind.partition(";")[0].strip().lower()
-            if bare not in JSON_TYPES:
-                raise Rejected(
-                    MEDIA_TYPE, "The content type is not one that the endpoint reads.", "Send application/json."
-                )
+        bare = kind if kind == "application/json" else kind.partition(";")[0].strip().lower()
+        if bare not in SCORED_TYPES:
+            raise Rejected(MEDIA_TYPE, "The content type is not read here.", "Send application/json or text/csv.")
         body = await exchange.body(generation.plan.serve.max_body_bytes)
-        asked = served.scoring.read(body)
+        asked = read_csv(served, body) if bare == "text/csv" else served.scoring.read(body)
         part = await self.predict(exchange, generation, served, asked)
         exchange.answer(200, [*served.headers, ("x-headrace-prediction-id", ",".join(part.ids))], scored(part))
 
@@ -146,7 +164,7 @@ class App:
         if not generation.is_ready:
             down = [str(version) for version, _ in generation.shares.bounds if not generation.served[version].is_ready]
             raise Rejected(FULL, f"Version {', '.join(down)} has no worker at the moment.", retry_after_s=1)
-        exchange.text("\n", "application/json")
+        exchange.json({"status": "Healthy"})
 
     async def _version(self, exchange: Exchange) -> None:
         generation = self.generation
@@ -178,6 +196,7 @@ class App:
         generation = self.generation
         if generation is None or not generation.plan.log:
             raise Rejected(NOT_FOUND, "This endpoint keeps no predictions, so it takes no feedback.")
+        check_key(generation.plan.feedback_keys, exchange.header("authorization"), "feedback")
         body = await exchange.body(generation.plan.serve.max_body_bytes)
         actuals = read_actuals(body)
         folder = Path(generation.plan.log) / generation.plan.component

@@ -28,6 +28,8 @@ class Limits(msgspec.Struct, frozen=True):
     port: int = 0
     log_sample: float = 1.0
     redact: tuple[str, ...] = ()
+    predict_keys: tuple[str, ...] = ()
+    feedback_keys: tuple[str, ...] = ()
 
 
 class RouteSpec(msgspec.Struct, frozen=True):
@@ -53,7 +55,12 @@ class VersionPlan(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """One generation of the route. `log` is where predictions go; empty where they are not kept."""
+    """One generation of the route.
+
+    Attributes:
+        log: where predictions go; empty where they are not kept.
+        predict_keys: SHA-256 of the keys that may predict; anybody may where there is none.
+    """
 
     generation: int
     component: str
@@ -65,6 +72,8 @@ class Plan(msgspec.Struct, frozen=True):
     shadow_share: float = 0.0
     probe: str = ""
     log: str = ""
+    predict_keys: tuple[str, ...] = ()
+    feedback_keys: tuple[str, ...] = ()
 
 
 class Prepare(msgspec.Struct, tag="prepare"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.serving.rejection import METHOD, SLOW, TOO_LARGE, Rejected
+from headrace.serving.rejection import MEDIA_TYPE, METHOD, SLOW, TOO_LARGE, Rejected
 
 encode = msgspec.json.Encoder().encode
 JSON = [("content-type", "application/json")]
@@ -46,8 +46,10 @@ class Exchange:
         """Return the body.
 
         Raises:
-            Rejected: 413 for more than `limit` bytes, without reading them; 408 where they do not come.
+            Rejected: 415 for a compressed one; 413 for more than `limit` bytes, which are not read; 408 for a slow one.
         """
+        if self.headers.get("content-encoding", "identity") != "identity":
+            raise Rejected(MEDIA_TYPE, "Compressed bodies are not read here.", "Send it without a content encoding.")
         length = self.headers.get("content-length")
         if length is not None and length.isdigit():
             if int(length) > limit:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -73,10 +74,14 @@ class Rows:
     shapes: tuple[tuple[int, ...], ...]
 
 
-def layout_of(signature: Signature, *, absent: frozenset[str] = frozenset()) -> Layout:
-    """Compile a signature; `absent` names optional columns that the rows at hand do not have."""
-    fields = [field for field in signature.inputs if field.name not in absent]
-    if not signature.is_tabular:
+@cache
+def layout_of(inputs: tuple[Field, ...], *, absent: frozenset[str] = frozenset()) -> Layout:
+    """Compile a signature's inputs; `absent` names optional columns that the rows at hand do not have.
+
+    The same inputs give the same object, so that a batch can compare layouts by identity.
+    """
+    fields = [field for field in inputs if field.name not in absent]
+    if inputs[0].kind is FieldKind.TENSOR:
         is_single = len(fields) == 1 and fields[0].name == UNNAMED
         blocks = tuple(Block(field.name, (), _tensor_dtype(field), field.shape[1:]) for field in fields)
         return Layout("array" if is_single else "dict", blocks)
@@ -100,7 +105,7 @@ def rows_of(signature: Signature, arrays: Arrays) -> Rows:
     needed = [field.name for field in signature.inputs if field.required and field.name in missing]
     if needed:
         raise InvalidInput(f"The inputs lack {', '.join(f'`{name}`' for name in needed)}, which the model requires.")
-    layout = layout_of(signature, absent=frozenset(missing))
+    layout = layout_of(signature.inputs, absent=frozenset(missing))
     packed = [_pack(block, arrays) for block in layout.blocks]
     return Rows(lengths.pop(), layout, [part for part, _ in packed], tuple(shape for _, shape in packed))
 

@@ -3,6 +3,7 @@
 from headrace.errors import HeadraceError
 
 BAD_REQUEST = 400
+UNAUTHENTICATED = 401
 NOT_FOUND = 404
 METHOD = 405
 SLOW = 408

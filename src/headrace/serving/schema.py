@@ -4,7 +4,6 @@ import base64
 from array import array
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Annotated, Any
@@ -109,7 +108,7 @@ class Table:
         # By the order given: clients keep to one or two orders.
         found = self._layouts.get(names)
         if found is None:
-            layout = _shared_layout(self.signature.inputs, absent)
+            layout = layout_of(self.signature.inputs, absent=absent)
             at = {name: place for place, name in enumerate(names)}
             found = layout, [(block, picker([at[name] for name in block.columns])) for block in layout.blocks]
             if len(self._layouts) < 64:
@@ -131,12 +130,6 @@ class Table:
             return array(CODES[block.dtype], [float("nan") if value is None else value for value in flat]).tobytes()
 
 
-@cache
-def _shared_layout(fields: tuple[Field, ...], absent: frozenset[str]) -> Layout:
-    """Return one layout object for equal requests, so that a batch can compare by identity."""
-    return layout_of(Signature(fields), absent=absent)
-
-
 def picker(places: Sequence[int]) -> Any:
     """Return a function that takes some values of a row, as a tuple."""
     if len(places) == 1:
@@ -150,7 +143,7 @@ class Tensors:
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
-        self.layout = _shared_layout(signature.inputs, frozenset())
+        self.layout = layout_of(signature.inputs)
         self.fields = signature.inputs
         self._fixed = tuple(block.row_shape for block in self.layout.blocks)
 

@@ -34,6 +34,7 @@ from headrace.files import write_atomically
 from headrace.serving import control
 from headrace.serving.control import Page, Plan, RouteSpec
 from headrace.serving.fronts import Fronts, cores
+from headrace.serving.keys import digest_of
 from headrace.serving.metrics import Gauges
 from headrace.serving.replicas import Replicas
 from headrace.types import ServedVersion
@@ -79,6 +80,7 @@ class Supervisor:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     restarts: int = 0
+    given: Mapping[str, str] = field(default_factory=dict, repr=False)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
 
@@ -95,6 +97,7 @@ class Supervisor:
         Raises:
             HeadraceError: a version cannot be loaded or a secret is missing; nothing changed.
         """
+        self.given = {**self.given, **given}
         if self.plan is not None and spec == self.spec and not self.problem:
             return {"generation": self.plan.generation, "unchanged": True, "unchecked": [], "token": self.token}
         await self.discard()
@@ -103,7 +106,7 @@ class Supervisor:
         for version in spec.versions:
             known = self.sets.get(version.version)
             if known is None or known.version != version or not _same_workers(known.serve, spec.serve):
-                known = self._replicas(version, spec, given)
+                known = self._replicas(version, spec, self.given)
                 fresh.append(known)
             sets[version.version] = known
         try:
@@ -181,12 +184,8 @@ class Supervisor:
     # Parts
 
     def _replicas(self, version: ServedVersion, spec: RouteSpec, given: Mapping[str, str]) -> Replicas:
-        missing = [name for name in version.secrets if name not in given]
-        if missing:
-            raise InvalidInput(
-                f"{version.component} version {version.version} needs the secret `{missing[0]}`, which is not set.",
-                f"Set the environment variable {missing[0]} and deploy again.",
-            )
+        for name in version.secrets:
+            _secret(name, given)
         variables = {**self.variables, **{name: given[name] for name in version.secrets}}
         return Replicas(version, spec.serve, variables, self.folder, cores(), self._address, self._changed)
 
@@ -202,6 +201,8 @@ class Supervisor:
             shadow_share=spec.shadow_share,
             probe=self.token,
             log=str(self.predictions) if self.predictions else "",
+            predict_keys=_keys(spec.serve.predict_keys, self.given),
+            feedback_keys=_keys(spec.serve.feedback_keys, self.given),
         )
 
     def _address(self) -> str:
@@ -271,6 +272,19 @@ class Supervisor:
                 await self.discard()
                 return self.status()
         raise InvalidInput(f"The supervisor does not know how to `{what}`.")
+
+
+def _secret(name: str, given: Mapping[str, str]) -> str:
+    if not given.get(name):
+        raise InvalidInput(
+            f"The endpoint needs the secret `{name}`, which is not set.",
+            f"Set the environment variable {name} and deploy again.",
+        )
+    return given[name]
+
+
+def _keys(names: tuple[str, ...], given: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(digest_of(_secret(name, given)) for name in names)
 
 
 def _same_workers(one: control.Limits, other: control.Limits) -> bool:

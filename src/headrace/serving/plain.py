@@ -1,0 +1,153 @@
+"""Forms that people type: TorchServe's bare bodies, and CSV."""
+
+import csv
+import email
+import email.policy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from headrace.serving.generation import Served
+from headrace.serving.rejection import BAD_REQUEST, MEDIA_TYPE, UNFIT, Rejected
+from headrace.serving.schema import NULLABLE, Table, tensor_row_type
+from headrace.serving.scoring import FORMS, Asked, TableScoring, TensorScoring, decode_json
+from headrace.types import Field
+
+TRUE, FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
+#: Under what TorchServe's handlers look for a request's content.
+WRAPPERS = ("data", "body")
+encode = msgspec.json.encode
+
+
+def read_bare(served: Served, body: bytes, kind: str) -> tuple[Asked, bool]:
+    """Return what a TorchServe client asks for, and whether it is one row, whose answer goes without a list around it.
+
+    The body is a scoring document, a row, a list of rows, any of these under `data` or `body`, a plain text for a
+    model of one text column, or the bytes of a file for a model of one binary column.
+
+    Raises:
+        Rejected: it is none of these.
+    """
+    bare = kind.partition(";")[0].strip().lower()
+    if bare == "multipart/form-data":
+        body = _first_part(body, kind)
+        bare = "application/octet-stream"
+    field = _lone_column(served)
+    if field is not None and field.dtype == "binary" and not bare.endswith("json"):
+        return _one(served, field, body), True
+    if field is not None and field.dtype == "string" and body.lstrip()[:1] not in (b"{", b"[", b'"'):
+        return _one(served, field, _utf8(body)), True
+    found = decode_json(msgspec.json.decode, body)
+    if isinstance(found, dict):
+        if any(name in found for name in FORMS):
+            return served.scoring.read(body), False
+        for wrapper in WRAPPERS:
+            if wrapper in found and len(found) == 1:
+                found = found[wrapper]
+                break
+    if field is not None and isinstance(found, str):
+        return _one(served, field, found), True
+    is_one = not isinstance(found, list) or _is_row(served, found)
+    rows = [found] if is_one else found
+    return served.scoring.read(encode({"instances": rows})), is_one
+
+
+def _is_row(served: Served, found: list[Any]) -> bool:
+    """Tell whether a list is one row of the model's only tensor rather than a list of rows."""
+    if not isinstance(served.scoring, TensorScoring):
+        return False
+    fields = served.scoring.tensors.fields
+    if len(fields) != 1:
+        return False
+    try:
+        msgspec.convert(found, tensor_row_type(fields[0]))
+    except msgspec.ValidationError:
+        return False
+    return len(fields[0].shape) > 1
+
+
+def _lone_column(served: Served) -> Field | None:
+    if isinstance(served.scoring, TableScoring) and len(served.scoring.table.names) == 1:
+        return served.scoring.table.signature.inputs[0]
+    return None
+
+
+def _one(served: Served, field: Field, value: Any) -> Asked:
+    table: Table = served.scoring.table  # type: ignore[union-attr]  # only models of columns come here
+    return Asked(table.rows([field.name], [(value,)]))
+
+
+def _utf8(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as cause:
+        raise Rejected(BAD_REQUEST, "The body is not UTF-8.") from cause
+
+
+def _first_part(body: bytes, kind: str) -> bytes:
+    message = email.message_from_bytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body, policy=email.policy.HTTP)
+    parts = [part for part in message.walk() if not part.is_multipart() and part.get_filename() is not None]
+    parts = parts or [part for part in message.walk() if not part.is_multipart()]
+    content = parts[0].get_payload(decode=True) if parts else None
+    if not isinstance(content, bytes):
+        raise Rejected(BAD_REQUEST, "The form holds no file.")
+    return content
+
+
+def read_csv(served: Served, body: bytes) -> Asked:
+    """Return the rows of a CSV text with a header line. Raises Rejected."""
+    try:
+        header, *lines = csv.reader(io.StringIO(_utf8(body)), strict=True)
+    except (csv.Error, ValueError) as cause:
+        raise Rejected(BAD_REQUEST, "The body is no CSV with a header line.") from cause
+    if any(len(line) != len(header) for line in lines):
+        row = next(place for place, line in enumerate(lines) if len(line) != len(header))
+        raise Rejected(UNFIT, f"Line {row + 2} has {len(lines[row])} values; the header has {len(header)}.")
+    if isinstance(served.scoring, TableScoring):
+        table = served.scoring.table
+        table.check_names(header, "the header")
+        fields = [table.fields[name] for name in header]
+        rows = [
+            [_cell(cell, field, line + 2) for cell, field in zip(cells, fields, strict=True)]
+            for line, cells in enumerate(lines)
+        ]
+        return served.scoring.read(encode({"dataframe_split": {"columns": header, "data": rows}}))
+    if isinstance(served.scoring, TensorScoring):
+        numbers = [[_number(cell, line + 2) for cell in cells] for line, cells in enumerate(lines)]
+        return served.scoring.read(encode({"dataframe_split": {"columns": header, "data": numbers}}))
+    raise Rejected(MEDIA_TYPE, "A model without a signature takes no CSV.", "Send application/json.")
+
+
+def _cell(text: str, field: Field, line: int) -> Any:
+    """Return a cell as JSON would say it; the decoder checks it then."""
+    if not text and not field.required and field.dtype in NULLABLE:
+        return None
+    read = CELLS.get(field.dtype)
+    return text if read is None else read(text, line)
+
+
+def _truth(text: str, _: int) -> Any:
+    return text.lower() in TRUE if text.lower() in TRUE | FALSE else text
+
+
+def _whole(text: str, line: int) -> float:
+    return int(text) if text.lstrip("+-").isdecimal() and len(text) < 25 else _number(text, line)
+
+
+def _number(text: str, line: int) -> float:
+    try:
+        return float(text)
+    except ValueError as cause:
+        raise Rejected(UNFIT, f"Line {line} holds a text where the model takes a number.") from cause
+
+
+#: How a column's cells are read; the other types are texts.
+CELLS: dict[str, Callable[[str, int], Any]] = {
+    "boolean": _truth,
+    "integer": _whole,
+    "long": _whole,
+    "float": _number,
+    "double": _number,
+}

@@ -1,0 +1,293 @@
+"""What an endpoint answers to clients that we did not write, and to input that cannot be right."""
+
+import gzip
+import io
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from tests.conftest import SmallModels
+
+from headrace.config.component import Serve
+from headrace.config.settings import Settings, read_settings
+from headrace.deploy.base import Route
+from headrace.deploy.process import ProcessTarget
+from headrace.types import ServedVersion, Stage
+
+pytestmark = pytest.mark.slow
+ROW = [round(0.01 * place, 2) for place in range(64)]
+RECORD = {"age": 1.5, "rooms": 3, "town": "Bern"}
+LIMIT = 200_000
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """One endpoint for each small model, the `mlp` with two fronts."""
+
+    mlp: httpx.Client
+    table: httpx.Client
+    text: httpx.Client
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def endpoints(small_models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    shared = read_settings()
+    home = tmp_path_factory.mktemp("home")
+    variables = {**shared.variables, "PREDICT_KEY": "open sesame", "FEEDBACK_KEY": "label sesame"}
+    settings = Settings(shared.state, home, None, "person:test", variables).prepare()
+    target = ProcessTarget(settings)
+
+    def serve(name: str) -> httpx.Client:
+        version = ServedVersion(name, 1, getattr(small_models, name), small_models.python)
+        serve = Serve(
+            fronts=2 if name == "mlp" else 1,
+            deadline_ms=5000,
+            max_body_bytes=LIMIT,
+            queue=256,
+            predict_keys=("PREDICT_KEY",) if name == "text" else (),
+            feedback_keys=("FEEDBACK_KEY",) if name == "text" else (),
+        )
+        status = target.apply(Route(name, Stage.PRODUCTION, [version], {1: 1.0}, serve))
+        return httpx.Client(base_url=status.endpoint.url, timeout=20, trust_env=False)
+
+    try:
+        with ThreadPoolExecutor(3) as starting:
+            mlp, table, text = starting.map(serve, ("mlp", "table", "text"))
+        yield Endpoints(mlp, table, text, home)
+    finally:
+        for name in ("mlp", "table", "text"):
+            target.remove(name, Stage.PRODUCTION)
+
+
+def score(client: httpx.Client, document: Any, **headers: str) -> httpx.Response:
+    return client.post("/invocations", json=document, headers=headers)
+
+
+# What must work
+
+
+def test_every_mlflow_form_gives_the_same_answer(endpoints: Endpoints) -> None:
+    split = {"columns": list(RECORD), "data": [list(RECORD.values())]}
+    forms = [
+        {"dataframe_records": [RECORD]}, {"instances": [RECORD]}, {"dataframe_split": split},
+        {"inputs": {name: [value] for name, value in RECORD.items()}},
+    ]  # fmt: skip
+    answers = [score(endpoints.table, form).json()["predictions"] for form in forms]
+    csv = "town,rooms,age\nBern,3,1.5\n"
+    got = endpoints.table.post("/invocations", content=csv, headers={"content-type": "text/csv; charset=utf-8"})
+    assert [*answers, got.json()["predictions"]] == [[16.0]] * 5
+
+
+def test_ids_version_and_trace_come_back(endpoints: Endpoints) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    got = score(endpoints.mlp, {"instances": [ROW, ROW]}, traceparent=trace, **{"x-request-id": "r-1"})
+    assert got.headers["x-headrace-prediction-id"].split(",") == got.json()["prediction_ids"]
+    assert got.headers["x-headrace-version"] == "1"
+    assert (got.headers["traceparent"], got.headers["x-request-id"]) == (trace, "r-1")
+
+
+def test_v2_json_and_binary_agree(endpoints: Endpoints) -> None:
+    path = "/v2/models/mlp/versions/1/infer"
+    plain = {"id": "7", "inputs": [{"name": "input", "shape": [1, 64], "datatype": "FP32", "data": [ROW]}]}
+    found = endpoints.mlp.post(path, json=plain).json()
+    raw = np.array([ROW], "float32").tobytes()
+    head = json.dumps(
+        {
+            "inputs": [
+                {
+                    "name": "input",
+                    "shape": [1, 64],
+                    "datatype": "FP32",
+                    "parameters": {"binary_data_size": len(raw)},
+                }
+            ],
+            "outputs": [{"name": "output", "parameters": {"binary_data": True}}],
+        }
+    ).encode()
+    got = endpoints.mlp.post(path, content=head + raw, headers={"inference-header-content-length": str(len(head))})
+    length = int(got.headers["inference-header-content-length"])
+    assert json.loads(got.content[:length])["outputs"][0]["shape"] == [1, 10]
+    values = np.frombuffer(got.content[length:], "float32")
+    np.testing.assert_allclose(values, found["outputs"][0]["data"], rtol=1e-5)
+    assert found["id"] == "7"
+    assert endpoints.mlp.get("/v2/models/mlp").json()["inputs"][0]["shape"] == [-1, 64]
+    assert endpoints.mlp.get("/v2/health/ready").json() == {"ready": True}
+
+
+def test_torchserve_bodies(endpoints: Endpoints) -> None:
+    key = {"authorization": "Bearer open sesame"}
+    one = endpoints.mlp.post("/predictions/mlp", json=ROW).json()
+    many = endpoints.mlp.post("/predictions/mlp/1", json=[ROW, ROW]).json()
+    assert np.shape(one) == (10,)
+    assert np.shape(many) == (2, 10)
+    assert endpoints.table.put("/predictions/table", json=RECORD).json() == 16.0
+    for content in (b"hello", b'"hello"', b'{"data": "hello"}'):
+        assert endpoints.text.post("/predictions/text", content=content, headers=key).json()["length"] == 5
+    form = endpoints.text.post("/predictions/text", files={"data": ("a.txt", io.BytesIO(b"hello"))}, headers=key)
+    assert form.json()["label"] == "short"
+
+
+def test_openapi_example_works(endpoints: Endpoints) -> None:
+    for client in (endpoints.mlp, endpoints.table):
+        operation = client.get("/openapi.json").json()["paths"]["/invocations"]["post"]
+        example = operation["requestBody"]["content"]["application/json"]["example"]
+        assert score(client, example).status_code == 200
+
+
+def test_keys_are_apart_for_predicting_and_feedback(endpoints: Endpoints) -> None:
+    document = {"dataframe_records": [{"text": "hi"}]}
+    assert score(endpoints.text, document).status_code == 401
+    assert score(endpoints.text, document, authorization="Bearer label sesame").status_code == 401
+    got = score(endpoints.text, document, authorization="Bearer open sesame")
+    truth = {"prediction_id": got.json()["prediction_ids"][0], "actual": "short"}
+    wrong = endpoints.text.post("/feedback", json=truth, headers={"authorization": "Bearer open sesame"})
+    right = endpoints.text.post("/feedback", json=truth, headers={"authorization": "Bearer label sesame"})
+    assert (wrong.status_code, right.status_code) == (401, 202)
+    assert "sesame" not in (endpoints.folder / "run" / "text-production" / "route.json").read_text()
+
+
+def test_metrics_of_two_fronts_add_up(endpoints: Endpoints) -> None:
+    def requests() -> float:
+        lines = endpoints.mlp.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("headrace_requests_total"))
+
+    before = requests()
+    for _ in range(20):
+        # A fresh connection each time, so that both fronts get some.
+        answer = httpx.post(f"{endpoints.mlp.base_url}/invocations", json={"instances": [ROW]}, trust_env=False)
+        assert answer.status_code == 200
+    assert requests() == before + 20
+
+
+# What must be refused
+
+BAD_TENSORS: list[tuple[bytes, int]] = [
+    (b"{", 400),
+    (b"\xff\xfe\xfd", 400),
+    (b'{"instances": [[NaN]]}', 400),
+    (b'{"instances": [[Infinity]]}', 400),
+    (b'{"instances": []}', 422),
+    (b'{"instances": [[1, 2]]}', 422),
+    (b'{"instances": "text"}', 422),
+    (json.dumps({"instances": [[*ROW[:-1], "x"]]}).encode(), 422),
+    (json.dumps({"instances": [[*ROW[:-1], None]]}).encode(), 422),
+    (json.dumps({"instances": [[*ROW[:-1], 1e300]]}).encode(), 422),
+    (json.dumps({"inputs": [ROW], "unknown": 1}).encode(), 422),
+    (json.dumps({"instances": [[0] * 64] * 300}).encode(), 413),
+    (b'{"instances": [' * 10_000, 422),
+]
+
+
+@pytest.mark.parametrize(("body", "status"), BAD_TENSORS)
+def test_bad_bodies_get_one_sentence_and_no_echo(endpoints: Endpoints, body: bytes, status: int) -> None:
+    got = endpoints.mlp.post("/invocations", content=body, headers={"content-type": "application/json"})
+    assert got.status_code == status
+    assert len(got.content) < 500
+    assert got.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"age": "old"}, 422), ({"age": None}, 422), ({"rooms": 2.5}, 422), ({"rooms": 2**63}, 422),
+        ({"town": 7}, 422), ({"secret": 1}, 422),
+    ],
+)  # fmt: skip
+def test_bad_columns_are_named(endpoints: Endpoints, change: dict[str, Any], status: int) -> None:
+    got = score(endpoints.table, {"dataframe_records": [{**RECORD, **change}]})
+    assert got.status_code == status
+    assert "secret" not in got.text
+
+
+def test_paths_methods_and_types_that_there_are_not(endpoints: Endpoints) -> None:
+    client = endpoints.mlp
+    assert client.get("/nowhere").status_code == 404
+    assert client.get("/invocations").status_code == 405
+    assert client.post("/v2/models/other/infer", json={}).status_code == 404
+    assert client.post("/v2/models/mlp/versions/9/infer", json={}).status_code == 404
+    assert client.post("/predictions/other", json=ROW).status_code == 404
+    assert score(client, {"instances": [ROW]}, **{"x-headrace-version": "9"}).status_code == 404
+    xml = client.post("/invocations", content=b"<a/>", headers={"content-type": "text/xml"})
+    assert xml.status_code == 415
+
+
+def test_large_and_compressed_bodies_are_not_read(endpoints: Endpoints) -> None:
+    huge = endpoints.mlp.post("/invocations", content=b"1" * 20_000_000, headers={"content-type": "application/json"})
+    assert huge.status_code == 413
+    chunked = endpoints.mlp.post("/invocations", content=(b"1" * 50_000 for _ in range(100)))
+    assert chunked.status_code == 413
+    bomb = gzip.compress(b"0" * 10_000_000)
+    packed = endpoints.mlp.post("/invocations", content=bomb, headers={"content-encoding": "gzip"})
+    assert packed.status_code == 415
+
+
+def test_slow_sender_holds_up_nobody(endpoints: Endpoints) -> None:
+    url = endpoints.mlp.base_url
+    with socket.create_connection((url.host, url.port or 80)) as slow:
+        slow.sendall(b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{")
+        start = time.monotonic()
+        assert score(endpoints.mlp, {"instances": [ROW]}).status_code == 200
+        assert time.monotonic() - start < 10
+
+
+def test_bad_requests_do_not_harm_neighbours(endpoints: Endpoints) -> None:
+    good, bad = {"instances": [ROW]}, {"instances": [[*ROW[:-1], "x"]]}
+    with ThreadPoolExecutor(16) as clients:
+        found = list(clients.map(lambda n: score(endpoints.mlp, bad if n % 3 == 0 else good).status_code, range(90)))
+    assert found == [422 if n % 3 == 0 else 200 for n in range(90)]
+
+
+def test_bad_feedback_is_refused(endpoints: Endpoints) -> None:
+    for document in ({}, {"prediction_id": "x", "actual": 1}, {"actuals": []}, {"actuals": [{"actual": 1}]}, [1]):
+        assert 400 <= endpoints.mlp.post("/feedback", json=document).status_code < 500
+
+
+def test_other_versions_wait_behind_the_same_address(endpoints: Endpoints, small_models: SmallModels) -> None:
+    shared = read_settings()
+    target = ProcessTarget(replace(shared, home=endpoints.folder))
+    one = ServedVersion("table", 1, small_models.table, small_models.python)
+    two = replace(one, version=2)
+    route = Route("table", Stage.PRODUCTION, [one, two], {1: 0.5, 2: 0.5}, Serve(deadline_ms=5000))
+    target.apply(route)
+    found = {
+        key: {
+            score(endpoints.table, {"instances": [RECORD]}, **{"x-headrace-key": key}).headers["x-headrace-version"]
+            for _ in range(4)
+        }
+        for key in "abcdefghijklmnop"
+    }
+    assert all(len(versions) == 1 for versions in found.values()), "the same key meets the same version"
+    assert set.union(*found.values()) == {"1", "2"}
+
+    shadow = replace(route, shares={1: 1.0}, shadow=[2], shadow_share=1.0)
+    target.apply(shadow)
+    before = endpoints.table.get("/metrics").text
+    for _ in range(10):
+        assert score(endpoints.table, {"instances": [RECORD]}).headers["x-headrace-version"] == "1"
+    assert _shadowed(endpoints.table, _count(before) + 10)
+
+
+def _count(text: str) -> int:
+    line = next(
+        line for line in text.splitlines() if line.startswith("headrace_shadow_rows_total") and 'version="2"' in line
+    )
+    return int(line.rpartition(" ")[2])
+
+
+def _shadowed(client: httpx.Client, expected: int) -> bool:
+    """Wait until the shadow has answered; it may be behind the champion."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if _count(client.get("/metrics").text) == expected:
+            return True
+        time.sleep(0.05)
+    return False
