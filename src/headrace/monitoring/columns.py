@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from headrace.monitoring.profiles import Field
+from headrace.monitoring.profiles import Field, Numbers, count_values
 
 Array: TypeAlias = np.ndarray[Any, Any]
 WORD = re.compile(r"[^\W_]+|&\w+;|[<>&;#]")
@@ -33,6 +33,20 @@ class Columns:
     names: dict[str, Any]
     kinds: dict[str, str] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
+    counted: dict[str, Array] = field(default_factory=dict)
+    named: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def counts(self, name: str, profile: Numbers) -> Array:
+        """Return a column's rows in each bin of its profile; counted once, however many signals ask."""
+        if name not in self.counted:
+            self.counted[name] = profile.count(self.numbers[name])
+        return self.counted[name]
+
+    def values(self, name: str) -> dict[str, int]:
+        """Return how often each value of a column of names comes; counted once."""
+        if name not in self.named:
+            self.named[name] = count_values(self.names[name]).values
+        return self.named[name]
 
 
 def fields_of(inputs: Mapping[str, Any], vocabulary: Mapping[str, frozenset[str]]) -> tuple[Field, ...]:

@@ -94,7 +94,7 @@ def roll_actuals(folder: Path) -> int:
         names = [path.name for path in journals(folder / FOLDER)]
         table = pending(folder, manifest.sequence, rolled=manifest.rolled)
         if table.num_rows:
-            table = table.take(pc.sort_indices(storage(table["id"]), null_placement="at_start"))
+            table = table.take(pc.sort_indices(storage(table["id"])))
             segments = (*manifest.actuals, _segment(folder, table))
             sequence = manifest.sequence + table.num_rows
             write_manifest(

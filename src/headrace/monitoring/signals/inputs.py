@@ -5,7 +5,7 @@ inputs harm nobody. A column fires only if it is both beyond chance (Benjamini-H
 what is worth mentioning (population stability index at least 0.02 above what chance gives at this window's size).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,8 +13,9 @@ import numpy as np
 
 from headrace.monitoring.base import Signal
 from headrace.monitoring.calibration import null_scale
+from headrace.monitoring.columns import Columns
 from headrace.monitoring.frame import Frame
-from headrace.monitoring.profiles import OTHER, Categories, Counted, Numbers, count_values
+from headrace.monitoring.profiles import OTHER, Categories, Numbers
 from headrace.monitoring.reference_profile import Reference
 from headrace.monitoring.statistics.multiplicity import benjamini_hochberg
 from headrace.monitoring.statistics.twosample import (
@@ -84,36 +85,51 @@ class InputDrift:
         """Return each column's drift, tested or not worth testing left out."""
         columns, tests = frame.watched, len(self._reference.numbers) + len(self._reference.names)
         alpha = self._level / max(tests, 1)
-        found = [
-            _numbers(name, before, columns.numbers[name], alpha)
+        known = {
+            name: before
             for name, before in self._reference.numbers.items()
             if name in columns.numbers and not before.is_constant and before.rows
+        }
+        found = _numbers(known, columns, alpha) if known else []
+        return found + [
+            _names(name, names, columns.values(name), alpha)
+            for name, names in self._reference.names.items()
+            if name in columns.names and names.rows
         ]
-        found += [
-            _names(name, known, count_values(columns.names[name]), alpha)
-            for name, known in self._reference.names.items()
-            if name in columns.names and known.rows
-        ]
-        return found
 
 
-def _numbers(name: str, before: Numbers, values: Array, alpha: float) -> ColumnDrift:
-    now = before.count(values)
-    rows = int(now.sum())
-    p_value = float(anderson_darling_p(anderson_darling(before.counts, now), null_scale(before, rows)))
-    coarse_before, coarse_now = coarse(before.counts, now)
-    by_chance = psi_by_chance(np.array(len(coarse_now)), np.array(before.rows), np.array(rows), alpha)
-    excess = float(psi(coarse_before, coarse_now) - by_chance * before.correlation_time)
-    with np.errstate(invalid="ignore"):
-        mean = float(np.nanmean(values)) if rows else float("nan")
-    sentence = f"`{name}` went from {before.mean:.3g} to {mean:.3g} on average (p = {p_value:.2g})"
-    return ColumnDrift(name, p_value, excess, sentence)
+def _numbers(known: Mapping[str, Numbers], columns: Columns, alpha: float) -> list[ColumnDrift]:
+    """Return the drift of all numeric columns, tested in one go."""
+    now = {name: columns.counts(name, before) for name, before in known.items()}
+    first, second = stacked([one.counts for one in known.values()]), stacked(list(now.values()))
+    rows, times = second.sum(axis=1), np.array([one.correlation_time for one in known.values()])
+    scales = np.array([null_scale(one, int(count)) for one, count in zip(known.values(), rows, strict=True)])
+    p_values = anderson_darling_p(anderson_darling(first, second), scales)
+    pairs = [coarse(one.counts, now[name]) for name, one in known.items()]
+    coarse_first, coarse_second = stacked([one for one, _ in pairs]), stacked([other for _, other in pairs])
+    bins = np.array([len(one) for one, _ in pairs])
+    excess = psi(coarse_first, coarse_second) - times * psi_by_chance(bins, first.sum(axis=1), rows, alpha)
+    found = []
+    for at, (name, before) in enumerate(known.items()):
+        values = columns.numbers[name]
+        mean = float(np.nanmean(values)) if rows[at] else float("nan")
+        sentence = f"`{name}` went from {before.mean:.3g} to {mean:.3g} on average (p = {p_values[at]:.2g})"
+        found.append(ColumnDrift(name, float(p_values[at]), float(excess[at]), sentence))
+    return found
 
 
-def _names(name: str, before: Categories, counted: Counted, alpha: float) -> ColumnDrift:
+def stacked(counts: Sequence[Array]) -> Array:
+    """Return histograms as one matrix, filled up with empty bins, which no statistic looks at."""
+    found = np.zeros((len(counts), max(len(one) for one in counts)))
+    for row, one in enumerate(counts):
+        found[row, : len(one)] = one
+    return found
+
+
+def _names(name: str, before: Categories, values: dict[str, int], alpha: float) -> ColumnDrift:
     keys = list(before.counts)
-    now = [counted.values.get(key, 0) for key in keys]
-    unseen = sum(counted.values.values()) - sum(now)
+    now = [values.get(key, 0) for key in keys]
+    unseen = sum(values.values()) - sum(now)
     if OTHER in before.counts:
         now[keys.index(OTHER)] += unseen
     elif unseen:

@@ -7,14 +7,14 @@ a column that nobody has looked at; so they are named, and a lasting one asks a 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from headrace.monitoring.base import Signal
 from headrace.monitoring.frame import Frame
 from headrace.monitoring.profiles import OTHER, Categories, Field, Numbers, count_values
 from headrace.monitoring.reference_profile import Reference
 from headrace.monitoring.statistics.shares import rose_p
-from headrace.monitoring.statistics.twosample import anderson_darling
+from headrace.monitoring.statistics.twosample import anderson_darling, ks_distance
 from headrace.types import Json, Task
 
 BREAK, MEANING = "schema break", "change of meaning"
@@ -71,9 +71,11 @@ class Schema:
         profile = self._reference.numbers.get(name) or self._reference.names.get(name)
         if profile is None:
             return
-        total, before = profile.rows + profile.nulls, profile.nulls
-        p_value = rose_p(before, total, missing, rows)
-        if p_value <= self._level and missing / rows - before / max(total, 1) >= LEAST:
+        total, before, time = profile.rows + profile.nulls, profile.nulls, profile.correlation_time
+        if missing / rows - before / max(total, 1) < LEAST:
+            return
+        p_value = rose_p(*(int(count / time) for count in (before, total, missing, rows)))
+        if p_value <= self._level:
             yield _fired(
                 BREAK, f"{label} is missing in {missing / rows:.0%} of the rows, before in {before / total:.0%}", name,
                 p_value,
@@ -84,26 +86,29 @@ class Schema:
             values = frame.watched.numbers.get(name)
             if values is None or not before.rows:
                 continue
-            values = values[~np.isnan(values)]
-            if not len(values):
+            now = frame.watched.counts(name, before)
+            if not now.sum():
                 continue
             if before.is_constant:
-                yield from _moves(name, before, values)
+                yield from _moves(name, before, values[~np.isnan(values)])
                 continue
-            factor = unit_factor(before, values)
+            # Another unit moves most of the rows; anything less needs no closer look.
+            factor = unit_factor(before, values[~np.isnan(values)]) if ks_distance(before.counts, now) > 0.3 else 0.0
             if factor:
                 yield _fired(MEANING, f"`{name}` looks like another unit: about {factor:g} times as large", name)
                 continue
-            yield from self._range(name, before, values)
+            yield from self._range(name, before, values, int(now.sum()))
 
-    def _range(self, name: str, before: Numbers, values: np.ndarray) -> Iterator[Signal]:
-        outside = int(np.count_nonzero((values < before.low) | (values > before.high)))
+    def _range(self, name: str, before: Numbers, values: np.ndarray, rows: int) -> Iterator[Signal]:
+        outside = int(np.count_nonzero(values < before.low) + np.count_nonzero(values > before.high))
+        if outside / rows < LEAST:
+            return
         # A new value is beyond all of `rows` old ones on either side with a chance of 2 / (rows + 1).
-        p_value = float(binom.sf(outside - 1, len(values), 2 / (before.rows + 1)))
-        if p_value <= self._level and outside / len(values) >= LEAST:
+        p_value = _at_least(outside, rows, 2 / (before.rows + 1), before.correlation_time)
+        if p_value <= self._level:
             yield _fired(
                 MEANING,
-                f"{outside / len(values):.0%} of `{name}` is outside of {before.low:.3g} to {before.high:.3g}",
+                f"{outside / rows:.0%} of `{name}` is outside of {before.low:.3g} to {before.high:.3g}",
                 name, p_value, is_range=True,
             )  # fmt: skip
 
@@ -112,16 +117,16 @@ class Schema:
             values = frame.watched.names.get(name)
             if values is None or OTHER in before.counts or not before.rows:
                 continue
-            yield from self._unseen(name, before, count_values(values).values)
+            yield from self._unseen(name, before, frame.watched.values(name))
 
     def _unseen(self, name: str, before: Categories, now: dict[str, int]) -> Iterator[Signal]:
         new = {value: count for value, count in now.items() if value not in before.counts}
         rows, unseen = sum(now.values()), sum(new.values())
-        if not unseen:
+        if not rows or unseen / rows < LEAST:
             return
         # Good (1953): the chance of an unseen value is about the share of those seen once.
-        p_value = float(binom.sf(unseen - 1, rows, (before.singles + 2) / (before.rows + 1)))
-        if p_value <= self._level and unseen / rows >= LEAST:
+        p_value = _at_least(unseen, rows, (before.singles + 2) / (before.rows + 1), before.correlation_time)
+        if p_value <= self._level:
             commonest = ", ".join(f"`{value}`" for value in sorted(new, key=lambda one: -new[one])[:3])
             yield _fired(MEANING, f"`{name}` has new values ({commonest}) in {unseen / rows:.0%} of the rows", name,
                          p_value)  # fmt: skip
@@ -160,6 +165,11 @@ def unit_factor(before: Numbers, values: np.ndarray) -> float:
     apart = float(anderson_darling(before.counts, before.count(values)))
     undone = float(anderson_darling(before.counts, before.count(values / factor)))
     return factor if undone < 8.0 and apart > 10 * max(undone, 1.0) else 0.0
+
+
+def _at_least(hits: int, rows: int, share: float, time: float) -> float:
+    """Return the chance of that many rows or more; rows that repeat each other count as fewer."""
+    return float(bdtrc(max(hits / time - 1, 0), max(int(rows / time), 1), min(share, 1.0)))
 
 
 def _moves(name: str, before: Numbers, values: np.ndarray) -> Iterator[Signal]:

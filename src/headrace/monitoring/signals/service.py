@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from headrace.monitoring.base import Signal
 from headrace.monitoring.frame import Frame
@@ -57,7 +57,7 @@ class ServiceHealth:
             return []
         p_value = rose_p(found.usual_failures, found.usual_requests, found.failures, found.requests)
         if not found.usual_requests:
-            p_value = float(binom.sf(found.failures - 1, found.requests, 0.001))
+            p_value = _at_least(found.failures, found.requests, 0.001)
         share = found.failures / found.requests
         sentence = f"{found.failures} of {found.requests} requests failed ({share:.2%}, p = {p_value:.2g})"
         fired = p_value <= self._level and share >= 0.005
@@ -68,7 +68,7 @@ class ServiceHealth:
         if promised is None or not len(frame.latency_ms):
             return []
         rows, late = len(frame.latency_ms), int(np.sum(frame.latency_ms > promised))
-        p_value = float(binom.sf(late - 1, rows, 0.01))
+        p_value = _at_least(late, rows, 0.01)
         now = float(np.quantile(frame.latency_ms, 0.99))
         sentence = f"{late} of {rows} answers took longer than {promised:g} ms (99 % within {now:.3g} ms)"
         return [Signal(LATENCY, p_value <= self._level and late / rows >= 0.02, sentence, p_value, now, "ms")]
@@ -79,3 +79,7 @@ class ServiceHealth:
             return []
         sentence = f"the model is {age / 86400:.1f} days old; {limit / 86400:.1f} are allowed"
         return [Signal(STALENESS, age > limit, sentence, effect=age, unit="s")]
+
+
+def _at_least(hits: int, rows: int, share: float) -> float:
+    return float(bdtrc(hits - 1, rows, share)) if hits else 1.0
