@@ -19,7 +19,7 @@ VALIDATION_SHARE = 0.1
 class DigitNet(nn.Module):
     """Probabilities of the ten digits from 8x8 pixels, given as rows of 64 numbers from 0 to 16."""
 
-    def __init__(self, channels: int = 16):
+    def __init__(self, channels: int = 32):
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(1, channels, 3, padding=1),
@@ -27,7 +27,7 @@ class DigitNet(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Dropout(0.3),
+            nn.Dropout(0.5),
         )
         self.classifier = nn.Linear(channels * 64, 10)
 
