@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from headrace.errors import InvalidConfig, ModelRefused
 from headrace.files import sha256_file
 from headrace.provenance.attest import Attestation, Kind, attest, read_attestations
 from headrace.provenance.baseline import DataFacts, Draft, Sealed, read_baseline, seal
+from headrace.provenance.card import model_card, rows
 from headrace.provenance.code import Code
+from headrace.provenance.compare import compare, compare_packages
 from headrace.provenance.digest import digest_folder
 from headrace.provenance.envelope import open_bundle, sign_statement
 from headrace.provenance.sign import own_signer, trusted_signers
@@ -301,3 +304,64 @@ def test_an_attestation_cannot_be_moved_changed_or_made_by_strangers(keys: Path,
     attest(gate_verdict(), tmp_path / "b", own_signer(tmp_path / "strangers"))
     with pytest.raises(ModelRefused, match="not trusted"):
         read_attestations(tmp_path / "b", "a" * 64, trusted_signers(keys))
+
+
+def test_a_baseline_is_shown_with_how_each_fact_is_known_and_as_a_card(
+    version: tuple[Path, Sealed], keys: Path
+) -> None:
+    baseline = read_baseline(version[1].folder)
+    shown = {row.field: row for row in rows(baseline)}
+    assert shown["code.commit"].mark == "checked"
+    assert shown["actor"].mark == "stated"
+    assert shown["code.is_dirty"].value.startswith("dirty: digits/train.py (diff ")
+    card = model_card(
+        baseline, version[1].digest, version=3, signer="ada", metrics={"accuracy": 0.9613},
+        attestations=[gate_verdict(signer="ada")], decisions=["promoted by person:ada"],
+    )  # fmt: skip
+    for part in ("# digits, version 3", f"`{version[1].digest}`, signed by ada", "| accuracy | 0.9613 |",
+                 "| torch | 2.13.0 |", "gate by gate: verdict pass", "- promoted by person:ada",
+                 "| inputs | (one tensor) | float32 | [-1, 2] |"):  # fmt: skip
+        assert part in card
+
+
+def test_equal_baselines_differ_in_nothing(version: tuple[Path, Sealed]) -> None:
+    baseline = read_baseline(version[1].folder)
+    assert compare(baseline, baseline).sentences() == []
+
+
+def test_what_changed_between_two_versions_is_said_in_words(version: tuple[Path, Sealed]) -> None:
+    before = read_baseline(version[1].folder)
+    diff = before.code.diff
+    after = structs.replace(
+        before,
+        code=structs.replace(before.code, commit="b" * 40, diff="", changed_files=[]),
+        data={"train": DataFacts(uri="data/train.parquet", sha256="e" * 64, rows=120, columns={"label": "string"}),
+              "recent": DataFacts(uri="recent.parquet", sha256="f" * 64)},
+        parameters={"epochs": "5", "seed": "1"},
+        environment=structs.replace(before.environment, packages={"numpy": "2.4.6", "torch": "2.12.1", "new": "1"}),
+        model=structs.replace(before.model, files={**before.model.files, "model.onnx": "0" * 64}),
+        settings={"component": "digits", "gate": {"min_rows": 50}},
+    )  # fmt: skip
+    found = compare(
+        before, after, metrics=({"accuracy": 0.95}, {"accuracy": 0.97}), commits=["train longer"]
+    ).sentences()
+    assert found == [
+        "code: commit aaaaaaaaaaaa before, bbbbbbbbbbbb now (1 commit)",
+        "code: commit “train longer”",
+        f"code: uncommitted changes in digits/train.py (digest {diff[:12]}) before, nothing uncommitted now",
+        "data: recent is new (recent.parquet)",
+        "data: train has other content (sha256 dddddddddddd… before, eeeeeeeeeeee… now, 100 rows before, 120 now)",
+        "data: train: column label int64 before, string now",
+        "parameters: epochs 3 before, 5 now",
+        "parameters: seed is new: 1",
+        "environment: torch 2.13.0 before, 2.12.1 now",
+        "environment: new 1 only now",
+        "model: other content in model.onnx",
+        "settings: gate.min_rows 30 before, 50 now",
+        "metrics: accuracy 0.95 before, 0.97 now",
+    ]
+
+
+def test_packages_are_compared_in_plain_words() -> None:
+    training, here = {"torch": "2.13.0", "numpy": "2.4.6", "a": "1"}, {"torch": "2.12.1", "a": "1"}
+    assert compare_packages(training, here) == ["torch 2.13.0 at training, 2.12.1 here", "numpy 2.4.6 only at training"]

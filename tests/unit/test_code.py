@@ -2,12 +2,14 @@
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.errors import NotFound
-from headrace.provenance.code import checkout, describe
+from headrace.provenance.code import checkout, commits_between, describe
+from headrace.provenance.tags import ReleaseTag, read_tags, write_tag
 
 Git = Callable[..., str]
 
@@ -174,3 +176,30 @@ def test_a_folder_that_git_ignores_counts_as_without_git(top: Path) -> None:
     ignored.mkdir(parents=True)
     (ignored / "train.py").write_text("x")
     assert not describe(ignored).has_git
+
+
+def test_a_release_tag_names_the_baseline_and_a_repeat_changes_nothing(top: Path, project: Path) -> None:
+    head = git(top, "rev-parse", "HEAD")
+    tag = ReleaseTag("digits", 3, "b" * 64, "c" * 64, "person:ada", head)
+    assert write_tag(project, tag) == ""
+    assert write_tag(project, tag) == ""
+    git(top, "tag", "digits/v12")
+    git(top, "tag", "digits/vx")
+    git(top, "tag", "other/v1")
+    assert read_tags(project, "digits") == [tag, ReleaseTag("digits", 12, target=head)]
+    assert git(top, "cat-file", "-t", "digits/v3") == "tag"
+    assert git(top, "status", "--porcelain") == ""
+    assert "another tag digits/v3" in write_tag(project, replace(tag, baseline="d" * 64))
+
+
+def test_without_git_there_is_no_tag_and_it_is_said(tmp_path: Path) -> None:
+    assert "not under git" in write_tag(tmp_path, ReleaseTag("digits", 1, target="a" * 40))
+    assert read_tags(tmp_path, "digits") == []
+
+
+def test_the_commits_between_two_versions_are_named(top: Path, project: Path) -> None:
+    first = git(top, "rev-parse", "HEAD")
+    (project / "train.py").write_text("print(2)")
+    second = commit(top, "train longer")
+    assert commits_between(project, first, second) == ["train longer"]
+    assert commits_between(project, first, "f" * 40) == []

@@ -108,7 +108,7 @@ def describe(project: Path, commit: str | None = None) -> Code:
         InvalidConfig: git is there and refuses to read the repository.
         NotFound: the repository has no such commit.
     """
-    top = _top(project)
+    top = top_of(project)
     if top is None:
         files = {path: _content(project / path) for path in _files_without_git(project)}
         return Code(str(project), changes=files, has_git=False)
@@ -117,9 +117,9 @@ def describe(project: Path, commit: str | None = None) -> Code:
     facts = Code(
         repository=_repository(top),
         commit=_commit(top, commit or "HEAD", required=commit is not None),
-        branch=_git(top, "symbolic-ref", "--quiet", "--short", "HEAD", check=False).strip(),
+        branch=git_output(top, "symbolic-ref", "--quiet", "--short", "HEAD", check=False).strip(),
         subfolder=subfolder,
-        is_shallow=_git(top, "rev-parse", "--is-shallow-repository").strip() == "true",
+        is_shallow=git_output(top, "rev-parse", "--is-shallow-repository").strip() == "true",
     )
     if commit is not None:
         return facts
@@ -148,7 +148,7 @@ def checkout(project: Path, to: Path, commit: str | None = None) -> Checkout:
     to.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}-"))
     try:
-        top = _top(project)
+        top = top_of(project)
         if top is not None and code.commit:
             _clone(top, code.commit, temporary)
         source = top or project
@@ -170,25 +170,27 @@ def _read(facts: Path) -> Code:
     return Code(**json.loads(facts.read_text()))
 
 
-def _top(project: Path) -> Path | None:
+def top_of(project: Path) -> Path | None:
     """Return the top folder of the project's repository; None without git, or where git ignores the project."""
     if not project.is_dir():
         raise NotFound(f"There is no project folder {project}", "Check `project` in headrace.yaml")
-    if shutil.which("git") is None or "not a git repository" in _run_git(project, "rev-parse").stderr:
+    if shutil.which("git") is None or "not a git repository" in run_git(project, "rev-parse").stderr:
         return None
-    is_ignored = _run_git(project, "check-ignore", "--quiet", str(project.resolve())).returncode == 0
-    return None if is_ignored else Path(_git(project, "rev-parse", "--show-toplevel").strip()).resolve()
+    is_ignored = run_git(project, "check-ignore", "--quiet", str(project.resolve())).returncode == 0
+    return None if is_ignored else Path(git_output(project, "rev-parse", "--show-toplevel").strip()).resolve()
 
 
 def _repository(top: Path) -> str:
-    url = _git(top, "remote", "get-url", "origin", check=False).strip()
+    url = git_output(top, "remote", "get-url", "origin", check=False).strip()
     return re.sub(r"(?<=://)[^/@]*@", "", url) or str(top)
 
 
 def _commit(top: Path, name: str, *, required: bool) -> str:
-    found = _git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", check=False).strip()
+    found = git_output(
+        top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", check=False
+    ).strip()
     if required and not found:
-        shallow = _git(top, "rev-parse", "--is-shallow-repository").strip() == "true"
+        shallow = git_output(top, "rev-parse", "--is-shallow-repository").strip() == "true"
         remedy = f"Fetch it: git -C {top} fetch {'--unshallow' if shallow else '--all'}"
         raise NotFound(f"The repository {top} has no commit `{name}`", remedy)
     return found
@@ -196,7 +198,7 @@ def _commit(top: Path, name: str, *, required: bool) -> str:
 
 def _changed(top: Path) -> list[str]:
     """Return the paths that differ from HEAD, untracked ones included; a repository inside ends with `/`."""
-    listing = _git(top, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+    listing = git_output(top, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
     paths = sorted(line[3:] for line in listing.split("\0") if line)
     for path in paths:
         if not path.isascii() and path != path.encode(errors="replace").decode():
@@ -206,8 +208,17 @@ def _changed(top: Path) -> list[str]:
 
 def _clone(top: Path, commit: str, to: Path) -> None:
     # `--shared` borrows the objects and writes nothing to the user's repository, unlike a worktree.
-    _git(top, "clone", "--quiet", "--shared", "--no-checkout", str(top), str(to))
-    _git(to, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", commit)
+    git_output(top, "clone", "--quiet", "--shared", "--no-checkout", str(top), str(to))
+    git_output(to, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", commit)
+
+
+def commits_between(project: Path, before: str, after: str) -> list[str]:
+    """Return the subjects of the commits after `before` up to `after`, oldest first; none where git cannot say."""
+    top = top_of(project) if project.is_dir() else None
+    if top is None or not (before and after):
+        return []
+    run = run_git(top, "log", "--reverse", "--format=%s", "--end-of-options", f"{before}..{after}")
+    return run.stdout.splitlines() if run.returncode == 0 else []
 
 
 def _files_without_git(project: Path) -> list[str]:
@@ -242,20 +253,20 @@ def _copy(source: Path, target: Path) -> str:
     return _content(source)
 
 
-def _git(folder: Path, *arguments: str, check: bool = True) -> str:
+def git_output(folder: Path, *arguments: str, check: bool = True) -> str:
     """Run git and return its output, deaf to variables that point it elsewhere and to hooks.
 
     Raises:
         InvalidConfig: git ended with an error and `check` is set.
     """
-    run = _run_git(folder, *arguments)
+    run = run_git(folder, *arguments)
     if check and run.returncode:
         told = run.stderr.strip().splitlines() or [f"exit code {run.returncode}"]
         raise InvalidConfig(f"git cannot read {folder}: {told[0].removeprefix('fatal: ')}", _remedy(run.stderr, folder))
     return run.stdout
 
 
-def _run_git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def run_git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     unset = [part for name in _ELSEWHERE for part in ("-u", name)]
     settings = ["GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C"]
     return subprocess.run(

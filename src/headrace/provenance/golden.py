@@ -100,6 +100,15 @@ def _arrays(described: list[dict[str, Any]], numbers: "Mapping[str, Array]") -> 
     return arrays
 
 
+def first_rows(golden: Golden, count: int) -> Golden:
+    """Return the first rows of golden predictions."""
+    return Golden(
+        {name: values[:count] for name, values in golden.inputs.items()},
+        {name: values[:count] for name, values in golden.outputs.items()},
+        golden.tolerance,
+    )
+
+
 def compare(golden: Golden, outputs: Arrays) -> str:
     """Return an empty text where the answers agree with the golden outputs, else one sentence that says where not.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import faulthandler
 import hashlib
 import json
 import os
@@ -534,6 +535,7 @@ def main() -> None:
     parser.add_argument("--seal", default="")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    faulthandler.enable()  # A crash in native code, or SIGABRT from a parent that waited too long, says where it was.
     die_with_parent(options.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=options.control_fd)
