@@ -37,7 +37,7 @@ def test_what_is_known_stands_in_the_file() -> None:
     assert (component.data.holdout.uri, component.data.holdout.label) == ("data/hold out.parquet", "quality: 1")
     assert component.task is Task.REGRESSION
     assert component.gate.against_champion is not None
-    assert component.gate.against_champion.metric == "rmse"
+    assert component.gate.against_champion.metric == "r2"
     assert component.release.approval is Approval.AUTOMATIC
     assert "#   alpha: 0.5" in text
 
@@ -57,6 +57,12 @@ def test_every_commented_line_can_be_switched_on(answers: Answers) -> None:
     assert component.stages
     assert component.retrain.on == ("data", "quality", "cron: 0 3 * * 1")
     assert component.gate.metrics
+
+
+def test_a_metric_is_compared_only_where_the_task_is_known() -> None:
+    against = parse_component(render(Answers(component="a")), HERE).gate.against_champion
+    assert against is not None
+    assert "metric" not in against.model_fields_set
 
 
 TEXT = st.text(

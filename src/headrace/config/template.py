@@ -124,7 +124,9 @@ environment: uv  # a locked environment from what the MLproject names; `inherit`
 
 def _gate(answers: Answers) -> str:
     is_regression = answers.task is Task.REGRESSION
-    metric, bound = ("rmse", "{max: 1.0}") if is_regression else ("accuracy", "{min: 0.85}")
+    metric, bound = ("r2", "{min: 0.3}") if is_regression else ("accuracy", "{min: 0.85}")
+    # Unless a metric is named, the comparison takes the one that fits the task.
+    named = f"metric: {metric}, " if answers.task else ""
     task = answers.task.value if answers.task else "classification"
     evaluate = f"evaluate: {scalar(answers.evaluate)}" if answers.evaluate else "# evaluate: evaluate"
     return f"""\
@@ -132,7 +134,7 @@ def _gate(answers: Answers) -> str:
 {evaluate}  # an entry point that returns rows; by default the holdout is asked through the signature
 gate:
   # metrics: {{{metric}: {bound}}}
-  against_champion: {{metric: {metric}, no_worse_than: 0.02, confidence: 0.95}}
+  against_champion: {{{named}no_worse_than: 0.02, confidence: 0.95}}
   # slices: [category]  # columns of the holdout: no group may be worse
   # min_rows: 30
 """
