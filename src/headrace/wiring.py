@@ -1,1 +1,94 @@
 """The only place that names concrete back ends. Each is imported when it is asked for."""
+
+from functools import cache
+
+from headrace.clock import SystemClock
+from headrace.config.component import EnvironmentKind
+from headrace.config.settings import Settings
+from headrace.deploy.base import Target
+from headrace.environment.base import Environments
+from headrace.errors import InvalidConfig
+from headrace.ledger.base import Ledger
+from headrace.lifecycle.rooms import Rooms
+from headrace.predictions.base import PredictionLog
+from headrace.registry.base import Registry
+
+
+def rooms(settings: Settings) -> Rooms:
+    """Return the back ends that the settings ask for."""
+
+    @cache
+    def environments(kind: EnvironmentKind) -> Environments:
+        return environments_of(settings, kind)
+
+    return Rooms(
+        settings=settings,
+        clock=SystemClock(),
+        registry=registry(settings),
+        ledger=ledger(settings),
+        target=target(settings),
+        environments=environments,
+        predictions=prediction_log(settings),
+    )
+
+
+def registry(settings: Settings) -> Registry:
+    """Return the door to MLflow."""
+    from headrace.registry.mlflow import MlflowRegistry
+
+    return MlflowRegistry(settings)
+
+
+def ledger(settings: Settings) -> Ledger:
+    """Return the ledger; reading it needs nothing else."""
+    from headrace.ledger.sql import SqlLedger
+
+    return SqlLedger(settings.ledger_url, SystemClock())
+
+
+def target(settings: Settings) -> Target:
+    """Return where stages run."""
+    from headrace.deploy.process import ProcessTarget
+
+    return ProcessTarget(settings)
+
+
+def start_tracking(settings: Settings) -> str:
+    """Return the URL of MLflow's pages once they answer; they are started here unless a server is named."""
+    if settings.tracking_uri:
+        return settings.tracking_uri
+    from headrace.registry import server
+
+    started = server.start(settings)
+    server.wait_until_ready(started, settings)
+    return started.url
+
+
+def stop_tracking(settings: Settings) -> bool:
+    """Stop MLflow's pages; tell whether any ran."""
+    from headrace.registry import server
+
+    if server.running(settings) is None:
+        return False
+    server.stop(settings)
+    return True
+
+
+def prediction_log(settings: Settings) -> PredictionLog:
+    """Return the prediction log of all components."""
+    from headrace.predictions.segments import SegmentLog
+
+    return SegmentLog(settings.predictions)
+
+
+def environments_of(settings: Settings, kind: EnvironmentKind) -> Environments:
+    """Return what builds environments of a kind."""
+    if kind is EnvironmentKind.UV:
+        from headrace.environment.uv import UvEnvironments
+
+        return UvEnvironments(settings)
+    if kind is EnvironmentKind.INHERIT:
+        from headrace.environment.inherit import InheritedEnvironments
+
+        return InheritedEnvironments(settings)
+    raise InvalidConfig(f"`environment: {kind.value}` is not available in this installation.", "Use `environment: uv`.")

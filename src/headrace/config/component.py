@@ -169,6 +169,8 @@ class Monitor(Frozen):
     window: Annotated[int, BeforeValidator(window_rows), Field(ge=20)] = 500
     false_alarms: Annotated[float, BeforeValidator(rate), Field(gt=0, lt=1)] = 0.001
     every_s: Seconds = 10.0
+    #: How long after a window's last prediction its actuals may take before it is judged without them.
+    label_delay: Seconds = 3600.0
 
 
 class Retrain(Frozen):

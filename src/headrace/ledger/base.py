@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from headrace.types import Actor, Json, Stage
 
@@ -147,6 +147,7 @@ class Ledger(Protocol):
         ...
 
 
+@runtime_checkable
 class Outbox(Protocol):
     """The aliases that the ledger's moves ask for, and which of them MLflow has been given.
 

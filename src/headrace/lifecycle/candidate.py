@@ -1,0 +1,219 @@
+"""A candidate, from its trigger to the decision. Promotion is a flow of its own, so that nothing waits on a thread."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from headrace.acceptance.http import accept
+from headrace.config.component import Approval, Component
+from headrace.deploy.base import Route
+from headrace.errors import AcceptanceFailed, GateFailed, HeadraceError
+from headrace.evaluation.gate import judge
+from headrace.ledger.base import Action, Draft
+from headrace.lifecycle.durable import Durable, Role
+from headrace.lifecycle.evaluate import load_rows, signature_of
+from headrace.lifecycle.request import CandidateRequest, Outcome, PromoteRequest, State
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.stopping import stop_if_asked
+from headrace.lifecycle.train import Trained
+from headrace.lifecycle.versions import VersionRecord, recall, remember, served_version, version_folder
+from headrace.provenance import golden
+from headrace.types import Actor, Json, Stage, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the flow came to."""
+
+    state: State
+    fact: str
+    promotion: PromoteRequest | None = None
+
+
+def candidate(durable: Durable, rooms: Rooms, request: CandidateRequest) -> Outcome:
+    """The flow: train, register, gate, try out in dev, decide."""
+    trained = cast("Trained", durable.on(Role.TRAIN, "train", request))
+    version = durable.step("register", register, rooms, request, trained)
+    durable.step("gate", gate, rooms, request, trained, version)
+    durable.on(Role.SERVE, "try-out", request, trained, version)
+    decision = durable.step("decide", decide, rooms, request, trained, version)
+    if decision.promotion:
+        durable.start("promote", decision.promotion.flow_id, decision.promotion)
+    return Outcome(
+        request.flow_id, request.component, decision.state, version, fact=decision.fact,
+        evidence={
+            "run": trained.run.run_id, "baseline": trained.sealed.digest, "metrics": dict(trained.evaluated.metrics),
+        },
+        next_flow=decision.promotion.flow_id if decision.promotion else "",
+    )  # fmt: skip
+
+
+def config_of(trained: Trained) -> Component:
+    """Return the configuration that the candidate was made with."""
+    return Component.model_validate({**trained.checkout.config, "folder": trained.checkout.folder})
+
+
+def register(rooms: Rooms, request: CandidateRequest, trained: Trained) -> int:
+    """Register the sealed model; a repeat returns the version that is there."""
+    stop_if_asked(rooms, request.flow_id)
+    sealed = trained.sealed
+    with rooms.journal(request.flow_id).step("register", f"as a version of {request.component}") as note:
+        version = rooms.registry.register(
+            request.component,
+            run_id=trained.run.run_id,
+            model=trained.run.model_uri,
+            key=request.flow_id,
+            tags={
+                "headrace.flow": request.flow_id,
+                "headrace.baseline": sealed.digest,
+                "headrace.commit": str(trained.checkout.facts.get("commit") or ""),
+            },
+        ).number
+        folder = version_folder(rooms, request.component, version)
+        shutil.copytree(sealed.folder, folder / "baseline", dirs_exist_ok=True)
+        shutil.copytree(rooms.folder(request.flow_id) / "reference", folder / "reference", dirs_exist_ok=True)
+        remember(
+            rooms,
+            VersionRecord(
+                request.component, version, trained.run.run_id, trained.run.model_uri, sealed.model, sealed.seal,
+                trained.built.python, sealed.digest, request.folder, trained.checkout.config, sealed.train_data,
+            ),
+        )  # fmt: skip
+        rooms.ledger.append(
+            Draft(
+                request.component, Action.REGISTERED, Actor(request.trigger.actor), request.trigger.reason,
+                f"{request.flow_id}/registered", version=version, baseline=sealed.digest,
+                evidence={
+                    "run": trained.run.run_id, "model": trained.run.model_uri, "flow": request.flow_id,
+                    **request.trigger.evidence,
+                },
+            )
+        )  # fmt: skip
+        note.found = f"version {version}, baseline {sealed.digest[:12]}"
+        note.numbers = {"version": version, "baseline": sealed.digest}
+    return version
+
+
+def gate(rooms: Rooms, request: CandidateRequest, trained: Trained, version: int) -> None:
+    """Judge the candidate. Raises GateFailed where it is not good enough, or nobody can say."""
+    component, evaluated = config_of(trained), trained.evaluated
+    rows = {name: load_rows(path) for name, path in evaluated.files.items()}
+    recent = (rows["recent.candidate"], rows["recent.champion"]) if "recent.champion" in rows else None
+    against = f" against the champion v{evaluated.champion}" if evaluated.champion is not None else ""
+    journal = rooms.journal(request.flow_id)
+    with journal.step("gate", f"judging v{version}{against}") as note:
+        judgement = judge(
+            component.gate, rows["holdout.candidate"], rows.get("holdout.champion"), task=evaluated.task, recent=recent
+        )
+        for finding in judgement.findings:
+            journal.progress("gate", f"{finding.verdict.value}: {finding.sentence}")
+        evidence: dict[str, Json] = {
+            "verdict": judgement.verdict.value,
+            "metrics": dict(judgement.metrics),
+            "findings": [finding.sentence for finding in judgement.findings],
+            "champion": evaluated.champion,
+        }
+        rooms.ledger.append(
+            Draft(
+                request.component, Action.GATED, Actor("gate"),
+                f"{judgement.verdict.value}: {judgement.findings[0].sentence}", f"{request.flow_id}/gated",
+                version=version, baseline=trained.sealed.digest, evidence=evidence,
+            )
+        )  # fmt: skip
+        if judgement.verdict is not Verdict.PASS:
+            because = next(finding.sentence for finding in judgement.findings if finding.verdict is judgement.verdict)
+            refuse(rooms, request, version, f"gate: {because}")
+            raise GateFailed(
+                f"Version {version} of {request.component} did not pass its gate "
+                f"({judgement.verdict.value}): {because}",
+                "Production is as it was. Train a better one, or change `gate:` in headrace.yaml and commit why.",
+            )
+        note.found = f"pass: {len(judgement.findings)} checks"
+        note.numbers = dict(evidence)
+
+
+def refuse(rooms: Rooms, request: CandidateRequest, version: int, why: str) -> None:
+    """Say in the ledger that a version will not be promoted, and why."""
+    rooms.ledger.append(
+        Draft(
+            request.component, Action.REFUSED, Actor("headrace"), why, f"{request.flow_id}/refused", version=version,
+        )
+    )  # fmt: skip
+
+
+def try_out_phase(durable: Durable, rooms: Rooms, request: CandidateRequest, trained: Trained, version: int) -> None:
+    """Deploy to dev, test there, and take dev down again, whatever comes of it."""
+    try:
+        url = durable.step("dev", deploy_to_dev, rooms, request, version)
+        durable.step("acceptance", run_acceptance, rooms, request, trained, version, url)
+    finally:
+        durable.step("dev-down", take_dev_down, rooms, request)
+
+
+def deploy_to_dev(rooms: Rooms, request: CandidateRequest, version: int) -> str:
+    """Serve the version in `dev`: digests verified, golden answers given. Returns its URL."""
+    stop_if_asked(rooms, request.flow_id)
+    with rooms.journal(request.flow_id).step("dev", f"deploying v{version} to dev in its own environment") as note:
+        served = served_version(rooms, request.component, version, Stage.DEV)
+        settings = recall_settings(rooms, request.component, version)
+        serve = settings.serve.model_copy(update={"port": 0})
+        try:
+            status = rooms.target.apply(Route(request.component, Stage.DEV, [served], {version: 1.0}, serve))
+        except HeadraceError as error:
+            refuse(rooms, request, version, f"dev: {error.fact}")
+            raise
+        note.found = f"digests verified, golden answers match, at {status.endpoint.url}"
+        note.numbers = {"url": status.endpoint.url}
+    return status.endpoint.url
+
+
+def recall_settings(rooms: Rooms, component: str, version: int) -> Component:
+    """Return the configuration of a version."""
+    return recall(rooms, component, version).settings
+
+
+def run_acceptance(rooms: Rooms, request: CandidateRequest, trained: Trained, version: int, url: str) -> None:
+    """Test the dev deployment over HTTP. Raises AcceptanceFailed."""
+    component = config_of(trained)
+    journal = rooms.journal(request.flow_id)
+    with journal.step("acceptance", f"{component.acceptance.requests} requests to {url}") as note:
+        expected = golden.load(Path(trained.evaluated.golden))
+        signature = signature_of(served_version(rooms, request.component, version, Stage.DEV))
+        result = accept(url, expected, component.acceptance, signature)
+        evidence: dict[str, Json] = {"findings": [finding.sentence for finding in result.findings]}
+        if result.verdict is not Verdict.PASS:
+            because = next(finding.sentence for finding in result.findings if finding.verdict is not Verdict.PASS)
+            refuse(rooms, request, version, f"acceptance: {because}")
+            raise AcceptanceFailed(
+                f"Version {version} of {request.component} was not accepted: {because}",
+                "Dev is taken down and production is as it was. Change the model, or `acceptance:` in headrace.yaml.",
+            )
+        rooms.ledger.append(
+            Draft(
+                request.component, Action.ACCEPTED, Actor("acceptance"), result.findings[0].sentence,
+                f"{request.flow_id}/accepted", version=version, baseline=trained.sealed.digest, evidence=evidence,
+            )
+        )  # fmt: skip
+        note.found = "; ".join(finding.sentence for finding in result.findings[:2])
+
+
+def take_dev_down(rooms: Rooms, request: CandidateRequest) -> None:
+    """Remove the dev deployment."""
+    with rooms.journal(request.flow_id).step("dev down", "taking dev down") as note:
+        rooms.target.remove(request.component, Stage.DEV)
+        note.found = "nothing of it is left"
+
+
+def decide(rooms: Rooms, request: CandidateRequest, trained: Trained, version: int) -> Decision:
+    """Promote now, or wait for a person."""
+    component = config_of(trained)
+    with rooms.journal(request.flow_id).step("decide", f"approval is {component.release.approval.value}") as note:
+        if component.release.approval is Approval.REQUIRED:
+            note.found = f"v{version} waits: headrace promote {request.component} --version {version}"
+            return Decision(State.WAITING, f"Version {version} of {request.component} waits for approval.")
+        note.found = f"v{version} goes to production"
+    serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
+    expected = serving.version if serving else None
+    promotion = PromoteRequest(request.component, version, expected, request.trigger, request.attempt)
+    return Decision(State.DONE, f"Version {version} of {request.component} is being promoted.", promotion)

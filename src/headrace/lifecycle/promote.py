@@ -1,0 +1,122 @@
+"""Promotion: loaded and warm first, then the ledger, then the traffic. A version that cannot serve changes nothing."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from headrace.errors import Conflict, HeadraceError
+from headrace.ledger.base import Action, Draft
+from headrace.lifecycle.aliases import project
+from headrace.lifecycle.durable import Durable
+from headrace.lifecycle.reconcile import (
+    one_route_at_a_time,
+    previous_champion,
+    production_route,
+    settle,
+)
+from headrace.lifecycle.request import Outcome, PromoteRequest, State
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.stopping import stop_if_asked
+from headrace.lifecycle.versions import recall
+from headrace.types import Actor, Stage
+
+
+def promote(durable: Durable, rooms: Rooms, request: PromoteRequest) -> Outcome:
+    """The flow: warm, decide, shift."""
+    durable.step("warm", warm, rooms, request)
+    durable.step("decide", decide, rooms, request)
+    url = durable.step("shift", shift, rooms, request)
+    durable.step("alias", project, rooms)
+    return Outcome(
+        request.flow_id, request.component, State.PROMOTED, request.version,
+        fact=f"Version {request.version} of {request.component} answers at {url}.", evidence={"url": url},
+    )  # fmt: skip
+
+
+def warm(rooms: Rooms, request: PromoteRequest) -> None:
+    """Load the new version beside the present one and check its golden answers, without traffic."""
+    stop_if_asked(rooms, request.flow_id)
+    journal = rooms.journal(request.flow_id)
+    name = f"v{request.version}"
+    with journal.step("warm", f"loading {name} beside what serves now; no traffic yet") as note:
+        serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
+        present = serving.version if serving else None
+        if present != request.expected:
+            raise Conflict(
+                f"{spell(present)} of {request.component} is in production by now, not {spell(request.expected)}: "
+                "somebody else was faster.",
+                f"Look at `headrace history {request.component}`, then promote {name} again if it should still be.",
+            )
+        before = previous_champion(rooms, request.component)
+        status = settle(rooms, request.component, warm=[] if before is None else [before], must_warm=request.version)
+        note.found = (
+            "nothing serves yet"
+            if status is None
+            else f"{name} is verified, loaded and gives its golden answers; {spell(present)} still serves"
+        )
+
+
+def spell(version: int | None) -> str:
+    """Return `v3`, or `nothing`."""
+    return "nothing" if version is None else f"v{version}"
+
+
+def decide(rooms: Rooms, request: PromoteRequest) -> None:
+    """Write the promotion to the ledger, if what served when it was asked for still does."""
+    journal = rooms.journal(request.flow_id)
+    with journal.step("ledger", "writing the promotion") as note:
+        entry = rooms.ledger.move(
+            Draft(
+                request.component, Action.PROMOTED, Actor(request.trigger.actor), request.trigger.reason,
+                request.flow_id, stage=Stage.PRODUCTION, version=request.version, evidence={"flow": request.flow_id},
+                baseline=recall(rooms, request.component, request.version).baseline,
+            ),
+            expected=request.expected,
+        )  # fmt: skip
+        note.found = f"entry {entry.sequence}: {spell(request.expected)} → v{request.version}, by {entry.actor}"
+
+
+def shift(rooms: Rooms, request: PromoteRequest) -> str:
+    """Move the traffic, in steps where the component asks for a canary; return the endpoint's URL."""
+    journal = rooms.journal(request.flow_id)
+    with journal.step("shift", f"moving traffic to v{request.version}") as note:
+        try:
+            canary(rooms, request, lambda text: journal.progress("shift", text))
+            status = settle(rooms, request.component, warm=[] if request.expected is None else [request.expected])
+        except HeadraceError as error:
+            take_back(rooms, request, error)
+            raise
+        url = status.endpoint.url if status else ""
+        note.found = f"v{request.version} answers all requests at {url}"
+        note.numbers = {"url": url}
+    return url
+
+
+def canary(rooms: Rooms, request: PromoteRequest, tell: Callable[[str], None]) -> None:
+    """Give the new version a growing share, where the component asks for it."""
+    release = recall(rooms, request.component, request.version).settings.release
+    if release.strategy != "canary" or request.expected is None:
+        return
+    for percent in release.steps[:-1]:
+        stop_if_asked(rooms, request.flow_id)
+        with one_route_at_a_time(rooms, request.component):
+            serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
+            if serving is None or serving.version != request.version:
+                return
+            shares = {request.version: percent / 100, request.expected: 1 - percent / 100}
+            rooms.target.apply(production_route(rooms, request.component, shares))
+        tell(f"{percent} % of the traffic goes to v{request.version}")
+        time.sleep(release.step_s)
+
+
+def take_back(rooms: Rooms, request: PromoteRequest, error: HeadraceError) -> None:
+    """Say in the ledger that the promotion did not hold; the version before it goes on serving."""
+    rooms.ledger.move(
+        Draft(
+            request.component, Action.ROLLED_BACK, Actor("headrace"), f"The promotion did not hold: {error.fact}",
+            f"{request.flow_id}/taken-back", stage=Stage.PRODUCTION, version=request.expected,
+        ),
+        expected=request.version,
+    )  # fmt: skip
+    with suppress(HeadraceError):
+        settle(rooms, request.component)

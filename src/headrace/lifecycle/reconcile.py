@@ -1,0 +1,87 @@
+"""What runs is made equal to what the ledger says: at start-up, after a crash, a reboot, a repeat."""
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from headrace.deploy.base import Route, Status
+from headrace.errors import HeadraceError
+from headrace.ledger.base import Action
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.versions import recall, served_version
+from headrace.types import Stage
+
+
+def production_route(rooms: Rooms, component: str, shares: dict[int, float], *, warm: Sequence[int] = ()) -> Route:
+    """Return the production route with these shares; versions in `warm` are loaded without traffic.
+
+    A warm version that is gone is left out; one with a share must be there.
+
+    Raises:
+        NotFound, ModelRefused: a version with a share cannot be served.
+    """
+    versions = [served_version(rooms, component, number, Stage.PRODUCTION) for number in shares]
+    for number in dict.fromkeys(warm):
+        if number in shares:
+            continue
+        try:
+            versions.append(served_version(rooms, component, number, Stage.PRODUCTION))
+        except HeadraceError:
+            continue
+    newest = max(shares)
+    return Route(component, Stage.PRODUCTION, versions, shares, recall(rooms, component, newest).settings.serve)
+
+
+def previous_champion(rooms: Rooms, component: str) -> int | None:
+    """Return the version that served before the present one, or None.
+
+    After a rollback from v3 to v2 the version to go back to is the one that served before v2, not v3.
+    """
+    past: list[int] = []
+    for entry in reversed(rooms.ledger.history(component, limit=10_000)):
+        if entry.stage is not Stage.PRODUCTION or entry.version is None:
+            continue
+        if entry.action is Action.PROMOTED:
+            past = [number for number in past if number != entry.version] + [entry.version]
+        elif entry.action is Action.ROLLED_BACK and entry.version in past:
+            past = past[: past.index(entry.version) + 1]
+        elif entry.action is Action.ROLLED_BACK:
+            past.append(entry.version)
+    return past[-2] if len(past) > 1 else None
+
+
+@contextmanager
+def one_route_at_a_time(rooms: Rooms, component: str) -> Iterator[None]:
+    """Hold the component's route, so that what is read from the ledger is still so when it is applied."""
+    rooms.settings.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (rooms.settings.run / f"{component}.route.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def settle(rooms: Rooms, component: str, *, warm: Sequence[int] = (), must_warm: int | None = None) -> Status | None:
+    """Serve in production what the ledger says, with other versions kept warm; None where it says nothing.
+
+    Every change of a route goes through here, so that no late step can bring back an older decision.
+
+    Args:
+        warm: versions to keep loaded without traffic, where they can be.
+        must_warm: a version that has to be loaded without traffic.
+
+    Raises:
+        ModelRefused, NotFound: what the ledger says, or `must_warm`, cannot be served; the route stays as it was.
+    """
+    with one_route_at_a_time(rooms, component):
+        serving = rooms.ledger.serving(component, Stage.PRODUCTION)
+        if serving is None or serving.version is None:
+            return None
+        if must_warm is not None:
+            served_version(rooms, component, must_warm, Stage.PRODUCTION)
+        kept = [*warm, *([] if must_warm is None else [must_warm])]
+        return rooms.target.apply(production_route(rooms, component, {serving.version: 1.0}, warm=kept))
+
+
+def bring_up(rooms: Rooms, component: str) -> Status | None:
+    """Serve in production what the ledger says, after a crash, a reboot, a repeat; None where it says nothing."""
+    before = previous_champion(rooms, component)
+    return settle(rooms, component, warm=[] if before is None else [before])

@@ -1,0 +1,126 @@
+"""A new version of the training data: the old rows and what production has taught since.
+
+Never only the new rows, and never all of them: a share is kept out of training, for the gate.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.config.component import Component, DataInput
+from headrace.data.tables import read_table
+from headrace.errors import InvalidConfig
+from headrace.files import sha256_file
+from headrace.lifecycle.request import CandidateRequest
+from headrace.lifecycle.rooms import Rooms
+from headrace.predictions.base import Joined
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The data that this candidate trains on and is judged by, beyond what headrace.yaml names.
+
+    Attributes:
+        train_data: the new training file; empty where the component's own is used.
+        recent: labelled production rows that training does not see; empty where there are none.
+        added: production rows added; kept_out: production rows kept for the gate.
+    """
+
+    train_data: str = ""
+    recent: str = ""
+    added: int = 0
+    kept_out: int = 0
+
+
+def gather(rooms: Rooms, request: CandidateRequest, component: Component) -> Gathered:
+    """Write the new data version into `home/data`, named by its digest."""
+    if not request.with_production_rows:
+        return Gathered()
+    train = train_input(component)
+    journal = rooms.journal(request.flow_id)
+    with journal.step("gather", "adding labelled production rows to the training data") as note:
+        old = read_table(train, Path(request.folder))
+        rows = [row for row in rooms.predictions.joined(component.component) if row.is_labelled]
+        kept = [row for row in rows if is_kept_out(row.prediction.id, component.retrain.keep_out)]
+        added = [row for row in rows if not is_kept_out(row.prediction.id, component.retrain.keep_out)]
+        whole = pq.read_table(old.path) if old.path.suffix == ".parquet" else old.table
+        folder = rooms.settings.home / "data" / component.component
+        new = write_table(pa.concat_tables([whole, as_table(added, whole, train)]), folder, "train")
+        recent = write_table(as_table(kept, whole, train), folder, "recent") if kept else ""
+        note.found = (
+            f"{whole.num_rows} old rows + {len(added)} labelled production rows; {len(kept)} more are kept for the gate"
+        )
+    return Gathered(new, recent, len(added), len(kept))
+
+
+def train_input(component: Component) -> DataInput:
+    """Return the training data's input. Raises InvalidConfig where production rows cannot be added to it."""
+    train = component.data.train
+    if train is None or not train.parameter or not train.label:
+        raise InvalidConfig(
+            "Production rows can be added only where headrace.yaml says how training gets its data.",
+            "Add `data: {train: {uri: FILE, label: COLUMN, parameter: PARAMETER}}`.",
+        )
+    return train
+
+
+def is_kept_out(prediction_id: str, share: float) -> bool:
+    """Tell whether a row is for the gate; the same row always gets the same answer."""
+    digest = hashlib.sha256(prediction_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < share
+
+
+def as_table(rows: Sequence[Joined], like: pa.Table, train: DataInput) -> pa.Table:
+    """Return labelled production rows in the shape of the training table; columns that they lack are null."""
+    special = {train.label, train.id}
+    features = [name for name in like.column_names if name not in special and name != "weight"]
+    columns: dict[str, list[object]] = {name: [] for name in like.column_names}
+    for row in rows:
+        values = feature_values(row, features)
+        for name in like.column_names:
+            if name == train.label:
+                columns[name].append(row.actual)
+            elif name == train.id:
+                columns[name].append(id_like(row.prediction.id, like.schema.field(name).type))
+            elif name == "weight":
+                columns[name].append(1.0)
+            else:
+                columns[name].append(values.get(name))
+    arrays = [pa.array(columns[field.name]).cast(field.type) for field in like.schema]
+    return pa.Table.from_arrays(arrays, schema=like.schema)
+
+
+def feature_values(row: Joined, features: Sequence[str]) -> dict[str, object]:
+    """Return a logged row's inputs by column.
+
+    One tensor without a name is the only feature column's value, or is spread over the feature columns in order.
+    """
+    inputs = row.prediction.inputs
+    if len(inputs) == 1:
+        (name, value), *_ = inputs.items()
+        if name not in features and len(features) == 1:
+            return {features[0]: value}
+        if name not in features and isinstance(value, list) and len(value) == len(features):
+            return dict(zip(features, value, strict=True))
+    return dict(inputs)
+
+
+def id_like(prediction_id: str, kind: pa.DataType) -> object:
+    """Return an id that fits the training table's id column: the prediction's own, or a negative number made of it."""
+    if pa.types.is_integer(kind):
+        return -int.from_bytes(hashlib.sha256(prediction_id.encode()).digest()[:4], "big") // 2 - 1
+    return prediction_id
+
+
+def write_table(table: pa.Table, folder: Path, name: str) -> str:
+    """Write a table under its digest and return the path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{name}.tmp"
+    pq.write_table(table, temporary)
+    final = folder / f"{name}-{sha256_file(temporary)[:16]}.parquet"
+    temporary.replace(final)
+    return str(final)

@@ -1,0 +1,70 @@
+"""Going back: a ledger entry and a route swap, done directly. The old version was kept warm."""
+
+from headrace.deploy.base import Status
+from headrace.errors import Conflict
+from headrace.ledger.base import Action, Draft, Entry
+from headrace.lifecycle.reconcile import previous_champion, settle
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.versions import recall
+from headrace.types import Actor, Stage
+
+
+def roll_back(rooms: Rooms, component: str, *, to: int | None, actor: Actor, reason: str, key: str) -> Entry:
+    """Serve an earlier champion; `to` is the one before the present where it is None. A repeat changes nothing.
+
+    The alias follows from the ledger's outbox.
+
+    Raises:
+        Conflict: nothing serves, or there is nothing to go back to; production goes on as it is.
+    """
+    done = rooms.ledger.find(key)
+    if done is not None:
+        return done
+    serving = rooms.ledger.serving(component, Stage.PRODUCTION)
+    if serving is None or serving.version is None:
+        raise Conflict(
+            f"Nothing of {component} is in production, so there is nothing to roll back.",
+            f"Promote a version with `headrace promote {component} --version N`.",
+        )
+    goal = _goal(rooms, component, serving.version, to)
+    record = recall(rooms, component, goal)
+    if not _is_warm(rooms.target.status(component, Stage.PRODUCTION), goal):
+        # Loading comes first where the goal is no longer warm, so that a version that cannot serve changes nothing.
+        settle(rooms, component, must_warm=goal)
+    entry = rooms.ledger.move(
+        Draft(
+            component, Action.ROLLED_BACK, actor, reason, key,
+            stage=Stage.PRODUCTION, version=goal, baseline=record.baseline,
+        ),
+        expected=serving.version,
+    )  # fmt: skip
+    settle(rooms, component, warm=[serving.version])
+    return entry
+
+
+def _goal(rooms: Rooms, component: str, present: int, to: int | None) -> int:
+    if to == present:
+        raise Conflict(f"Version {to} of {component} is in production already.")
+    if to is not None:
+        was_champion = any(
+            entry.version == to and entry.action is Action.PROMOTED
+            for entry in rooms.ledger.history(component, limit=10_000)
+        )
+        if not was_champion:
+            raise Conflict(
+                f"Version {to} of {component} was never in production.",
+                f"Promote it with `headrace promote {component} --version {to}`.",
+            )
+        return to
+    before = previous_champion(rooms, component)
+    if before is None:
+        raise Conflict(
+            f"Version {present} is the only one of {component} that was ever in production: "
+            "there is nothing to go back to.",
+            "Stop the endpoint with `headrace down`, or train a better version with `headrace run`.",
+        )
+    return before
+
+
+def _is_warm(status: Status | None, version: int) -> bool:
+    return status is not None and version in status.warm

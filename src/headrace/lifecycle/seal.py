@@ -1,0 +1,124 @@
+"""Sealing: everything that a version is made of, tied together and signed before it is registered."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.config.component import Component, DataInput
+from headrace.data.tables import describe
+from headrace.lifecycle.doors import admit_version
+from headrace.lifecycle.evaluate import Evaluated
+from headrace.lifecycle.request import CandidateRequest
+from headrace.lifecycle.retrain import Gathered
+from headrace.lifecycle.rooms import Rooms
+from headrace.provenance import baseline, code, golden, sign
+from headrace.registry.base import Run
+from headrace.types import Actor
+
+
+@dataclass(frozen=True, slots=True)
+class SealedVersion:
+    """What sealing left.
+
+    Attributes:
+        digest: of the baseline's core.
+        folder: the signed baseline.
+        model: the verified, read-only copy; seal: its digest.
+        train_data: the file that it was trained on; empty where headrace.yaml names none.
+    """
+
+    digest: str
+    folder: str
+    model: str
+    seal: str
+    train_data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What a version is made of, as the steps before left it."""
+
+    model: str
+    run_id: str
+    lock: str
+    lock_digest: str
+    python: str
+
+
+def seal_version(
+    rooms: Rooms,
+    request: CandidateRequest,
+    component: Component,
+    made_of: Ingredients,
+    gathered: Gathered,
+    evaluated: Evaluated,
+) -> SealedVersion:
+    """Seal and sign the baseline, admit the model into the store, and keep the baseline with the run."""
+    folder = rooms.folder(request.flow_id)
+    with rooms.journal(request.flow_id).step("seal", "signing the baseline") as note:
+        run = rooms.registry.run(made_of.run_id)
+        signer = sign.own_signer(rooms.settings.keys)
+        draft = draft_of(rooms, request, component, made_of, gathered, evaluated, run)
+        sealed = baseline.seal(draft, folder / "baseline", signer)
+        admitted = admit_version(rooms, sealed.folder, Path(made_of.model), expected=sealed.digest)
+        rooms.registry.upload(made_of.run_id, sealed.folder, "headrace/baseline")
+        rooms.registry.log(
+            made_of.run_id,
+            metrics={f"holdout_{name}": value for name, value in evaluated.metrics.items()},
+            tags={"headrace.baseline": sealed.digest},
+        )
+        note.found = f"baseline {sealed.digest[:12]}, {len(sealed.model.files)} model files, signed by {signer.name}"
+        note.numbers = {"baseline": sealed.digest}
+    train_data = draft.data["train"].uri if "train" in draft.data else ""
+    return SealedVersion(sealed.digest, str(sealed.folder), str(admitted.model), admitted.seal, train_data)
+
+
+def draft_of(
+    rooms: Rooms,
+    request: CandidateRequest,
+    component: Component,
+    made_of: Ingredients,
+    gathered: Gathered,
+    evaluated: Evaluated,
+    run: Run,
+) -> baseline.Draft:
+    """Return all that the baseline says."""
+    source = code.checkout(Path(request.folder), rooms.folder(request.flow_id) / "checkout", request.commit or None)
+    return baseline.Draft(
+        component=component.component,
+        at=rooms.clock.now(),
+        actor=Actor(request.trigger.actor),
+        reason=request.trigger.reason,
+        run_id=run.id,
+        model=Path(made_of.model),
+        code=source.code,
+        lock=made_of.lock,
+        lock_digest=made_of.lock_digest,
+        python=made_of.python,
+        environment_kind=component.environment.value,
+        data=data_facts(Path(request.folder), component, gathered),
+        parameters=run.parameters,
+        golden=golden.load(Path(evaluated.golden)),
+        settings=component.as_json(),
+        allow_pickle=component.allow_pickle,
+    )
+
+
+def data_facts(folder: Path, component: Component, gathered: Gathered) -> dict[str, baseline.DataFacts]:
+    """Return digest, rows and schema of each data input, as this training used it."""
+    named = {"train": component.data.train, "holdout": component.data.holdout, "golden": component.data.golden}
+    used = {use: item for use, item in named.items() if item is not None}
+    if gathered.train_data and component.data.train is not None:
+        used["train"] = component.data.train.model_copy(update={"uri": gathered.train_data})
+    if gathered.recent:
+        used["recent"] = DataInput(
+            uri=gathered.recent, label=component.data.train.label if component.data.train else None
+        )
+    return {use: facts_of(folder / item.uri, item) for use, item in used.items()}
+
+
+def facts_of(path: Path, item: DataInput) -> baseline.DataFacts:
+    """Return the facts about one data input."""
+    described = describe(path)
+    return baseline.DataFacts(
+        uri=str(path), sha256=described.sha256, rows=described.rows, columns=described.schema, label=item.label or ""
+    )

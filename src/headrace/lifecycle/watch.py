@@ -1,0 +1,172 @@
+"""The watch: a window of predictions is judged once it is full and its labels had time to come in.
+
+An alarm starts a candidate with its reason attached; gate, acceptance and approval are the same as for people.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from headrace.files import write_atomically
+from headrace.ledger.base import Action, Draft
+from headrace.lifecycle.candidate import recall_settings
+from headrace.lifecycle.durable import Durable
+from headrace.lifecycle.request import CandidateRequest, Cause, Outcome, State, Trigger, WatchRequest
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.versions import recall, version_folder
+from headrace.monitoring import reference
+from headrace.monitoring.base import Alarm, Consequence, Window
+from headrace.monitoring.judge import judge
+from headrace.types import Actor, Json, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One judged window, in stored form."""
+
+    consequence: str
+    sentence: str
+    signals: list[Json]
+    rows: int
+
+
+def due(rooms: Rooms, component: str) -> WatchRequest | None:
+    """Return the next window to judge, or None while it is not full or its labels may still come."""
+    serving = rooms.ledger.serving(component, Stage.PRODUCTION)
+    if serving is None or serving.version is None:
+        return None
+    settings = recall_settings(rooms, component, serving.version)
+    monitor = settings.monitor
+    log = rooms.predictions
+    after = watermark(rooms, component, serving.version)
+    rows = log.joined(component, after=after, limit=monitor.window, version=serving.version)
+    if len(rows) < monitor.window:
+        return None
+    newest = rows[-1].prediction.at
+    is_labelled = all(row.is_labelled for row in rows)
+    if not is_labelled and rooms.clock.now() - newest < timedelta(seconds=monitor.label_delay):
+        return None
+    return WatchRequest(component, serving.version, rows[0].prediction.id, rows[-1].prediction.id)
+
+
+def watch(durable: Durable, rooms: Rooms, request: WatchRequest) -> Outcome:
+    """The flow: judge one window, and act on what was found."""
+    judged = durable.step("judge", judge_window, rooms, request)
+    follow_up = durable.step("act", act, rooms, request, judged)
+    durable.step("mark", mark, rooms, request, judged, follow_up.flow_id if follow_up else "")
+    if follow_up is not None:
+        durable.start("candidate", follow_up.flow_id, follow_up)
+    return Outcome(
+        request.flow_id, request.component, State.DONE, request.version, fact=judged.sentence,
+        evidence={"consequence": judged.consequence, "signals": judged.signals, "rows": judged.rows},
+        next_flow=follow_up.flow_id if follow_up else "",
+    )  # fmt: skip
+
+
+def judge_window(rooms: Rooms, request: WatchRequest) -> Judged:
+    """Look at the window with every detector and make one verdict."""
+    settings = recall_settings(rooms, request.component, request.version)
+    log = rooms.predictions
+    journal = rooms.journal(request.flow_id)
+    with journal.step("judge", f"the last {settings.monitor.window} predictions of v{request.version}") as note:
+        after = watermark(rooms, request.component, request.version)
+        rows = log.joined(request.component, after=after, limit=settings.monitor.window, version=request.version)
+        profile = reference.load(version_folder(rooms, request.component, request.version) / "reference")
+        alarm = judge(Window(request.component, request.version, rows), profile, settings.monitor)
+        note.found = alarm.sentence
+    return Judged(
+        alarm.consequence.value, alarm.sentence, [signal_json(alarm, i) for i in range(len(alarm.signals))], len(rows)
+    )
+
+
+def signal_json(alarm: Alarm, index: int) -> Json:
+    """Return one signal of an alarm as JSON."""
+    signal = alarm.signals[index]
+    return {
+        "name": signal.name,
+        "fired": signal.fired,
+        "p_value": signal.p_value,
+        "effect": signal.effect,
+        "sentence": signal.sentence,
+    }
+
+
+def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> CandidateRequest | None:
+    """Write an alarm to the ledger; return the candidate that it starts, if the component wants one and may."""
+    if judged.consequence == Consequence.NONE.value:
+        return None
+    evidence: dict[str, Json] = {
+        "window": {"first": request.first, "last": request.last, "rows": judged.rows},
+        "consequence": judged.consequence,
+        "signals": judged.signals,
+    }
+    rooms.ledger.append(
+        Draft(
+            request.component, Action.ALARM, Actor("monitor"), judged.sentence, f"{request.flow_id}/alarm",
+            version=request.version, evidence=evidence,
+        )
+    )  # fmt: skip
+    if judged.consequence != Consequence.RETRAIN.value or not may_retrain(rooms, request):
+        return None
+    trigger = Trigger(Cause.ALARM, request.first, "monitor", judged.sentence, {"alarm": request.flow_id})
+    folder = recall(rooms, request.component, request.version).folder
+    return CandidateRequest(request.component, folder, trigger, with_production_rows=True)
+
+
+def may_retrain(rooms: Rooms, request: WatchRequest) -> bool:
+    """Tell whether the component retrains on quality alarms and none did within its cooldown."""
+    retrain = recall_settings(rooms, request.component, request.version).retrain
+    if "quality" not in retrain.on:
+        return False
+    since = rooms.clock.now() - timedelta(seconds=retrain.cooldown)
+    return not any(
+        entry.action is Action.ALARM
+        and entry.evidence.get("consequence") == Consequence.RETRAIN.value
+        and entry.key != f"{request.flow_id}/alarm"
+        and entry.at > since
+        for entry in rooms.ledger.history(request.component, limit=1000)
+    )
+
+
+def watermark(rooms: Rooms, component: str, version: int) -> str:
+    """Return the id of the last judged prediction of a version."""
+    path = _folder(rooms, component, "watermarks.json")
+    marks: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    return marks.get(str(version), "")
+
+
+def mark(rooms: Rooms, request: WatchRequest, judged: Judged, next_flow: str) -> None:
+    """Keep the verdict, and remember that the window was judged."""
+    if all(window["flow"] != request.flow_id for window in windows(rooms, request.component)):
+        verdict: dict[str, Json] = {
+            "flow": request.flow_id,
+            "at": rooms.clock.now().isoformat(),
+            "version": request.version,
+            "first": request.first,
+            "last": request.last,
+            "rows": judged.rows,
+            "consequence": judged.consequence,
+            "sentence": judged.sentence,
+            "signals": judged.signals,
+            "next_flow": next_flow,
+        }
+        with _folder(rooms, request.component, "windows.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(verdict) + "\n")
+    path = _folder(rooms, request.component, "watermarks.json")
+    marks: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    write_atomically(path, json.dumps({**marks, str(request.version): request.last}))
+
+
+def windows(rooms: Rooms, component: str) -> list[dict[str, Json]]:
+    """Return all verdicts on a component's windows, oldest first."""
+    path = _folder(rooms, component, "windows.jsonl")
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _folder(rooms: Rooms, component: str, file: str) -> Path:
+    folder = rooms.settings.home / "watch" / component
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / file

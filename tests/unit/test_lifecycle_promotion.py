@@ -1,0 +1,157 @@
+"""Production changes whole or not at all, and going back goes to what really served before."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.config.component import Component
+from headrace.config.settings import Settings
+from headrace.deploy.memory import MemoryTarget
+from headrace.environment.base import Environments
+from headrace.errors import Conflict, ModelRefused
+from headrace.ledger.base import Action
+from headrace.ledger.memory import MemoryLedger
+from headrace.lifecycle.aliases import CHAMPION, project
+from headrace.lifecycle.durable import Undurable
+from headrace.lifecycle.flows import FLOWS
+from headrace.lifecycle.reconcile import bring_up, previous_champion
+from headrace.lifecycle.request import Cause, Outcome, PromoteRequest, State, Trigger
+from headrace.lifecycle.rollback import roll_back
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.versions import VersionRecord, remember
+from headrace.predictions.memory import MemoryLog
+from headrace.registry.memory import MemoryRegistry
+from headrace.types import Actor, Stage
+
+ADA = Actor("person:ada")
+
+
+def no_environments(_kind: object) -> Environments:
+    raise AssertionError("promotion builds no environment")
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Rooms:
+    clock = ManualClock()
+    settings = Settings(state=tmp_path / "state", home=tmp_path / "home").prepare()
+    made = Rooms(settings, clock, MemoryRegistry(), MemoryLedger(clock), MemoryTarget(), no_environments, MemoryLog())
+    for number in (1, 2, 3):
+        run = made.registry.start_run("digits", key=f"run-{number}", tags={})
+        made.registry.register("digits", run_id=run.id, model=f"models:/m-{number}", key=f"v{number}", tags={})
+        remember(made, record(tmp_path, number))
+    return made
+
+
+def record(folder: Path, number: int) -> VersionRecord:
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "python").touch()
+    config = Component(component="digits").as_json()
+    return VersionRecord(
+        "digits", number, f"run-{number}", f"models:/m-{number}", str(folder / "model"), "seal", str(folder / "python"),
+        f"baseline-{number}", str(folder), config,
+    )  # fmt: skip
+
+
+def promote(rooms: Rooms, version: int, expected: int | None) -> Outcome:
+    request = PromoteRequest("digits", version, expected, Trigger(Cause.PERSON, f"k{version}", "person:ada", "better"))
+    return FLOWS["promote"](Undurable({}), rooms, request)
+
+
+def serving(rooms: Rooms) -> tuple[int | None, dict[int, float], int | None]:
+    project(rooms)
+    entry = rooms.ledger.serving("digits", Stage.PRODUCTION)
+    status = rooms.target.status("digits", Stage.PRODUCTION)
+    return (
+        entry.version if entry else None,
+        dict(status.shares) if status else {},
+        rooms.registry.alias("digits", CHAMPION),
+    )
+
+
+def test_ledger_route_and_alias_agree_after_a_promotion(rooms: Rooms) -> None:
+    assert promote(rooms, 1, None).state is State.PROMOTED
+    assert serving(rooms) == (1, {1: 1.0}, 1)
+    assert promote(rooms, 2, 1).state is State.PROMOTED
+    assert serving(rooms) == (2, {2: 1.0}, 2)
+    status = rooms.target.status("digits", Stage.PRODUCTION)
+    assert status is not None
+    assert set(status.warm) == {1, 2}, "the last champion is kept warm"
+
+
+def test_a_version_that_cannot_be_loaded_changes_nothing(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    before = rooms.ledger.history("digits")
+    assert isinstance(rooms.target, MemoryTarget)
+    rooms.target.broken.add(2)
+    outcome = promote(rooms, 2, 1)
+    assert (outcome.state, outcome.exit_code) == (State.FAILED, ModelRefused.exit_code)
+    assert serving(rooms) == (1, {1: 1.0}, 1)
+    assert rooms.ledger.history("digits") == before
+
+
+def test_a_first_version_that_cannot_be_loaded_is_taken_back(rooms: Rooms) -> None:
+    assert isinstance(rooms.target, MemoryTarget)
+    rooms.target.broken.add(1)
+    assert promote(rooms, 1, None).state is State.FAILED
+    entry = rooms.ledger.serving("digits", Stage.PRODUCTION)
+    assert entry is None or entry.version is None
+
+
+def test_of_two_promotions_of_the_same_champion_the_second_is_refused(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    promote(rooms, 2, 1)
+    outcome = promote(rooms, 3, 1)
+    assert (outcome.state, outcome.exit_code) == (State.REFUSED, Conflict.exit_code)
+    assert serving(rooms) == (2, {2: 1.0}, 2)
+
+
+def test_rollback_goes_to_the_champion_before_and_then_to_the_one_before_that(rooms: Rooms) -> None:
+    for version, expected in ((1, None), (2, 1), (3, 2)):
+        promote(rooms, version, expected)
+    roll_back(rooms, "digits", to=None, actor=ADA, reason="worse", key="a")
+    assert serving(rooms) == (2, {2: 1.0}, 2)
+    roll_back(rooms, "digits", to=None, actor=ADA, reason="still worse", key="b")
+    assert serving(rooms) == (1, {1: 1.0}, 1)
+    with pytest.raises(Conflict, match="nothing to go back to"):
+        roll_back(rooms, "digits", to=None, actor=ADA, reason="again", key="c")
+
+
+def test_forward_again_after_a_rollback(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    promote(rooms, 2, 1)
+    roll_back(rooms, "digits", to=None, actor=ADA, reason="back", key="a")
+    roll_back(rooms, "digits", to=2, actor=ADA, reason="forward", key="b")
+    assert serving(rooms) == (2, {2: 1.0}, 2)
+    assert previous_champion(rooms, "digits") == 1
+
+
+def test_a_repeated_rollback_is_one_entry(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    promote(rooms, 2, 1)
+    first = roll_back(rooms, "digits", to=None, actor=ADA, reason="back", key="a")
+    assert roll_back(rooms, "digits", to=None, actor=ADA, reason="back", key="a") == first
+    actions = [entry.action for entry in rooms.ledger.history("digits")]
+    assert actions.count(Action.ROLLED_BACK) == 1
+
+
+@pytest.mark.parametrize(("to", "fact"), [(1, "in production already"), (3, "never in production")])
+def test_rollback_refuses_what_is_no_way_back(rooms: Rooms, to: int, fact: str) -> None:
+    promote(rooms, 1, None)
+    with pytest.raises(Conflict, match=fact):
+        roll_back(rooms, "digits", to=to, actor=ADA, reason="x", key="a")
+
+
+def test_rollback_of_nothing_says_so(rooms: Rooms) -> None:
+    with pytest.raises(Conflict, match="Nothing of digits is in production"):
+        roll_back(rooms, "digits", to=None, actor=ADA, reason="x", key="a")
+
+
+def test_production_is_brought_back_as_the_ledger_says(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    promote(rooms, 2, 1)
+    rooms.target.remove("digits", Stage.PRODUCTION)
+    status = bring_up(rooms, "digits")
+    assert status is not None
+    assert dict(status.shares) == {2: 1.0}
+    assert set(status.warm) == {1, 2}
