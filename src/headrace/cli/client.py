@@ -1,0 +1,107 @@
+"""Talking to the control process: finding it, starting it, asking it."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from headrace.config.settings import Settings
+from headrace.errors import HeadraceError, Unavailable
+from headrace.lifecycle.events import Event, Mark
+from headrace.processes import ProcessName, is_alive, start_detached
+from headrace.types import Json
+
+START_S = 60.0
+POLL_S = 0.15
+
+
+class Answered(HeadraceError):
+    """An error that the control process told; it keeps its own exit code."""
+
+    def __init__(self, fact: str, remedy: str, exit_code: int) -> None:
+        super().__init__(fact, remedy)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One control process, as its clients see it."""
+
+    url: str
+    token: str
+    process: ProcessName
+
+    def ask(self, method: str, path: str, *, timeout_s: float = 120.0, **body: Json) -> Any:
+        """Return the answer's JSON. Raises what the control process told, or Unavailable."""
+        try:
+            answer = httpx.request(
+                method,
+                f"{self.url}{path}",
+                headers={"authorization": f"Bearer {self.token}"},
+                params={k: str(v) for k, v in body.items()} if method == "GET" else None,
+                json=body if method != "GET" else None,
+                timeout=timeout_s,
+                trust_env=False,
+            )
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"The control process at {self.url} does not answer ({type(error).__name__}).",
+                "Start it again with `headrace down` and `headrace up`.",
+            ) from error
+        if answer.is_error:
+            told = answer.json() if "json" in answer.headers.get("content-type", "") else {"fact": answer.text[:200]}
+            raise Answered(told.get("fact", ""), told.get("remedy", ""), int(told.get("exit_code", 1)))
+        return answer.json()
+
+    def events(self, flow: str, *, timeout_s: float = 3600.0) -> Iterator[Event]:
+        """Yield a flow's events as they come, the last being its end."""
+        seen, deadline = 0, time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            found = self.ask("GET", "/api/events", flow=flow, after=seen)["events"]
+            for document in found:
+                event = Event(**{**document, "mark": Mark(document["mark"])})
+                yield event
+                if event.mark is Mark.ENDED:
+                    return
+            seen += len(found)
+            time.sleep(POLL_S)
+        raise Unavailable(f"Flow {flow} did not end within {timeout_s:.0f} s.", f"Follow it: headrace follow {flow}")
+
+
+def find(settings: Settings) -> Client | None:
+    """Return the control process of this home, or None where none runs."""
+    path = settings.run / "control.json"
+    try:
+        document = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    process = ProcessName(document["pid"], document["started"])
+    return Client(document["url"], document["token"], process) if is_alive(process) else None
+
+
+def ensure(settings: Settings) -> Client:
+    """Return the control process of this home, starting it where none runs. Raises Unavailable with its last words."""
+    client = find(settings)
+    if client is not None:
+        return client
+    settings.prepare()
+    log = settings.run / "control.log"
+    began = log.stat().st_size if log.exists() else 0
+    process = start_detached(
+        [sys.executable, "-m", "headrace.dashboard.server"], env=dict(settings.variables), cwd=settings.home, log=log
+    )
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        client = find(settings)
+        if client is not None:
+            return client
+        if not is_alive(process):
+            break
+        time.sleep(0.05)
+    words = log.read_bytes()[began:].decode(errors="replace").strip().splitlines()
+    last = words[-1] if words else "it said nothing"
+    raise Unavailable(f"The control process did not start: {last}", f"Its log is {log}.")

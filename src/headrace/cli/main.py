@@ -1,0 +1,230 @@
+"""The `headrace` command. Each group's work is imported when it is called; `--help` loads nothing heavy."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="From an MLflow Project to a watched production endpoint.\n\nBegin with: headrace init, headrace run.",
+)
+
+Folder = Annotated[Path, typer.Argument(help="The component's folder, where headrace.yaml lies.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Name = Annotated[str, typer.Argument(help="The component's name.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it goes into the ledger.")]
+
+
+@app.command()
+def init(
+    folder: Folder = Path(),
+    holdout: Annotated[
+        str, typer.Option(help="Rows that training does not see: Parquet, CSV or an image folder.")
+    ] = "",
+    label: Annotated[str, typer.Option(help="The holdout's column with the truth.")] = "",
+    evaluate: Annotated[str, typer.Option(help="An entry point that returns rows, instead of a holdout.")] = "",
+    name: Annotated[str, typer.Option(help="The component's name; the MLproject's by default.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing headrace.yaml.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a commented headrace.yaml beside an MLproject.
+
+    Example: headrace init . --holdout data/test.csv --label quality
+    """
+    from headrace.cli import project
+
+    project.init(folder, holdout=holdout, label=label, evaluate=evaluate, name=name, force=force, as_json=as_json)
+
+
+@app.command()
+def up(as_json: AsJson = False) -> None:
+    """Start what this installation needs, bring production back as the ledger says, and show what runs where.
+
+    Example: headrace up
+    """
+    from headrace.cli import services
+
+    services.up(as_json=as_json)
+
+
+@app.command()
+def down(as_json: AsJson = False) -> None:
+    """Stop everything that this installation runs. The ledger remembers what production was.
+
+    Example: headrace down
+    """
+    from headrace.cli import services
+
+    services.down(as_json=as_json)
+
+
+@app.command()
+def run(
+    folder: Folder = Path(),
+    commit: Annotated[str, typer.Option(help="Train from this commit instead of what lies there.")] = "",
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Train, evaluate, gate, try out in dev, and promote where the component allows it.
+
+    Examples: headrace run            the component in this folder
+              headrace run examples/digits -m "first release"
+    """
+    from headrace.cli import releases
+
+    releases.run(folder, commit=commit, reason=reason, as_json=as_json)
+
+
+@app.command()
+def promote(
+    component: Name,
+    version: Annotated[int, typer.Option(help="A version that passed its gate and acceptance.")],
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make a version the champion: loaded and warm first, then the ledger, then the traffic.
+
+    Example: headrace promote digits --version 3 -m "better on sevens"
+    """
+    from headrace.cli import releases
+
+    releases.promote(component, version, reason=reason, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    component: Name,
+    to: Annotated[int | None, typer.Option(help="An earlier champion; the one before the present by default.")] = None,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Serve an earlier champion again, at once.
+
+    Example: headrace rollback digits -m "sevens got worse"
+    """
+    from headrace.cli import releases
+
+    releases.rollback(component, to=to, reason=reason, as_json=as_json)
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show what serves, what runs, and where.
+
+    Example: headrace status --json
+    """
+    from headrace.cli import services
+
+    services.status(as_json=as_json)
+
+
+@app.command()
+def history(
+    component: Name,
+    limit: Annotated[int, typer.Option(help="How many entries at most, newest first.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Show the component's ledger: who, when, what, why, on what evidence.
+
+    Example: headrace history digits
+    """
+    from headrace.cli import records
+
+    records.history(component, limit=limit, as_json=as_json)
+
+
+@app.command()
+def follow(flow: Annotated[str, typer.Argument(help="A flow's id, from `status`.")], as_json: AsJson = False) -> None:
+    """Show a flow's steps, live where it still runs.
+
+    Example: headrace follow digits/person-20261121-101500-4f2a/1
+    """
+    from headrace.cli import releases
+
+    releases.follow(flow, as_json=as_json)
+
+
+@app.command()
+def stop(flow: Annotated[str, typer.Argument(help="A flow's id, from `status`.")], as_json: AsJson = False) -> None:
+    """Stop a flow: its children are ended, its run is marked KILLED, production stays as it is.
+
+    Example: headrace stop digits/person-20261121-101500-4f2a/1
+    """
+    from headrace.cli import releases
+
+    releases.stop(flow, as_json=as_json)
+
+
+@app.command()
+def predict(
+    component: Name,
+    file: Annotated[Path, typer.Option("--file", "-f", help="JSON body, CSV or Parquet; - reads standard input.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask the production endpoint.
+
+    Examples: headrace predict digits -f rows.csv
+              echo '{"inputs": [[0.1, 0.2]]}' | headrace predict digits -f -
+    """
+    from headrace.cli import traffic
+
+    traffic.predict(component, file, as_json=as_json)
+
+
+@app.command()
+def feedback(
+    component: Name,
+    prediction_id: Annotated[str, typer.Argument(help="From the answer's X-Headrace-Prediction-Id.")] = "",
+    actual: Annotated[str, typer.Argument(help="What turned out to be true.")] = "",
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="CSV with prediction_id and actual.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the truth about earlier predictions.
+
+    Example: headrace feedback digits 0193-… 7
+    """
+    from headrace.cli import traffic
+
+    traffic.feedback(component, prediction_id, actual, file, as_json=as_json)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the whole story on handwritten digits: train, gate, serve, watch, retrain, roll back.
+
+    Example: headrace demo --keep
+    """
+    from headrace.cli.demo import story
+
+    story.tell(keep=keep, as_json=as_json)
+
+
+def run_command() -> None:
+    """Run the command line; a user's mistake ends in a fact and a remedy, never in a traceback."""
+    from headrace.errors import HeadraceError
+
+    try:
+        app(standalone_mode=False)
+    except HeadraceError as error:
+        from headrace.cli.terminal import print_error
+
+        print_error(error, as_json="--json" in sys.argv)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(2)

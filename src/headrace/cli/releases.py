@@ -1,0 +1,119 @@
+"""Commands that move versions: run, promote, rollback, follow, stop."""
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from headrace.cli import client as control
+from headrace.cli.terminal import Steps, console, print_json
+from headrace.config.settings import read_settings
+from headrace.lifecycle.events import Event, Mark
+from headrace.types import Json
+
+
+def new_key() -> str:
+    """Return a key that no other command has: the time, readable, and four random digits."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def run(folder: Path, *, commit: str, reason: str, as_json: bool) -> None:
+    """Start a candidate and follow it to its end, promotion included."""
+    from headrace.config.parse import read_component
+
+    settings = read_settings()
+    component = read_component(folder.absolute())
+    out = console(as_json=as_json)
+    out.print(f"[bold]{component.component}[/bold]: {component.project_folder}")
+    client = control.ensure(settings)
+    answer = client.ask(
+        "POST", "/api/run", folder=str(folder.absolute()), actor=settings.actor,
+        reason=reason or "run by hand", key=new_key(), commit=commit,
+    )  # fmt: skip
+    finish(client, answer["flow"], as_json=as_json, actor=settings.actor)
+
+
+def promote(component: str, version: int, *, reason: str, as_json: bool) -> None:
+    """Start a promotion and follow it."""
+    settings = read_settings()
+    client = control.ensure(settings)
+    answer = client.ask(
+        "POST", "/api/promote", component=component, version=version, actor=settings.actor,
+        reason=reason or "promoted by hand", key=new_key(),
+    )  # fmt: skip
+    finish(client, answer["flow"], as_json=as_json, actor=settings.actor)
+
+
+def rollback(component: str, *, to: int | None, reason: str, as_json: bool) -> None:
+    """Go back at once."""
+    settings = read_settings()
+    client = control.ensure(settings)
+    entry = client.ask(
+        "POST", "/api/rollback", component=component, to=to, actor=settings.actor,
+        reason=reason or "rolled back by hand", key=f"{component}/rollback/{new_key()}",
+    )  # fmt: skip
+    if as_json:
+        print_json(entry)
+        return
+    console().print(
+        f"[green]✓[/green] {component}: v{entry['from_version']} → v{entry['version']} (entry {entry['sequence']})"
+    )
+
+
+def follow(flow: str, *, as_json: bool) -> None:
+    """Show a flow to its end."""
+    finish(control.ensure(read_settings()), flow, as_json=as_json, actor="", can_stop=False)
+
+
+def stop(flow: str, *, as_json: bool) -> None:
+    """Stop a flow and wait until it has ended."""
+    settings = read_settings()
+    client = control.ensure(settings)
+    client.ask("POST", "/api/stop", flow=flow, actor=settings.actor)
+    ended = last(client, flow, Steps(console(as_json=True)))
+    if as_json:
+        print_json(ended.numbers)
+        return
+    console().print(f"{flow}: {ended.numbers.get('state')}")
+
+
+def finish(client: control.Client, flow: str, *, as_json: bool, actor: str, can_stop: bool = True) -> None:
+    """Show a flow and the one that goes on from it; end with its exit code. Ctrl-C stops it for certain."""
+    out = console(as_json=as_json)
+    steps = Steps(out)
+    try:
+        ended = last(client, flow, steps)
+        following = str(ended.numbers.get("next_flow") or "")
+        if following:
+            ended = last(client, following, steps)
+    except KeyboardInterrupt:
+        steps.close()
+        if can_stop:
+            out.print("stopping; production stays as it is …")
+            client.ask("POST", "/api/stop", flow=flow, actor=actor)
+            last(client, flow, steps)
+        raise
+    finally:
+        steps.close()
+    tell(ended.numbers, as_json=as_json)
+
+
+def last(client: control.Client, flow: str, steps: Steps) -> Event:
+    """Show a flow's events and return its end."""
+    for event in client.events(flow):
+        if event.mark is Mark.ENDED:
+            return event
+        steps.show(event)
+    raise AssertionError("events end with the flow's end")
+
+
+def tell(outcome: dict[str, Json], *, as_json: bool) -> None:
+    """Say how it ended. Raises the flow's error with its exit code."""
+    if as_json:
+        print_json(outcome)
+    code = int(str(outcome.get("exit_code") or 0))
+    if code and as_json:
+        raise SystemExit(code)
+    if code:
+        raise control.Answered(str(outcome["fact"]), str(outcome.get("remedy") or ""), code)
+    if not as_json:
+        console().print(f"[bold]{outcome['fact']}[/bold]")

@@ -1,0 +1,132 @@
+"""Commands about what runs: up, down, status."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace import wiring
+from headrace.cli import client as control
+from headrace.cli.terminal import console, print_json, table
+from headrace.config.settings import Settings, read_settings
+from headrace.deploy.base import Target
+from headrace.processes import stop
+from headrace.types import Json
+
+WAIT_S = 60.0
+
+
+def up(*, as_json: bool) -> None:
+    """Start control, tracking pages and the production endpoints, and say where they are."""
+    settings = read_settings()
+    out = console(as_json=as_json)
+    with out.status("starting …"):
+        client = control.ensure(settings)
+        answer = client.ask("POST", "/api/up")
+    show(answer, settings, as_json=as_json)
+
+
+def status(*, as_json: bool) -> None:
+    """Show what runs; nothing is started for it."""
+    settings = read_settings()
+    client = control.find(settings)
+    if client is None:
+        show(at_rest(settings), settings, as_json=as_json)
+        return
+    show(client.ask("GET", "/api/status"), settings, as_json=as_json)
+
+
+def at_rest(settings: Settings) -> dict[str, Json]:
+    """Return what the ledger says while no control process runs."""
+    if not settings.home.exists():
+        return {"components": [], "flows": [], "home": str(settings.home), "control": None, "mlflow": None}
+    from headrace.types import Stage
+
+    ledger = wiring.ledger(settings)
+    rows: list[Json] = []
+    for name in ledger.components():
+        serving = ledger.serving(name, Stage.PRODUCTION)
+        rows.append(
+            {
+                "component": name,
+                "production": serving.version if serving else None,
+                "since": serving.at.isoformat() if serving else None,
+                "url": None,
+                "problem": "headrace is down; start it with `headrace up`" if serving else "",
+            }
+        )
+    return {"components": rows, "flows": [], "home": str(settings.home), "control": None, "mlflow": None}
+
+
+def show(answer: dict[str, Any], settings: Settings, *, as_json: bool) -> None:
+    """Print a status."""
+    if as_json:
+        print_json(answer)
+        return
+    out = console()
+    out.print(f"home      {answer['home']}")
+    out.print(f"control   {answer.get('control') or 'not running'}")
+    if answer.get("mlflow"):
+        out.print(f"MLflow    {answer['mlflow']}")
+    rows = [
+        [
+            row["component"],
+            f"v{row['production']}" if row["production"] is not None else "–",
+            row["url"] or "–",
+            ago(row["since"]),
+            row["problem"] or "fine",
+        ]
+        for row in answer["components"]
+    ]
+    if rows:
+        out.print(table("", ["component", "production", "endpoint", "since", "state"], rows))
+    else:
+        out.print("No component yet. Begin with `headrace init` and `headrace run` in an MLflow Project's folder.")
+    for flow in answer["flows"]:
+        out.print(f"running   {flow}   (headrace follow {flow})")
+
+
+def ago(at: str | None) -> str:
+    """Return how long ago a moment was, in one unit."""
+    if at is None:
+        return "–"
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
+
+
+def down(*, as_json: bool) -> None:
+    """Stop flows, endpoints, tracking pages and control, in this order, and wait until they are gone."""
+    settings = read_settings()
+    stopped = take_down(settings)
+    if as_json:
+        print_json({"stopped": list(stopped)})
+        return
+    console().print(f"[green]✓[/green] stopped: {', '.join(stopped) or 'nothing ran'}")
+
+
+def take_down(settings: Settings) -> list[str]:
+    """Stop all that this home runs and return its names."""
+    stopped: list[str] = []
+    client = control.find(settings)
+    if client is not None:
+        for flow in client.ask("GET", "/api/status")["flows"]:
+            client.ask("POST", "/api/stop", flow=flow, actor=settings.actor)
+            stopped.append(flow)
+            for _ in client.events(flow, timeout_s=WAIT_S):
+                pass
+        stop(client.process)
+        stopped.append("control")
+    stopped += remove_endpoints(wiring.target(settings))
+    if wiring.stop_tracking(settings):
+        stopped.append("MLflow")
+    return stopped
+
+
+def remove_endpoints(target: Target) -> list[str]:
+    """Drain and stop every endpoint of this home."""
+    names = []
+    for endpoint in target.endpoints():
+        target.remove(endpoint.component, endpoint.stage)
+        names.append(f"{endpoint.component} ({endpoint.stage.value})")
+    return names

@@ -1,0 +1,87 @@
+"""What people see: steps as they happen, errors as fact and remedy. JSON for scripts goes to standard output alone."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+
+from headrace.errors import HeadraceError
+from headrace.lifecycle.events import Event, Mark
+from headrace.types import Json
+
+SYMBOLS = {Mark.DONE: "[green]✓[/green]", Mark.FAILED: "[red]✗[/red]"}
+
+
+def console(*, as_json: bool = False) -> Console:
+    """Return where people read: standard output, or standard error where that is for a JSON document."""
+    return Console(stderr=as_json, highlight=False, soft_wrap=True)
+
+
+def print_json(document: Json | Mapping[str, Json]) -> None:
+    """Print one JSON document to standard output."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_error(error: HeadraceError, *, as_json: bool = False) -> None:
+    """Print what is so and what to do."""
+    if as_json:
+        print_json({"error": {"fact": error.fact, "remedy": error.remedy, "exit_code": error.exit_code}})
+        return
+    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    out.print(f"[red]✗[/red] {escape(error.fact)}")
+    if error.remedy:
+        out.print(f"  → {escape(error.remedy)}")
+
+
+@dataclass(slots=True)
+class Steps:
+    """Shows a flow's events as lines; the step that runs shows its progress in place."""
+
+    out: Console
+    width: int = 12
+    _status: Status | None = field(default=None)
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        text = escape(event.text)
+        if event.mark is Mark.STARTED:
+            self._spin(f"{event.step:<{self.width}} [dim]{text}[/dim]")
+        elif event.mark is Mark.PROGRESS:
+            if self.out.is_terminal:
+                self._spin(f"{event.step:<{self.width}} [dim]{text}[/dim]")
+            if event.step == "gate":
+                self.out.print(f"  {'':<{self.width}} [dim]{text}[/dim]")
+        elif event.mark in SYMBOLS:
+            self.close()
+            took = f"[dim]{event.seconds:6.1f} s[/dim]"
+            self.out.print(f"{SYMBOLS[event.mark]} {event.step:<{self.width}} {took}  {text}")
+
+    def _spin(self, text: str) -> None:
+        if not self.out.is_terminal:
+            return
+        if self._status is None:
+            self._status = self.out.status(text)
+            self._status.start()
+        else:
+            self._status.update(text)
+
+    def close(self) -> None:
+        """Stop showing what runs."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+    """Return a plain table."""
+    result = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        result.add_column(column, overflow="fold")
+    for row in rows:
+        result.add_row(*[escape(cell) for cell in row])
+    return result
