@@ -3,8 +3,23 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+from tests.conftest import ROOT, SmallModels
+from tests.containers.parts import base_image, engine_of
+
+from headrace.config.settings import Settings, read_settings
+from headrace.deploy.docker.engine import Engine
+from headrace.deploy.images.build import Images
+from headrace.environment.base import Environment
+from headrace.environment.uv import UvEnvironments
+from headrace.provenance import digest, golden
+from headrace.serving.offline import answers
+from headrace.types import UNNAMED, Golden, ServedVersion
 
 FLAG = "HEADRACE_TEST_CONTAINERS"
 
@@ -27,3 +42,43 @@ def java() -> str:
         pytest.skip("no `java` on PATH (apt-get install openjdk-17-jre-headless)")
     subprocess.run([program, "-version"], check=True, capture_output=True)
     return program
+
+
+@dataclass(frozen=True)
+class Docker:
+    """An engine, the settings that reach it, a base image and a component's environment."""
+
+    engine: Engine
+    settings: Settings
+    base_image: str
+    environment: Environment
+
+    @property
+    def images(self) -> Images:
+        return Images(self.engine, self.settings, base_image=self.base_image, progress=print)
+
+
+@pytest.fixture(scope="session")
+def docker(component_python: Path) -> Iterator[Docker]:
+    """An engine with a base image, for the whole session."""
+    shared = read_settings()
+    project = ROOT / "examples" / "digits"
+    environments = UvEnvironments(shared)
+    environment = environments.build(environments.lock(project), progress=print)
+    if not environment.lock.python.startswith("3.11."):
+        pytest.skip(f"the base image has Python 3.11, the component's environment {environment.lock.python}")
+    with engine_of(shared) as (engine, settings):
+        yield Docker(engine, settings, base_image(engine), environment)
+
+
+@pytest.fixture(scope="session")
+def sealed(small_models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
+    """The pt2 model, sealed, with golden answers of the very worker that serves elsewhere."""
+    one = ServedVersion(
+        "digits", 1, small_models.mlp, small_models.python, baseline="b" * 64,
+        seal=digest.digest_folder(small_models.mlp).digest,
+    )  # fmt: skip
+    inputs = {UNNAMED: np.random.default_rng(1).random((5, 64), dtype="float32")}
+    folder = tmp_path_factory.mktemp("golden")
+    golden.save(Golden(inputs, answers(one, inputs)), folder)
+    return replace(one, golden=folder)

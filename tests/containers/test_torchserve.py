@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 from tests.conftest import SmallModels
@@ -20,22 +19,15 @@ from headrace.deploy.torchserve.server import Server, start, write_workers
 from headrace.deploy.torchserve.target import TorchServeTarget
 from headrace.errors import InvalidInput, ModelRefused
 from headrace.processes import free_port
-from headrace.provenance import digest, golden
-from headrace.serving.offline import answers
+from headrace.provenance import golden
 from headrace.types import UNNAMED, Golden, ServedVersion, Stage
 
 pytestmark = pytest.mark.usefixtures("java")
 
 
-@pytest.fixture(scope="module")
-def version(small_models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
-    """The pt2 model with golden answers of the very worker that serves elsewhere."""
-    sealed = digest.digest_folder(small_models.mlp).digest
-    one = ServedVersion("digits", 1, small_models.mlp, small_models.python, seal=sealed)
-    inputs = {UNNAMED: np.random.default_rng(1).random((5, 64), dtype="float32")}
-    folder = tmp_path_factory.mktemp("golden")
-    golden.save(Golden(inputs, answers(one, inputs)), folder)
-    return replace(one, golden=folder)
+@pytest.fixture
+def version(sealed: ServedVersion) -> ServedVersion:
+    return sealed
 
 
 @pytest.fixture

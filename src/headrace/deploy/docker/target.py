@@ -1,0 +1,128 @@
+"""The `docker` target: a version's workers are containers of its serve image, behind the endpoint of this machine.
+
+The endpoint itself (routes, canaries, prediction ids and log, batching, metrics) is the `process` target's: a
+supervisor with its fronts, outside the containers. Only where a worker's interpreter would be started, a container is.
+Versions move as they do there: prepared, warmed and checked with golden answers before traffic moves.
+"""
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from headrace.config.settings import Settings
+from headrace.deploy.base import Route, Status
+from headrace.deploy.docker.engine import Engine
+from headrace.deploy.process import ProcessTarget
+from headrace.errors import ModelRefused
+from headrace.files import sha256_json, write_atomically
+from headrace.types import Endpoint, Json, ServedVersion, Stage
+
+LAUNCH = Path(__file__).with_name("launch.py")
+SEAL = "org.headrace.seal"
+#: What a supervisor sets for every worker, besides the version's own variables.
+WORKER_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION",
+    "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What each container may use; empty for no limit.
+
+    Attributes:
+        memory: as docker writes it, `512m` or `2g`.
+        cpus: `1.5`.
+        gpus: `all`, a number, or `device=0`.
+    """
+
+    memory: str = ""
+    cpus: str = ""
+    gpus: str = ""
+
+    def options(self) -> list[str]:
+        options = ["--memory", self.memory, "--memory-swap", self.memory] if self.memory else []
+        options += ["--cpus", self.cpus] if self.cpus else []
+        return options + (["--gpus", self.gpus] if self.gpus else [])
+
+
+@dataclass(frozen=True, slots=True)
+class DockerTarget:
+    """Endpoints whose workers are containers on one engine, which must be on this machine.
+
+    Attributes:
+        image_of: returns the serve image of a version, by name or id, building or pulling it where needed.
+    """
+
+    settings: Settings
+    engine: Engine
+    image_of: Callable[[ServedVersion], str]
+    limits: Limits = Limits()
+
+    def apply(self, route: Route) -> Status:
+        """Start what is missing and move the route; see `Target`. Raises ModelRefused for an image of other content."""
+        versions = [self._contained(version, route.stage) for version in route.versions]
+        return self._inner.apply(replace(route, versions=versions))
+
+    def status(self, component: str, stage: Stage) -> Status | None:
+        return self._inner.status(component, stage)
+
+    def remove(self, component: str, stage: Stage) -> None:
+        self._inner.remove(component, stage)
+        for container in self.engine.containers(f"org.headrace.endpoint={component}-{stage.value}"):
+            self.engine.remove(container)
+        for folder in Path("/tmp").glob(f"{self._sockets(component, stage)}*"):  # noqa: S108 - left where one was killed
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _sockets(self, component: str, stage: Stage) -> str:
+        """Return what the names of this endpoint's socket folders begin with."""
+        return f"hr-{sha256_json([str(self.settings.run), component, stage.value])[:10]}-"
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        return self._inner.endpoints()
+
+    @property
+    def _inner(self) -> ProcessTarget:
+        return ProcessTarget(self.settings)
+
+    def _contained(self, version: ServedVersion, stage: Stage) -> ServedVersion:
+        """Return the version with an interpreter that starts containers."""
+        image = self.engine.image(self.image_of(version))
+        if version.seal and image.labels.get(SEAL) != version.seal:
+            raise ModelRefused(
+                f"The image {image.id[:19]} of {version.component} version {version.version} holds the model "
+                f"{image.labels.get(SEAL, 'without a seal')[:12]}, the baseline says {version.seal[:12]}.",
+                f"Build it again: `headrace image build {version.component} --version {version.version}`.",
+            )
+        variables = [*WORKER_VARIABLES, *version.environment_variables, *version.secrets]
+        labels = {
+            "org.headrace.endpoint": f"{version.component}-{stage.value}",
+            "org.headrace.version": version.version,
+        }
+        marks = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
+        plan: dict[str, Json] = {
+            "docker": [self.engine.program],
+            # By its digest: a tag that moves later moves nothing here.
+            "image": image.id,
+            "user": image.user or "10001:10001",
+            "variables": list(variables),
+            "sockets": self._sockets(version.component, stage),
+            "options": [*marks, *self.limits.options()],
+        }
+        return replace(version, python=self._launcher(version, stage, plan))
+
+    def _launcher(self, version: ServedVersion, stage: Stage, plan: dict[str, Json]) -> Path:
+        """Write the program that stands in for the version's interpreter; equal plans give the same program."""
+        folder = self.settings.run / "docker" / f"{version.component}-{stage.value}"
+        key = sha256_json(plan)[:16]
+        write_atomically(folder / f"{key}.json", json.dumps(plan, indent=1))
+        passed = {name: self.engine.variables[name] for name in self.engine.variables if name.startswith("DOCKER_")}
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in passed.items())
+        words = [sys.executable, "-S", str(LAUNCH), str(folder / f"{key}.json")]
+        script = f'#!/bin/sh\n{exports}exec {shlex.join(words)} "$@"\n'
+        write_atomically(folder / f"python-{key}", script, mode=0o700)
+        return folder / f"python-{key}"

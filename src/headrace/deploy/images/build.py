@@ -1,0 +1,114 @@
+"""Images of a component: a base with its locked environment, and from that base one to train and one to serve."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from headrace.config.settings import Settings
+from headrace.deploy.docker.engine import Engine, Image
+from headrace.deploy.images.context import Contexts, minor
+from headrace.environment.base import Environment
+from headrace.files import sha256_file, sha256_json
+from headrace.types import ServedVersion
+
+TEMPLATES = Path(__file__).parent / "templates"
+DEFAULT_BASE = "python:3.11-slim"
+LABEL = "org.headrace"
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Builds images on one engine.
+
+    Attributes:
+        base_image: what the base image begins with; its Python must be the environment's.
+        templates: a user's own Dockerfiles, used in place of headrace's where they exist.
+    """
+
+    engine: Engine
+    settings: Settings
+    base_image: str = DEFAULT_BASE
+    templates: Path | None = None
+    progress: Callable[[str], None] = lambda _: None
+
+    def base(self, environment: Environment) -> Image:
+        """Build, or find in the engine's cache, the base image of an environment."""
+        tag, recipe = _base_tag(environment), self._recipe("base")
+        if self.engine.has(tag) and self.engine.image(tag).labels.get(f"{LABEL}.recipe") == recipe:
+            return self.engine.image(tag)
+        context = self._contexts.environment(environment)
+        arguments = {"BASE_IMAGE": self.base_image, "PYTHON": minor(environment.lock.python)}
+        labels = {f"{LABEL}.environment": environment.digest, f"{LABEL}.recipe": recipe}
+        return self._build("base", context, tag, arguments, labels)
+
+    def train(self, component: str, environment: Environment, project: Path, *, commit: str = "") -> Image:
+        """Build the image that trains: the project's code on the base image."""
+        self.base(environment)
+        labels = {f"{LABEL}.component": component, f"{LABEL}.environment": environment.digest}
+        labels |= {"org.opencontainers.image.revision": commit} if commit else {}
+        with self._scratch() as scratch:
+            context = self._contexts.train(project, Path(scratch))
+            tag = f"{component}-train:{(commit or environment.digest)[:12]}"
+            return self._build("train", context, tag, {"BASE": _base_tag(environment)}, labels)
+
+    def serve(self, version: ServedVersion, environment: Environment, *, commit: str = "", run: str = "") -> Image:
+        """Build the image that serves one sealed version, `COMPONENT:vN`. Raises ModelRefused on a broken seal."""
+        self.base(environment)
+        labels = {
+            f"{LABEL}.component": version.component,
+            f"{LABEL}.version": str(version.version),
+            f"{LABEL}.baseline": version.baseline,
+            f"{LABEL}.seal": version.seal,
+            f"{LABEL}.environment": environment.digest,
+            f"{LABEL}.server": installed_version("headrace"),
+            "org.opencontainers.image.title": version.component,
+            "org.opencontainers.image.version": str(version.version),
+        }
+        labels |= {"org.opencontainers.image.revision": commit} if commit else {}
+        labels |= {f"{LABEL}.run": run} if run else {}
+        with self._scratch() as scratch:
+            context = self._contexts.serve(version, Path(scratch))
+            tag = f"{version.component}:v{version.version}"
+            return self._build("serve", context, tag, {"BASE": _base_tag(environment)}, labels)
+
+    def _build(
+        self, kind: str, context: Path, tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]
+    ) -> Image:
+        self.progress(f"building the {kind} image {tag}")
+        return self.engine.build(context, self._template(kind), tag=tag, arguments=arguments, labels=labels)
+
+    def _template(self, kind: str) -> Path:
+        own = self.templates / f"{kind}.Dockerfile" if self.templates else None
+        return own if own is not None and own.is_file() else TEMPLATES / f"{kind}.Dockerfile"
+
+    def _recipe(self, kind: str) -> str:
+        """Return what tells whether an image of the same content was built in the same way."""
+        return sha256_json({"dockerfile": sha256_file(self._template(kind)), "base": self.base_image})[:16]
+
+    @property
+    def _contexts(self) -> Contexts:
+        return Contexts(self.settings, self.progress)
+
+    def _scratch(self) -> "tempfile.TemporaryDirectory[str]":
+        folder = self._contexts.folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return tempfile.TemporaryDirectory(prefix="context-", dir=folder)
+
+
+def write_templates(folder: Path) -> list[Path]:
+    """Copy headrace's Dockerfiles to a folder of the user's, who owns them from then on; none is overwritten."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for template in sorted(TEMPLATES.glob("*.Dockerfile")):
+        target = folder / template.name
+        if not target.exists():
+            shutil.copy(template, target)
+            written.append(target)
+    return written
+
+
+def _base_tag(environment: Environment) -> str:
+    return f"headrace-base:{environment.digest[:16]}"

@@ -1,0 +1,191 @@
+"""Build contexts: folders with everything that an image will hold, laid out so that equal content gives equal layers.
+
+Packages are installed here, on the host, from uv's cache, checked against the lock's hashes. So a build needs no
+network, no compiler, no package settings and no credentials, and none of these can end up in a layer.
+"""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import headrace
+from headrace.config.settings import Settings
+from headrace.environment.base import Environment
+from headrace.environment.packages import read_package_sources
+from headrace.environment.uv_command import Uv, find_uv, first_conflict
+from headrace.errors import EnvironmentFailed, ModelRefused
+from headrace.provenance.digest import digest_folder
+from headrace.types import ServedVersion
+
+#: 1 January 1980, which zip files can say too; equal content must have equal times for equal layers.
+EPOCH_S = 315532800
+ENTER = Path(__file__).with_name("enter.py")
+WORKER = Path(headrace.__file__).parent / "serving" / "worker_child.py"
+#: What headrace's server imports; the versions are those that run here.
+SERVER_PACKAGES = (
+    "annotated-types", "anyio", "certifi", "click", "granian", "h11", "httpcore", "httpx", "idna", "msgspec", "numpy",
+    "psutil", "pydantic", "pydantic-core", "pyyaml", "typing-extensions", "typing-inspection",
+)  # fmt: skip
+NEVER_COPIED = shutil.ignore_patterns("__pycache__", ".git", ".venv", "*.pyc")
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Build contexts below the state folder; those of environments are kept, the others are made for each build."""
+
+    settings: Settings
+    progress: Callable[[str], None]
+
+    @property
+    def folder(self) -> Path:
+        return self.settings.state / "images"
+
+    def environment(self, environment: Environment) -> Path:
+        """Return the context of a base image: the packages of a lock and the lock itself. Kept, and made once."""
+        folder = self.folder / f"environment-{environment.digest}"
+        if (folder / ".ready").exists():
+            return folder / "context"
+        shutil.rmtree(folder, ignore_errors=True)
+        inside = folder / "context" / "environment"
+        packages = inside / "lib" / f"python{minor(environment.lock.python)}" / "site-packages"
+        packages.mkdir(parents=True)
+        lock = inside / "requirements.lock"
+        lock.write_text(environment.lock.text)
+        self.progress(f"laying out {environment.lock.text.count('==')} packages for images")
+        self._install(environment.python, packages, ["--requirement", str(lock)], inside / "bin")
+        _finish(folder / "context", environment.python)
+        (folder / ".ready").touch()
+        return folder / "context"
+
+    def server(self, python: Path) -> Path:
+        """Return a folder with headrace's own server and what it needs. Kept for each version of headrace."""
+        wanted = [f"{name}=={installed_version(name)}" for name in SERVER_PACKAGES]
+        own = digest_folder(Path(headrace.__file__).parent).digest
+        folder = self.folder / f"server-{own[:16]}"
+        if (folder / ".ready").exists():
+            return folder / "headrace"
+        shutil.rmtree(folder, ignore_errors=True)
+        inside = folder / "headrace"
+        found = subprocess.run(
+            [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        packages = inside / "lib" / f"python{found.stdout.strip()}" / "site-packages"
+        packages.mkdir(parents=True)
+        self._install(python, packages, wanted, inside / "bin")
+        shutil.rmtree(inside / "bin", ignore_errors=True)
+        shutil.copytree(Path(headrace.__file__).parent, packages / "headrace", ignore=NEVER_COPIED)
+        shutil.copy(ENTER, inside / "enter.py")
+        shutil.copy(WORKER, inside / "worker_child.py")
+        _finish(inside, python)
+        (folder / ".ready").touch()
+        return inside
+
+    def serve(self, version: ServedVersion, folder: Path) -> Path:
+        """Write the context of a serve image into an empty folder and return it.
+
+        Raises:
+            ModelRefused: the model folder is not the sealed one.
+        """
+        inside = folder / "version"
+        shutil.copytree(version.model, inside / "model", ignore=NEVER_COPIED, copy_function=shutil.copyfile)
+        seal = digest_folder(inside / "model").digest
+        if version.seal and seal != version.seal:
+            raise ModelRefused(
+                f"The model of {version.component} version {version.version} has the digest {seal[:12]}, the sealed "
+                f"one is {version.seal[:12]}.",
+                f"Run `headrace baseline verify {version.component}/{version.version}` to see which file differs.",
+            )
+        if version.golden is not None:
+            shutil.copytree(version.golden, inside / "golden", copy_function=shutil.copyfile)
+        about = {
+            "component": version.component,
+            "version": str(version.version),
+            "baseline": version.baseline,
+            "seal": seal,
+            "allow_pickle": "true" if version.allow_pickle else "false",
+            "variables": sorted({*version.environment_variables, *version.secrets}),
+        }
+        (inside / "version.json").write_text(json.dumps(about, indent=1, sort_keys=True))
+        _normalise(inside)
+        server = self.server(version.python)
+        shutil.copytree(server, folder / "headrace", copy_function=_link)
+        _times(folder)
+        return folder
+
+    def train(self, project: Path, folder: Path) -> Path:
+        """Write the context of a train image into an empty folder: the project's code as it is."""
+        shutil.copytree(project, folder / "project", ignore=NEVER_COPIED, copy_function=shutil.copyfile)
+        _normalise(folder)
+        return folder
+
+    def _install(self, python: Path, packages: Path, what: list[str], programs: Path) -> None:
+        uv: Uv = find_uv(self.settings)
+        options = read_package_sources(self.settings.variables).uv_options()
+        hashes = ["--require-hashes"] if "--requirement" in what else []
+        done = uv.run(
+            "pip", "install", "--python", python, "--target", packages, "--no-deps", "--link-mode", "copy", *hashes,
+            *options, *what, cwd=packages.parent,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise EnvironmentFailed(
+                f"The packages of the image cannot be laid out: {first_conflict(done.stderr)}.",
+                "Check the network and pip's settings (`pip config list`), then repeat the command.",
+            )
+        if (packages / "bin").is_dir():
+            shutil.move(packages / "bin", programs)
+            _point(programs, f"/opt/{programs.parent.name}/bin/python")
+        (packages / ".lock").unlink(missing_ok=True)
+
+
+def minor(python: str) -> str:
+    """Return `3.11` of `3.11.7`."""
+    return ".".join(python.split(".")[:2])
+
+
+def _point(programs: Path, python: str) -> None:
+    """Have the installed programs run by the image's interpreter."""
+    for program in programs.iterdir():
+        content = program.read_bytes()
+        first, _, rest = content.partition(b"\n")
+        if first.startswith(b"#!") and b"python" in first:
+            program.write_bytes(f"#!{python}\n".encode() + rest)
+        elif content.startswith(b"#!/bin/sh\n'''exec'"):  # What uv writes where the path is too long for one line.
+            program.write_bytes(f"#!{python}\n".encode() + content.split(b"' '''\n", 1)[-1])
+
+
+def _finish(folder: Path, python: Path) -> None:
+    """Compile byte code, without times in it, and set all modes and times."""
+    jobs = str(min(os.cpu_count() or 1, 4))
+    command: list[str | Path] = [python, "-m", "compileall", "-q", "-j", jobs, "--invalidation-mode", "unchecked-hash"]
+    # Some packages carry files for other Pythons, which do not compile here; nothing imports them.
+    # Their paths are those in the image, for tracebacks and for equal bytes wherever they are made.
+    command += ["-s", folder, "-p", "/opt"]
+    subprocess.run([*command, folder], capture_output=True, check=False)
+    _normalise(folder)
+
+
+def _normalise(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+            path.chmod(0o755 if executable else 0o644)
+    _times(folder)
+
+
+def _times(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        os.utime(path, (EPOCH_S, EPOCH_S), follow_symlinks=False)
+
+
+def _link(source: str, target: str) -> str:
+    os.link(source, target)
+    return target

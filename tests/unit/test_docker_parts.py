@@ -1,0 +1,76 @@
+"""What can be said of images and containers without an engine."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from headrace.config.settings import Settings
+from headrace.deploy.docker import launch
+from headrace.deploy.docker.engine import find_engine, last_words
+from headrace.deploy.docker.target import Limits
+from headrace.deploy.images import context
+from headrace.deploy.images.build import TEMPLATES, write_templates
+from headrace.errors import Unavailable
+
+
+def test_the_failing_step_of_a_build_is_told() -> None:
+    output = (
+        "#1 [internal] load build definition\n#8 [2/4] RUN python3 -c …\n"
+        "#8 0.312 BASE_IMAGE has Python 3.12, the environment is locked for 3.11\n"
+        "------\nexecutor failed running [/bin/sh -c python3 …]: exit code: 1\n"
+    )
+    assert last_words(output).startswith(
+        "BASE_IMAGE has Python 3.12, the environment is locked for 3.11 | executor failed"
+    )
+    assert last_words("") == "it said nothing"
+
+
+def test_a_machine_without_docker_is_told_what_to_do(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, tmp_path, variables={"PATH": str(tmp_path)})
+    with pytest.raises(Unavailable, match="There is no `docker` on PATH") as caught:
+        find_engine(settings)
+    assert "apt-get install docker.io" in caught.value.remedy
+
+
+def test_the_launcher_keeps_what_is_the_hosts_and_passes_on_what_is_the_workers() -> None:
+    said = "-I -u -X pycache_prefix=/c /src/worker_child.py --model /host/model --seal 5e --threads 2 --control-fd 7"
+    said += " --parent 41 --listen w1.sock --pt2 data/model.pt2"
+    options, worker = launch.parsed(said.split())
+    assert (options.control_fd, options.parent, options.listen) == (7, 41, "w1.sock")
+    assert worker == ["--seal", "5e", "--threads", "2", "--pt2", "data/model.pt2"]
+
+
+def test_limits_are_said_only_where_they_are_set() -> None:
+    assert Limits().options() == []
+    assert Limits("512m", "1.5", "all").options() == [
+        "--memory", "512m", "--memory-swap", "512m", "--cpus", "1.5", "--gpus", "all",
+    ]  # fmt: skip
+
+
+def test_installed_programs_run_in_the_images_interpreter(tmp_path: Path) -> None:
+    programs = tmp_path / "environment" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "mlflow").write_text("#!/home/ada/.venv/bin/python3\nimport mlflow\n")
+    (programs / "tool").write_bytes(b"\x7fELF")
+    context._point(programs, "/opt/environment/bin/python")
+    assert (programs / "mlflow").read_text() == "#!/opt/environment/bin/python\nimport mlflow\n"
+    assert (programs / "tool").read_bytes() == b"\x7fELF"
+
+
+def test_equal_content_is_laid_out_with_equal_times_and_modes(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir(mode=0o700)
+    (tmp_path / "in" / "secretive.txt").write_text("x")
+    (tmp_path / "in" / "secretive.txt").chmod(0o400)
+    context._normalise(tmp_path / "in")
+    found = {path.name: (path.stat().st_mode & 0o777, path.stat().st_mtime) for path in (tmp_path / "in").rglob("*")}
+    assert found == {"secretive.txt": (0o644, context.EPOCH_S)}
+    os.utime(tmp_path / "in" / "secretive.txt")
+
+
+def test_templates_download_nothing_and_name_no_secret(tmp_path: Path) -> None:
+    for path in write_templates(tmp_path):
+        assert path.read_text() == (TEMPLATES / path.name).read_text()
+        steps = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        assert not any(word in line for line in steps for word in ("pip install", "apt-get", "curl", "secret", "ADD "))
+    assert "ARG BASE_IMAGE=python:3.11-slim" in (tmp_path / "base.Dockerfile").read_text()
