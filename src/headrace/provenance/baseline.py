@@ -29,6 +29,7 @@ from headrace.provenance.digest import FolderDigest, digest_folder
 from headrace.provenance.envelope import sign_folder
 from headrace.provenance.formats import check_formats
 from headrace.provenance.sign import Signer
+from headrace.provenance.tensors import tensor_digest
 from headrace.registry.mlmodel import read_mlmodel
 from headrace.types import Actor, Golden, Json
 
@@ -164,7 +165,7 @@ class Draft:
         data: use (`train`, `holdout`, …) to facts.
         environment_kind: `uv`, `inherit` or `docker`; with `lock` (its text), `lock_digest` and `python` from the lock.
         stated: fields that were not checked, beyond those that never are (an adopted version has many).
-        tensors: the canonical tensor digest, where it was taken.
+        tensors: the canonical tensor digest; empty takes it now.
     """
 
     component: str
@@ -230,7 +231,7 @@ def seal(draft: Draft, folder: Path, signer: Signer) -> Sealed:
             pickled=[item.file for item in formats.pickled],
             worker_variables=dict(formats.worker_variables),
             signature=msgspec.to_builtins(asdict(signature)) if signature else None,
-            tensors=draft.tensors,
+            tensors=draft.tensors or tensor_digest(draft.model),
         )
         baseline = _baseline(draft, facts, golden, sha256_file(temporary / LOCK))
         (temporary / DOCUMENT).write_bytes(canonical_json(baseline.as_json()))
