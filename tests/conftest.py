@@ -24,12 +24,13 @@ DIGITS = ROOT / "examples" / "digits"
 
 @dataclass(frozen=True)
 class SmallModels:
-    """MLflow model folders: `mlp` (pt2), `table` (pyfunc over columns), `text` (pyfunc over texts)."""
+    """MLflow model folders: `mlp` is pt2; `table`, `text` and `sleepy` (20 ms a row) are pyfuncs over columns."""
 
     python: Path
     mlp: Path
     table: Path
     text: Path
+    sleepy: Path
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def small_models(component_python: Path) -> SmallModels:
             command = [component_python, MODELS / "make.py", folder]
             subprocess.run(command, env=settings.child_environment(), cwd=folder, check=True, timeout=300)
             (folder / ".ready").touch()
-    return SmallModels(component_python, folder / "mlp", folder / "table", folder / "text")
+    return SmallModels(component_python, *(folder / name for name in ("mlp", "table", "text", "sleepy")))
 
 
 @pytest.fixture

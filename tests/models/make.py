@@ -65,8 +65,25 @@ def text(path: Path) -> None:
     )
 
 
+def sleepy(path: Path) -> None:
+    """A model that takes 20 ms for each row, whatever the machine does besides; its capacity is known."""
+    import pandas as pd
+
+    code = path.parent / "sleepy_model.py"
+    code.write_text(
+        "import time\nimport mlflow\n\n"
+        "class Sleepy(mlflow.pyfunc.PythonModel):\n"
+        "    def predict(self, context, model_input, params=None):\n"
+        "        time.sleep(0.02 * len(model_input))\n"
+        "        return model_input['x'].to_numpy()\n\n"
+        "mlflow.models.set_model(Sleepy())\n"
+    )
+    signature = infer_signature(pd.DataFrame({"x": [0.0, 1.0]}), np.array([0.0, 1.0]))
+    mlflow.pyfunc.save_model(path, python_model=str(code), signature=signature, pip_requirements=["mlflow==3.17.2"])
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    for kind in (mlp, table, text):
+    for kind in (mlp, table, text, sleepy):
         if not (target / kind.__name__).exists():
             kind(target / kind.__name__)

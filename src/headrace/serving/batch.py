@@ -100,13 +100,15 @@ class Pool:
         self.workers: list[Worker] = []
         self.waiting: deque[Job] = deque()
         self.queued_rows = 0
-        self.in_flight = 0
+        self.flying_rows = 0
         self.problem = ""
         self.retries = 0
         self._max_batch, self._queue_rows, self._by_row = max_batch, queue_rows, by_row
         self._counts, self._recorded, self._describe = counts, recorded, describe
         self._scheduled = self._sweeping = False
         self._running: set[Job] = set()
+        #: What one worker does, lately; 0 until the first batch is back.
+        self._rows_per_s = 0.0
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
 
@@ -116,7 +118,8 @@ class Pool:
         """Put rows in the queue.
 
         Raises:
-            Rejected: 503 where the queue is full, 413 for more rows than it ever holds.
+            Rejected: 503 where the queue is full or so long that the deadline would pass in it, 413 for more rows than
+                it ever holds.
         """
         count = job.rows.count
         if count > self._queue_rows:
@@ -125,6 +128,11 @@ class Pool:
             )
         if self.queued_rows + count > self._queue_rows:
             raise Rejected(FULL, f"The queue is full ({self.queued_rows} rows are waiting).", retry_after_s=1)
+        wait_s = self._wait_s()
+        if job.start + 1.25 * wait_s > job.deadline:
+            # Sooner told than late: what is let in is answered in time, also at three times the capacity.
+            text = f"The queue takes about {1000 * wait_s:.0f} ms, which is longer than the deadline."
+            raise Rejected(FULL, text, retry_after_s=1)
         self.waiting.append(job)
         self.queued_rows += count
         self._idle.clear()
@@ -135,6 +143,12 @@ class Pool:
         if not self._sweeping:
             self._sweeping = True
             self.loop.call_later(SWEEP_S, self._sweep)
+
+    def _wait_s(self) -> float:
+        """Return about how long a request that comes now will wait for its answer."""
+        ahead = self.queued_rows + self.flying_rows
+        rate = self._rows_per_s * len(self.workers)
+        return ahead / rate if rate > 0 else 0.0
 
     async def drain(self) -> None:
         """Wait until nothing waits or runs."""
@@ -156,9 +170,10 @@ class Pool:
             if worker.is_free:
                 jobs = self._take()
                 if jobs:
-                    self.in_flight += 1
+                    rows = sum(job.rows.count for job in jobs)
+                    self.flying_rows += rows
                     self._running.update(jobs)
-                    self._counts.sent(sum(job.rows.count for job in jobs))
+                    self._counts.sent(rows)
                     worker.send(jobs)
         self._settle()
 
@@ -171,13 +186,14 @@ class Pool:
         if first.alone or not self._by_row:
             return jobs
         rows = first.rows.count
+        most = self._most_rows(first)
         longest = max(2 * first.length, SHORT)
         kept: list[Job] = []
-        while self.waiting and rows < self._max_batch:
+        while self.waiting and rows < most:
             job = self.waiting.popleft()
             if job.is_over:
                 self.queued_rows -= job.rows.count
-            elif rows + job.rows.count <= self._max_batch and job.length <= longest and _can_join(first, job):
+            elif rows + job.rows.count <= most and job.length <= longest and _can_join(first, job):
                 self.queued_rows -= job.rows.count
                 rows += job.rows.count
                 jobs.append(job)
@@ -185,6 +201,13 @@ class Pool:
                 kept.append(job)
         self.waiting.extendleft(reversed(kept))
         return jobs
+
+    def _most_rows(self, first: Job) -> int:
+        """Return how many rows a batch may have so that its oldest is answered in time."""
+        if self._rows_per_s <= 0:
+            return self._max_batch
+        left_s = first.deadline - self.loop.time()
+        return max(1, min(self._max_batch, int(left_s * self._rows_per_s / 2)))
 
     def _next(self) -> Job | None:
         while self.waiting:
@@ -196,11 +219,11 @@ class Pool:
 
     # Coming back
 
-    def answered(self, jobs: list[Job], outputs: Outputs) -> None:
-        """Give each job its part of a batch's outputs."""
-        self.in_flight -= 1
-        self._running.difference_update(jobs)
-        total = sum(job.rows.count for job in jobs)
+    def answered(self, jobs: list[Job], outputs: Outputs, seconds: float) -> None:
+        """Give each job its part of a batch's outputs, which came `seconds` after the batch was sent."""
+        total = self._land(jobs)
+        rate = total / max(seconds, 1e-6)
+        self._rows_per_s = rate if self._rows_per_s == 0 else 0.8 * self._rows_per_s + 0.2 * rate
         answer = BatchAnswer(outputs, total)
         if self._by_row and any(len(values) != total for _, values in outputs.named):
             given = len(outputs.named[0][1]) if outputs.named else 0
@@ -218,8 +241,7 @@ class Pool:
 
     def failed(self, jobs: list[Job], failure: Failure) -> None:
         """The model raised: neighbours are not to blame for one another, so each row goes again by itself."""
-        self.in_flight -= 1
-        self._running.difference_update(jobs)
+        self._land(jobs)
         if len(jobs) > 1:
             self._again(jobs)
         else:
@@ -227,13 +249,18 @@ class Pool:
 
     def lost(self, jobs: list[Job], cause: str) -> None:
         """The worker died with these in it: once more each, alone; who was in twice is answered with the cause."""
-        self.in_flight -= 1
-        self._running.difference_update(jobs)
+        self._land(jobs)
         guilty = [job for job in jobs if job.tries]
         self._fail(guilty, cause)
         for job in jobs:
             job.tries += 1
         self._again([job for job in jobs if job not in guilty])
+
+    def _land(self, jobs: list[Job]) -> int:
+        total = sum(job.rows.count for job in jobs)
+        self.flying_rows -= total
+        self._running.difference_update(jobs)
+        return total
 
     def _again(self, jobs: list[Job]) -> None:
         for job in reversed(jobs):

@@ -101,10 +101,11 @@ class Fronts:
         self._committed, self._prepared = plan, None
         await asyncio.gather(*(self._commit(front, plan) for front in self._fronts))
 
-    async def released(self, plan: Plan) -> None:
-        """Wait until no front uses older generations."""
-        waits = [self._released(front, plan.generation) for front in self._fronts]
-        await asyncio.gather(*waits)
+    def released(self, plan: Plan) -> "asyncio.Future[Any]":
+        """Return what ends when no front uses older generations; ask for it before the commit."""
+        return asyncio.gather(
+            *(asyncio.ensure_future(self._released(front, plan.generation)) for front in self._fronts)
+        )
 
     async def counts(self) -> Counts:
         """Return the sum over all fronts, those that are gone included."""

@@ -75,7 +75,7 @@ class Rows:
 
 
 @cache
-def layout_of(inputs: tuple[Field, ...], *, absent: frozenset[str] = frozenset()) -> Layout:
+def layout_of(inputs: tuple[Field, ...], absent: frozenset[str]) -> Layout:
     """Compile a signature's inputs; `absent` names optional columns that the rows at hand do not have.
 
     The same inputs give the same object, so that a batch can compare layouts by identity.
@@ -105,7 +105,7 @@ def rows_of(signature: Signature, arrays: Arrays) -> Rows:
     needed = [field.name for field in signature.inputs if field.required and field.name in missing]
     if needed:
         raise InvalidInput(f"The inputs lack {', '.join(f'`{name}`' for name in needed)}, which the model requires.")
-    layout = layout_of(signature.inputs, absent=frozenset(missing))
+    layout = layout_of(signature.inputs, frozenset(missing))
     packed = [_pack(block, arrays) for block in layout.blocks]
     return Rows(lengths.pop(), layout, [part for part, _ in packed], tuple(shape for _, shape in packed))
 

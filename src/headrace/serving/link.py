@@ -21,19 +21,22 @@ class Link(asyncio.Protocol):
         self.address = address
         self.connected = asyncio.Event()
         self._transport: Any = None
+        self._is_up = False
         self._jobs: list[Job] = []
         self._sequence = 0
+        self._sent = 0.0
         self._buffer = bytearray()
         self._closed = False
         self._task = asyncio.ensure_future(self._connect())
 
     @property
     def is_free(self) -> bool:
-        return self._transport is not None and not self._jobs
+        return self._is_up and not self._jobs
 
     def send(self, jobs: list[Job]) -> None:
         self._jobs = jobs
         self._sequence += 1
+        self._sent = self.pool.loop.time()
         self._transport.write(frames.request(self._sequence, "predict", [job.rows for job in jobs], jobs[0].params))
 
     def close(self) -> None:
@@ -55,10 +58,9 @@ class Link(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: Any) -> None:
+        # The child's greeting makes it usable: a dying child's socket still takes connections for a moment.
         self._transport = transport
         self._buffer.clear()
-        self.connected.set()
-        self.pool.wake()
 
     def data_received(self, data: bytes) -> None:
         if self._buffer:
@@ -78,6 +80,11 @@ class Link(asyncio.Protocol):
     def _take(self, frame: memoryview, header_length: int) -> None:
         start = frames.PREFIX.size + header_length
         reply = frames.decode_reply(frame[frames.PREFIX.size : start])
+        if reply.ready:
+            self._is_up = True
+            self.connected.set()
+            self.pool.wake()
+            return
         jobs, self._jobs = self._jobs, []
         if reply.id != self._sequence or not jobs:
             return
@@ -89,10 +96,11 @@ class Link(asyncio.Protocol):
         except (ValueError, msgspec.DecodeError) as error:
             self.pool.failed(jobs, frames.Failure("predict", type(error).__name__, str(error)))
             return
-        self.pool.answered(jobs, outputs)
+        self.pool.answered(jobs, outputs, self.pool.loop.time() - self._sent)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._is_up = False
         self.connected.clear()
         jobs, self._jobs = self._jobs, []
         if jobs:

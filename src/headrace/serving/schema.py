@@ -108,7 +108,7 @@ class Table:
         # By the order given: clients keep to one or two orders.
         found = self._layouts.get(names)
         if found is None:
-            layout = layout_of(self.signature.inputs, absent=absent)
+            layout = layout_of(self.signature.inputs, absent)
             at = {name: place for place, name in enumerate(names)}
             found = layout, [(block, picker([at[name] for name in block.columns])) for block in layout.blocks]
             if len(self._layouts) < 64:
@@ -143,7 +143,7 @@ class Tensors:
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
-        self.layout = layout_of(signature.inputs)
+        self.layout = layout_of(signature.inputs, frozenset())
         self.fields = signature.inputs
         self._fixed = tuple(block.row_shape for block in self.layout.blocks)
 

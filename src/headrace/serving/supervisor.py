@@ -131,12 +131,13 @@ class Supervisor:
             raise InvalidInput(f"Generation {generation} is not prepared; prepare the route again.")
         for number in golden:
             candidate.sets[number].is_golden = True
+        released = self.fronts.released(candidate.plan)
         await self.fronts.commit(candidate.plan)
         old, self.sets = self.sets, candidate.sets
         self.spec, self.plan, self.candidate, self.problem = candidate.spec, candidate.plan, None, ""
         write_atomically(self.folder / ROUTE, control.encode_line({"generation": generation, "route": candidate.spec}))
         leaving = [one for one in old.values() if one not in self.sets.values()]
-        self._go(self._let_go(leaving, candidate.plan))
+        self._go(self._let_go(leaving, released))
         return self.status()
 
     async def discard(self) -> None:
@@ -208,9 +209,8 @@ class Supervisor:
     def _address(self) -> str:
         return f"w{next(self._numbers)}.sock"
 
-    async def _let_go(self, leaving: list[Replicas], plan: Plan) -> None:
-        if leaving:
-            await self.fronts.released(plan)
+    async def _let_go(self, leaving: list[Replicas], released: "asyncio.Future[Any]") -> None:
+        await released
         for one in leaving:
             self.restarts += one.restarts
             await one.stop()

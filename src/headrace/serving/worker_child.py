@@ -263,13 +263,12 @@ class Pyfunc:
     """Any MLflow flavor."""
 
     def __init__(self, folder: str, threads: int) -> None:
-        with contextlib.suppress(ImportError):
-            import torch
-
-            torch.set_num_threads(threads)
         import mlflow.pyfunc
 
         self.model = mlflow.pyfunc.load_model(folder)
+        torch = sys.modules.get("torch")  # Importing it for a model that does without would cost seconds.
+        if torch is not None:
+            torch.set_num_threads(threads)
 
     def prepare(self, example: Batch) -> None:
         pass
@@ -487,7 +486,11 @@ def serve(control: socket.socket, address: str, model: Model) -> None:
     while True:
         for key, _ in selector.select():
             if key.fileobj is listener and listener is not None:
-                selector.register(listener.accept()[0], selectors.EVENT_READ)
+                # The greeting tells a front that a living process took it in, not the socket of one that just died.
+                accepted, _ = listener.accept()
+                with contextlib.suppress(ConnectionError):
+                    send(accepted, {"ready": True})
+                    selector.register(accepted, selectors.EVENT_READ)
                 continue
             connection: Any = key.fileobj
             try:

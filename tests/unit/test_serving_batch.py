@@ -1,0 +1,236 @@
+"""The queue of a version: greedy batches, deadlines, and rows that are not harmed by their neighbours."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.serving.batch import Job, Part, Pool
+from headrace.serving.frames import Failure, Outputs
+from headrace.serving.layout import layout_of, rows_of
+from headrace.serving.metrics import VersionCounts
+from headrace.serving.rejection import Rejected
+from headrace.types import UNNAMED, Field, FieldKind, Signature
+
+SIGNATURE = Signature((Field(UNNAMED, FieldKind.TENSOR, "float32", (-1, 1)),))
+
+
+class Hands:
+    """A worker that answers when told to, and keeps what it got."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.is_free = True
+        self.batches: list[list[Job]] = []
+        pool.workers.append(self)
+
+    def send(self, jobs: list[Job]) -> None:
+        self.is_free = False
+        self.batches.append(jobs)
+
+    def answer(self, seconds: float = 1e-6) -> None:
+        jobs = self.batches[-1]
+        values = np.concatenate([np.frombuffer(job.rows.parts[0], "float32") for job in jobs])
+        self.is_free = True
+        self.pool.answered(jobs, Outputs("array", [("", values * 2)]), seconds)
+
+    def raise_error(self) -> None:
+        self.is_free = True
+        self.pool.failed(self.batches[-1], Failure("predict", "ValueError", "no"))
+
+    def die(self) -> None:
+        self.is_free = True
+        self.pool.lost(self.batches[-1], "It died on this row, twice.")
+
+
+class Bench:
+    """A pool with one worker."""
+
+    def __init__(self, **changes: Any) -> None:
+        options: dict[str, Any] = {"max_batch": 4, "queue_rows": 8, "by_row": True, **changes}
+        self.pool = Pool(
+            counts=VersionCounts(),
+            recorded=lambda jobs, answer, now: [f"id-{row}" for row in range(answer.rows)],
+            describe=lambda failure: f"The model failed: {failure.type}.",
+            **options,
+        )
+        self.hands = Hands(self.pool)
+
+    def ask(self, *values: float, deadline_s: float = 60.0, length: int = 0) -> "asyncio.Future[Part]":
+        now = self.pool.loop.time()
+        rows = rows_of(SIGNATURE, {UNNAMED: np.array(values, "float32")[:, None]})
+        assert rows.layout is layout_of(SIGNATURE.inputs, frozenset())
+        done: asyncio.Future[Part] = self.pool.loop.create_future()
+        self.pool.submit(Job(rows, None, done, now, now + deadline_s, length))
+        return done
+
+    def sizes(self) -> list[int]:
+        return [sum(job.rows.count for job in batch) for batch in self.hands.batches]
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+def values(part: Part) -> list[float]:
+    found: list[float] = part.answer.columns()[0][1][part.start : part.end]
+    return found
+
+
+def test_free_worker_takes_what_waits_and_each_gets_its_rows() -> None:
+    async def story() -> None:
+        bench = Bench()
+        first, second = bench.ask(1), bench.ask(2, 3)
+        await asyncio.sleep(0)
+        third = [bench.ask(n) for n in (4, 5, 6)]
+        await asyncio.sleep(0)
+        assert bench.sizes() == [3], "what came in one turn goes together, the rest waits for the worker"
+        bench.hands.answer()
+        assert values(await first) == [2]
+        part = await second
+        assert (values(part), list(part.ids)) == ([4, 6], ["id-1", "id-2"])
+        await asyncio.sleep(0)
+        bench.hands.answer()
+        assert [values(await one) for one in third] == [[8], [10], [12]]
+        await bench.pool.drain()
+
+    run(story)
+
+
+def test_full_queue_answers_503_and_a_huge_request_413() -> None:
+    async def story() -> None:
+        bench = Bench()
+        for _ in range(8):
+            bench.ask(1)
+        with pytest.raises(Rejected) as full:
+            bench.ask(1)
+        with pytest.raises(Rejected) as huge:
+            bench.ask(*range(9))
+        assert (full.value.status, full.value.retry_after_s, huge.value.status) == (503, 1, 413)
+
+    run(story)
+
+
+def test_late_request_answers_504_and_leaves_the_queue() -> None:
+    async def story() -> None:
+        bench = Bench()
+        running, waiting = bench.ask(1, 1, 1, 1, deadline_s=0.0), None
+        await asyncio.sleep(0)
+        waiting = bench.ask(2, deadline_s=0.0)
+        for late in (running, waiting):
+            with pytest.raises(Rejected) as raised:
+                await late
+            assert raised.value.status == 504
+        assert bench.pool.queued_rows == 0
+
+    run(story)
+
+
+def test_request_that_would_be_late_is_told_at_once() -> None:
+    async def story() -> None:
+        bench = Bench()
+        bench.ask(1)
+        await asyncio.sleep(0)
+        bench.hands.answer(seconds=1.0)
+        bench.ask(1, deadline_s=60)
+        with pytest.raises(Rejected) as raised:
+            bench.ask(1, deadline_s=0.5)
+        assert raised.value.status == 503
+        bench.ask(1, deadline_s=60)
+
+    run(story)
+
+
+def test_error_in_a_batch_harms_nobody_but_its_cause() -> None:
+    async def story() -> None:
+        bench = Bench()
+        good, bad = bench.ask(1), bench.ask(2)
+        await asyncio.sleep(0)
+        bench.hands.raise_error()
+        await asyncio.sleep(0)
+        bench.hands.answer()
+        await asyncio.sleep(0)
+        bench.hands.raise_error()
+        assert bench.sizes() == [2, 1, 1]
+        assert values(await good) == [2]
+        with pytest.raises(Rejected, match="ValueError"):
+            await bad
+
+    run(story)
+
+
+def test_row_that_kills_twice_is_answered_alone_with_the_cause() -> None:
+    async def story() -> None:
+        bench = Bench()
+        deadly, good = bench.ask(1), bench.ask(2)
+        await asyncio.sleep(0)
+        bench.hands.die()
+        await asyncio.sleep(0)
+        bench.hands.die()
+        await asyncio.sleep(0)
+        bench.hands.answer()
+        with pytest.raises(Rejected, match="twice") as raised:
+            await deadly
+        assert raised.value.status == 500
+        assert values(await good) == [4]
+
+    run(story)
+
+
+def test_long_texts_wait_for_their_like_and_are_not_starved() -> None:
+    async def story() -> None:
+        bench = Bench()
+        bench.ask(0, 0, 0, 0)
+        await asyncio.sleep(0)
+        for value, length in ((1, 100), (2, 900), (3, 200), (4, 1000)):
+            bench.ask(value, length=length)
+        for _ in range(2):
+            bench.hands.answer()
+            await asyncio.sleep(0)
+        lengths = [[job.length for job in batch] for batch in bench.hands.batches[1:]]
+        assert lengths == [[100, 200], [900, 1000]]
+
+    run(story)
+
+
+def test_cancelled_request_is_not_sent() -> None:
+    async def story() -> None:
+        bench = Bench()
+        bench.ask(0, 0, 0, 0)
+        await asyncio.sleep(0)
+        gone, stays = bench.ask(1), bench.ask(2)
+        gone.cancel()
+        bench.hands.answer()
+        await asyncio.sleep(0)
+        assert bench.sizes() == [4, 1]
+        bench.hands.answer()
+        assert values(await stays) == [4]
+
+    run(story)
+
+
+def test_model_that_answers_for_the_batch_gets_one_request_at_a_time() -> None:
+    async def story() -> None:
+        bench = Bench(by_row=False)
+        bench.ask(1)
+        bench.ask(2)
+        await asyncio.sleep(0)
+        bench.hands.answer()
+        await asyncio.sleep(0)
+        assert bench.sizes() == [1, 1]
+
+    run(story)
+
+
+def test_wrong_number_of_answers_is_an_error() -> None:
+    async def story() -> None:
+        bench = Bench()
+        asked = bench.ask(1, 2)
+        await asyncio.sleep(0)
+        bench.pool.answered(bench.hands.batches[-1], Outputs("array", [("", np.zeros(3))]), 0.1)
+        with pytest.raises(Rejected, match="3 answers for 2 rows"):
+            await asked
+
+    run(story)
