@@ -87,7 +87,7 @@ class Engine:
         config: dict[str, Any] = found["Config"] or {}
         return Image(
             id=found["Id"],
-            layers=tuple(found["RootFS"]["Layers"]),
+            layers=tuple(found["RootFS"].get("Layers") or ()),
             labels=dict(config.get("Labels") or {}),
             user=str(config.get("User") or ""),
             digests=tuple(found.get("RepoDigests") or ()),
