@@ -210,7 +210,7 @@ def _not_built(lock: Lock, stderr: str) -> EnvironmentFailed | Unavailable:
     if "No space left" in stderr or "Read-only file system" in stderr:
         return Unavailable(
             f"Environment {lock.digest[:12]} cannot be written: {first_conflict(stderr)}.",
-            "Make room (`headrace gc`), or set HEADRACE_STATE to a folder on another disk.",
+            "Make room, or set HEADRACE_STATE to a folder on another disk.",
         )
     return EnvironmentFailed(
         f"Environment {lock.digest[:12]} cannot be made: {first_conflict(stderr)}.",
