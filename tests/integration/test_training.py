@@ -52,7 +52,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> MlflowRegistry:
     from headrace.config.settings import read_settings
 
     shared = read_settings()
-    variables = {**shared.variables, "HEADRACE_TOKEN": "hidden-value", "AWS_SECRET_ACCESS_KEY": "hidden-value"}
+    variables = {
+        **shared.variables,
+        "HEADRACE_TOKEN": "hidden-value",
+        "AWS_SECRET_ACCESS_KEY": "hidden-value",
+        "MLFLOW_RUN_ID": "x",
+    }
     return MlflowRegistry(Settings(shared.state, folder / "home", None, "person:test", variables).prepare())
 
 
@@ -150,6 +155,9 @@ def test_children_see_no_secrets_and_the_environments_programs_first(place: Work
     seen = outcome.log.read_text()
     assert "hidden-value" not in seen
     assert "HEADRACE_" not in seen
+    assert "MLFLOW_RUN_ID" not in seen
+    # What is not tracked leaves no run in the store either.
+    assert str(place.settings.home / "mlflow.db") not in seen
     assert f"PATH={place.environment.python.parent}{os.pathsep}" in seen
 
 
@@ -157,6 +165,7 @@ def test_an_unknown_entry_point_starts_nothing(place: Workplace, registry: Mlflo
     with pytest.raises(InvalidConfig, match="no entry point `mian`"):
         trained(place, registry, run, "mian")
     assert not (place.checkout.parent / "work").exists()
+    assert registry.run(run.id).state is RunState.FAILED
 
 
 def test_tests_that_fail_stop_the_release(place: Workplace) -> None:

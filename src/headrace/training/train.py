@@ -17,6 +17,8 @@ from headrace.training.supervise import Attendant, Outcome, attend
 RUNNER = Path(__file__).with_name("mlflow_run.py")
 #: Lines of MLflow's own that follow the first cause and say nothing.
 NOISE = ("mlflow.cli: === Run", "mlflow.projects: === Run", "mlflow.projects.utils: === ")
+#: What a shell that headrace was started from may have been set to; not this work's run or experiment.
+OTHERS = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"}
 LOG_A_MODEL = 'Call `mlflow.<flavor>.log_model(model, name="model", signature=…, input_example=…)` at its end.'
 
 
@@ -37,7 +39,7 @@ class Workplace:
     def variables(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return what the commands may see: the environment's programs first, MLflow's variables, no headrace keys."""
         known = self.settings.variables
-        mlflow = {name: value for name, value in known.items() if name.startswith("MLFLOW_")}
+        mlflow = {name: value for name, value in known.items() if name.startswith("MLFLOW_") and name not in OTHERS}
         programs = self.environment.python.parent
         own = {
             "PATH": f"{programs}:{known.get('PATH', '/usr/local/bin:/usr/bin:/bin')}",
@@ -48,6 +50,10 @@ class Workplace:
             "GIT_PYTHON_REFRESH": "quiet",
         }
         return self.settings.child_environment(mlflow | own | dict(extra or {}))
+
+    def untracked(self, folder: Path) -> dict[str, str]:
+        """Return the same with a throw-away store: what tests log is none of the component's runs."""
+        return self.variables({"MLFLOW_TRACKING_URI": f"sqlite:///{folder.absolute() / 'tracking.db'}"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,11 @@ def run_tests(place: Workplace, command: str, folder: Path) -> Outcome:
         TrainingFailed: they did not pass; the message has the exit code and the last lines.
     """
     outcome = attend(
-        ["/bin/sh", "-c", command], cwd=place.checkout, env=place.variables(), folder=folder, attendant=place.attendant
+        ["/bin/sh", "-c", command],
+        cwd=place.checkout,
+        env=place.untracked(folder),
+        folder=folder,
+        attendant=place.attendant,
     )
     if outcome.code != 0:
         raise _failed(f"The component's tests (`{command}`) failed: the command {outcome.ending}.", outcome)
@@ -100,20 +110,12 @@ def run_entry_point(
         command: list[str | Path] = ["/bin/sh", "-c", point.render(values)]
     else:
         _require_mlflow(place)
-        command = [
-            place.environment.python,
-            RUNNER,
-            status,
-            "run",
-            place.checkout,
-            "--env-manager",
-            "local",
-            "-e",
-            name,
-        ]
+        command = [place.environment.python, RUNNER, status, "run", place.checkout, "--env-manager", "local"]
+        command += ["-e", name]
         command += [part for key, value in values.items() for part in ("-P", f"{key}={value}")]
         command += ["--run-id", run.id, "--experiment-name", run.experiment]
-    outcome = attend(command, cwd=place.checkout, env=place.variables(), folder=folder, attendant=place.attendant)
+    env = place.variables() if run else place.untracked(folder)
+    outcome = attend(command, cwd=place.checkout, env=env, folder=folder, attendant=place.attendant)
     with contextlib.suppress(FileNotFoundError, ValueError):
         code = int(status.read_text())
         outcome = Outcome(code or outcome.code, outcome.seconds, outcome.log, outcome.last_lines)
@@ -133,8 +135,8 @@ def train(
         TrainingFailed: it failed (the run ends FAILED), was killed, or logged no model.
         Cancelled: the attendant said so; the run ends KILLED and nothing is left running.
     """
-    values = read_project(place.checkout).entry_point(entry_point).complete(parameters)
     with _ending(registry, run.id):
+        values = read_project(place.checkout).entry_point(entry_point).complete(parameters)
         try:
             outcome = run_entry_point(place, entry_point, parameters, folder, run=run)
         finally:
@@ -189,9 +191,12 @@ def _failed(fact: str, outcome: Outcome) -> TrainingFailed:
 
 def _require_mlflow(place: Workplace) -> None:
     probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('mlflow') is None)"
-    done = subprocess.run(
-        [place.environment.python, "-c", probe], capture_output=True, env=place.variables(), check=False, timeout=60
-    )
+    try:
+        done = subprocess.run(
+            [place.environment.python, "-c", probe], capture_output=True, env=place.variables(), check=False, timeout=60
+        )
+    except subprocess.TimeoutExpired:
+        return  # A machine this busy; the run itself will tell.
     if done.returncode != 0:
         raise TrainingFailed(
             f"The component's environment {place.environment.digest[:12]} has no `mlflow`, which runs the project.",
