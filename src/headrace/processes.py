@@ -60,9 +60,8 @@ def start_detached(command: Sequence[str | Path], *, env: Mapping[str, str], cwd
     return name_of(child.pid)
 
 
-def stop(name: ProcessName, *, grace_s: float = 10.0) -> None:
-    """End a process and all of its session: SIGTERM, then SIGKILL after `grace_s`. Returns when none is left."""
-    members = family(name)
+def stop_alone(name: ProcessName, *, grace_s: float = 10.0) -> None:
+    """End one process and nothing that it started: SIGTERM, then SIGKILL after `grace_s`."""
     if is_alive(name):
         with contextlib.suppress(ProcessLookupError):
             os.kill(name.pid, signal.SIGTERM)
@@ -70,6 +69,16 @@ def stop(name: ProcessName, *, grace_s: float = 10.0) -> None:
     while is_alive(name) and time.monotonic() < deadline:
         _reap(name.pid)
         time.sleep(0.02)
+    if is_alive(name):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(name.pid, signal.SIGKILL)
+    _reap(name.pid)
+
+
+def stop(name: ProcessName, *, grace_s: float = 10.0) -> None:
+    """End a process with its session and all that it started: SIGTERM, then SIGKILL. Returns when none is left."""
+    members = family(name)
+    stop_alone(name, grace_s=grace_s)
     for process in [*members, *family(name)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

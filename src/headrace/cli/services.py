@@ -8,7 +8,7 @@ from headrace.cli import client as control
 from headrace.cli.terminal import console, print_json, table
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.base import Target
-from headrace.processes import stop
+from headrace.processes import stop_alone
 from headrace.types import Json
 
 WAIT_S = 60.0
@@ -115,7 +115,8 @@ def take_down(settings: Settings) -> list[str]:
             stopped.append(flow)
             for _ in client.events(flow, timeout_s=WAIT_S):
                 pass
-        stop(client.process)
+        # Its endpoints are its children and stop by themselves, drained, below.
+        stop_alone(client.process)
         stopped.append("control")
     stopped += remove_endpoints(wiring.target(settings))
     if wiring.stop_tracking(settings):

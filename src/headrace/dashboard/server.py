@@ -100,13 +100,18 @@ def serve_api(server: uvicorn.Server, settings: Settings, port: int, token: str)
 
 def look_regularly(control: Control, ended: threading.Event) -> None:
     """Start a watch flow for each window that is due, and keep the aliases equal to the ledger."""
+    next_look_s: dict[str, float] = {}
     while not ended.wait(WATCH_S):
         try:
             aliases.project(control.rooms)
         except Exception:  # The loop's boundary: the registry may be away; the outbox keeps what is to be written.
             LOG.exception("aliases")
         for component in control.rooms.ledger.components():
+            now_s = control.rooms.clock.monotonic_s()
+            if now_s < next_look_s.get(component, 0.0):
+                continue
             try:
+                next_look_s[component] = now_s + watch.pause_s(control.rooms, component)
                 request = watch.due(control.rooms, component)
                 if request is not None:
                     control.engine.start("watch", request.flow_id, request)

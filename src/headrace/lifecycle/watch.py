@@ -50,6 +50,14 @@ def due(rooms: Rooms, component: str) -> WatchRequest | None:
     return WatchRequest(component, serving.version, rows[0].prediction.id, rows[-1].prediction.id)
 
 
+def pause_s(rooms: Rooms, component: str) -> float:
+    """Return how long to wait between two looks at a component's predictions."""
+    serving = rooms.ledger.serving(component, Stage.PRODUCTION)
+    if serving is None or serving.version is None:
+        return 1.0
+    return recall_settings(rooms, component, serving.version).monitor.every_s
+
+
 def watch(durable: Durable, rooms: Rooms, request: WatchRequest) -> Outcome:
     """The flow: judge one window, and act on what was found."""
     judged = durable.step("judge", judge_window, rooms, request)

@@ -1,0 +1,37 @@
+"""Tell irises apart. The second argument makes one of the mistakes that trainings make."""
+
+import os
+import signal
+import sys
+import time
+
+import mlflow
+import pandas as pd
+from mlflow.models import infer_signature
+from sklearn.linear_model import LogisticRegression
+
+path, mode = sys.argv[1:]
+rows = pd.read_csv(path)
+features, labels = rows.drop(columns="species"), rows["species"]
+
+with mlflow.start_run():
+    if mode == "fails":
+        raise ValueError("the petals are too long")
+    if mode == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "slow":
+        print("waiting", flush=True)
+        time.sleep(600)
+    model = LogisticRegression(max_iter=500).fit(
+        features, labels if mode != "bad" else labels.sample(frac=1, random_state=1)
+    )
+    mlflow.log_metric("train_accuracy", model.score(features, labels))
+    if mode != "silent":
+        mlflow.sklearn.log_model(
+            model,
+            name="model",
+            serialization_format="cloudpickle" if mode == "pickle" else "skops",
+            signature=infer_signature(features, model.predict(features)),
+            input_example=features.head(2),
+            pip_requirements=["scikit-learn"],
+        )

@@ -1,0 +1,148 @@
+"""What users get wrong: a fact and a remedy, an exit code of its own, and nothing half-done."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from tests.houses import House, Told
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def error_of(told: Told) -> dict[str, object]:
+    """Return the error that a `--json` command told, whether before or in a flow."""
+    assert "Traceback" not in told.err, told.err
+    document = told.document
+    found: dict[str, object] = document.get("error") or document
+    return found
+
+
+def nothing_registered(house: House, name: str) -> bool:
+    told = house.headrace("history", name, "--json")
+    return told.code == 3
+
+
+def test_without_a_headrace_yaml_the_way_to_one_is_named(house: House, tmp_path: Path) -> None:
+    told = house.headrace("run", tmp_path, "--json")
+    assert told.code == 2
+    assert "headrace init" in str(error_of(told)["remedy"])
+
+
+def test_an_unknown_key_is_told_with_its_line_and_the_nearest(house: House, tmp_path: Path) -> None:
+    (tmp_path / "headrace.yaml").write_text("component: a\ngat: {}\n")
+    told = house.headrace("run", tmp_path, "--json")
+    assert told.code == 2
+    fact = str(error_of(told)["fact"])
+    assert "line 2" in fact
+    assert "gate" in fact
+
+
+def test_an_unknown_entry_point_is_told_before_anything_is_built(house: House) -> None:
+    told = house.headrace("run", house.component("entry", entry_point="train"), "--json")
+    (house.home.parent / "entry" / "headrace.yaml").open("a").write("entry_point: mian\n")
+    told = house.headrace("run", house.home.parent / "entry", "--json")
+    assert told.code == 2
+    assert "main" in str(error_of(told)["remedy"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "words"),
+    [
+        ("fails", 6, "the petals are too long"),
+        ("killed", 6, "SIGKILL"),
+        ("silent", 6, "logged no model"),
+        ("pickle", 7, "skops"),
+    ],
+)
+def test_a_bad_training_registers_nothing(house: House, mode: str, code: int, words: str) -> None:
+    told = house.headrace("run", house.component(mode, mode=mode), "--json")
+    error = error_of(told)
+    assert told.code == code, error
+    assert words in f"{error['fact']} {error['remedy']}"
+    assert nothing_registered(house, mode)
+
+
+def test_a_metric_that_the_run_lacks_is_named(house: House) -> None:
+    told = house.headrace("run", house.component("metric", gate="{metrics: {acuracy: {min: 0.5}}}"), "--json")
+    assert told.code == 2
+    assert "accuracy" in str(error_of(told)["remedy"])
+
+
+def test_a_failing_gate_and_a_failing_acceptance_leave_production_as_it_was(house: House) -> None:
+    folder = house.component("careful")
+    first = house.headrace("run", folder, "--json")
+    assert first.code == 0, first.out + first.err
+    alone = house.headrace("rollback", "careful", "--json")
+    assert alone.code == 4
+    assert "nothing to go back to" in str(error_of(alone)["fact"])
+
+    good = (folder / "headrace.yaml").read_text()
+    (folder / "headrace.yaml").write_text(good.replace("mode: good", "mode: bad"))
+    refused = house.headrace("run", folder, "--json")
+    assert refused.code == 8, refused.out
+    (folder / "headrace.yaml").write_text(good.replace("requests: 20", "p99_ms: 0.001, requests: 20"))
+    slow = house.headrace("run", folder, "--json")
+    assert slow.code == 9, slow.out
+    assert "p99" in str(error_of(slow)["fact"])
+
+    status = house.headrace("status", "--json").document
+    (row,) = [one for one in status["components"] if one["component"] == "careful"]
+    assert row["production"] == 1
+    assert not any("careful-dev" in words for words in house.processes())
+    answer = house.headrace("predict", "careful", "-f", rows(house.home.parent), "--json")
+    assert answer.code == 0, answer.out + answer.err
+    assert answer.document["version"] == "1"
+
+
+def rows(folder: Path) -> Path:
+    path = folder / "rows.csv"
+    path.write_text("sepal_length,sepal_width,petal_length,petal_width\n5.1,3.5,1.4,0.2\n")
+    return path
+
+
+def test_production_comes_back_as_the_ledger_says(house: House) -> None:
+    """After `down`, as after a reboot; at the same address."""
+    before = house.headrace("status", "--json").document["components"]
+    house.headrace("down")
+    assert house.processes() == []
+    up = house.headrace("up", "--json")
+    assert up.code == 0, up.err
+    after = up.document["components"]
+    assert [(one["component"], one["production"], one["url"]) for one in after] == [
+        (one["component"], one["production"], one["url"]) for one in before
+    ]
+    answer = house.headrace("predict", "careful", "-f", rows(house.home.parent), "--json")
+    assert answer.code == 0, answer.err
+
+
+def test_ctrl_c_ends_the_training_and_tells_the_run(house: House) -> None:
+    command = house.start("run", house.component("slow", mode="slow"))
+    deadline = time.monotonic() + 300
+    while not any("train.py" in words for words in house.processes() + training()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(command.pid, signal.SIGINT)
+    command.wait(timeout=60)
+    assert command.returncode == 130
+    assert training() == []
+    assert nothing_registered(house, "slow")
+
+
+def training() -> list[str]:
+    import psutil
+
+    found = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    return [words for words in found if "train.py" in words and words.rstrip().endswith("slow")]
+
+
+def test_a_tracking_server_that_does_not_answer_is_named(house: House, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    home = tmp_path / "away"
+    told = house.headrace("up", "--json", MLFLOW_TRACKING_URI=url, HEADRACE_HOME=str(home))
+    house.headrace("down", HEADRACE_HOME=str(home))
+    assert told.code == 10
+    assert url in str(error_of(told)["fact"])
