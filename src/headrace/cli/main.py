@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from headrace.cli import evidence
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -205,6 +207,9 @@ def demo(
     from headrace.cli.demo import story
 
     story.tell(keep=keep, as_json=as_json)
+
+
+evidence.add_to(app)
 
 
 def run_command() -> None:

@@ -11,6 +11,7 @@ from headrace.deploy.base import Route
 from headrace.errors import AcceptanceFailed, GateFailed, HeadraceError
 from headrace.evaluation.gate import judge
 from headrace.ledger.base import Action, Draft
+from headrace.lifecycle.doors import verify_version
 from headrace.lifecycle.durable import Durable, Role
 from headrace.lifecycle.evaluate import load_rows, signature_of
 from headrace.lifecycle.request import CandidateRequest, Outcome, PromoteRequest, State
@@ -156,6 +157,7 @@ def deploy_to_dev(rooms: Rooms, request: CandidateRequest, version: int) -> str:
     stop_if_asked(rooms, request.flow_id)
     with rooms.journal(request.flow_id).step("dev", f"deploying v{version} to dev in its own environment") as note:
         served = served_version(rooms, request.component, version, Stage.DEV)
+        verify_version(rooms, request.component, version)
         settings = recall_settings(rooms, request.component, version)
         serve = settings.serve.model_copy(update={"port": 0})
         try:

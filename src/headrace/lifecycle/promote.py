@@ -7,6 +7,7 @@ from contextlib import suppress
 from headrace.errors import Conflict, HeadraceError
 from headrace.ledger.base import Action, Draft
 from headrace.lifecycle.aliases import project
+from headrace.lifecycle.doors import verify_version
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.reconcile import (
     one_route_at_a_time,
@@ -14,6 +15,7 @@ from headrace.lifecycle.reconcile import (
     production_route,
     settle,
 )
+from headrace.lifecycle.release_tag import tag
 from headrace.lifecycle.request import Outcome, PromoteRequest, State
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.stopping import stop_if_asked
@@ -27,6 +29,7 @@ def promote(durable: Durable, rooms: Rooms, request: PromoteRequest) -> Outcome:
     durable.step("decide", decide, rooms, request)
     url = durable.step("shift", shift, rooms, request)
     durable.step("alias", project, rooms)
+    durable.step("tag", tag, rooms, request)
     return Outcome(
         request.flow_id, request.component, State.PROMOTED, request.version,
         fact=f"Version {request.version} of {request.component} answers at {url}.", evidence={"url": url},
@@ -47,6 +50,7 @@ def warm(rooms: Rooms, request: PromoteRequest) -> None:
                 "somebody else was faster.",
                 f"Look at `headrace history {request.component}`, then promote {name} again if it should still be.",
             )
+        verify_version(rooms, request.component, request.version)
         before = previous_champion(rooms, request.component)
         status = settle(rooms, request.component, warm=[] if before is None else [before], must_warm=request.version)
         note.found = (

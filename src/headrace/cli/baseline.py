@@ -1,0 +1,217 @@
+"""Commands about what a version is made of: show, verify, compare, export, check, reproduce, and the ledger's chain."""
+
+import re
+import secrets
+from pathlib import Path
+
+from headrace import wiring
+from headrace.cli.terminal import console, print_json, table
+from headrace.config.settings import read_settings
+from headrace.errors import InvalidInput, ModelRefused, NotFound
+from headrace.files import write_atomically
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.versions import VersionRecord, recall, served_version, version_folder
+from headrace.provenance import card, compare, verify
+from headrace.provenance.baseline import Baseline, read_baseline
+from headrace.provenance.code import commits_between
+from headrace.provenance.sign import trusted_signers
+from headrace.types import Json, Stage
+
+
+def open_rooms() -> Rooms:
+    """Return this installation's back ends."""
+    return wiring.rooms(read_settings().prepare())
+
+
+def find(rooms: Rooms, name: str) -> VersionRecord:
+    """Return the version that `digits/3`, `digits/v3`, `models:/digits/3` or `digits` (its champion) means."""
+    found = re.fullmatch(r"(?:models:/)?([^/@]+)(?:/v?(\d+))?(?:@champion)?", name)
+    if found is None:
+        raise InvalidInput(f"`{name}` names no version.", "Write for example digits/3, or digits for its champion.")
+    if found[2]:
+        return recall(rooms, found[1], int(found[2]))
+    serving = rooms.ledger.serving(found[1], Stage.PRODUCTION)
+    if serving is None or serving.version is None:
+        known = ", ".join(rooms.ledger.components()) or "none yet"
+        raise NotFound(f"`{found[1]}` has no champion (components: {known}).", f"Name a version: {found[1]}/1")
+    return recall(rooms, found[1], serving.version)
+
+
+def folder_of(rooms: Rooms, record: VersionRecord) -> Path:
+    return version_folder(rooms, record.component, record.version) / "baseline"
+
+
+def baseline_of(rooms: Rooms, record: VersionRecord) -> Baseline:
+    """Return a version's baseline once its signature and digest were found right."""
+    trusted = trusted_signers(rooms.settings.keys)
+    return verify.verify(folder_of(rooms, record), None, trusted, expected=record.baseline).baseline
+
+
+def show(name: str, *, as_json: bool) -> None:
+    """Show what a version is made of, and how each fact is known."""
+    rooms = open_rooms()
+    record = find(rooms, name)
+    baseline = read_baseline(folder_of(rooms, record))
+    if as_json:
+        print_json({"version": record.version, "digest": record.baseline, "baseline": baseline.as_json()})
+        return
+    rows = [[row.field, row.value, row.mark] for row in card.rows(baseline)]
+    console().print(f"[bold]{record.component} v{record.version}[/bold], baseline {record.baseline}")
+    console().print(table("", ["fact", "value", ""], rows))
+
+
+def check_all(name: str, *, model: Path | None, as_json: bool) -> None:
+    """Recompute every digest of a version, and name every file that differs."""
+    rooms = open_rooms()
+    record = find(rooms, name)
+    trusted = trusted_signers(rooms.settings.keys)
+    place = model or Path(record.model)
+    found = verify.findings(folder_of(rooms, record), place, trusted, expected=record.baseline)
+    if as_json:
+        print_json({"component": record.component, "version": record.version, "findings": [*found]})
+    if found and as_json:
+        raise SystemExit(ModelRefused.exit_code)
+    if found:
+        remedy = f"Serve another version; the next deploy makes a new copy if you remove this one: rm -rf {place}"
+        raise ModelRefused("\n  ".join(found), remedy)
+    if not as_json:
+        signer = verify.verify(folder_of(rooms, record), None, trusted).signer
+        files = len(read_baseline(folder_of(rooms, record)).model.files)
+        console().print(
+            f"[green]✓[/green] {record.component} v{record.version}: {files} model files, golden answers, lock and "
+            f"signature are as {signer} signed them (baseline {record.baseline[:12]})"
+        )
+
+
+def diff(one: str, other: str, *, as_json: bool) -> None:
+    """Say in words what changed between two versions."""
+    rooms = open_rooms()
+    records = find(rooms, one), find(rooms, other)
+    before, after = (baseline_of(rooms, record) for record in records)
+    metrics = tuple(dict(rooms.registry.run(record.run_id).metrics) for record in records)
+    commits = commits_between(Path(records[1].folder), before.code.commit, after.code.commit)
+    changes = compare.compare(before, after, metrics=(metrics[0], metrics[1]), commits=commits)
+    if as_json:
+        print_json(changes.as_json())
+        return
+    rows = [[section, sentence] for section, found in changes.sections.items() for sentence in found]
+    title = f"{records[0].component} v{records[0].version} → v{records[1].version}"
+    console().print(table(title, ["", "what changed"], rows) if rows else f"{title}: nothing differs")
+
+
+def export(name: str, *, to: Path | None, as_json: bool) -> None:
+    """Write a model card in Markdown."""
+    rooms = open_rooms()
+    record = find(rooms, name)
+    verified = verify.verify(
+        folder_of(rooms, record), None, trusted_signers(rooms.settings.keys), expected=record.baseline
+    )
+    decisions = [
+        f"{entry.at:%Y-%m-%d %H:%M} UTC: {entry.action.value} by {entry.actor}: {entry.reason}"
+        for entry in reversed(rooms.ledger.history(record.component, limit=1000))
+        if entry.version == record.version
+    ]
+    metrics = rooms.registry.run(record.run_id).metrics
+    holdout = {name.removeprefix("holdout_"): value for name, value in metrics.items() if name.startswith("holdout_")}
+    text = card.model_card(
+        verified.baseline, verified.digest, version=record.version, signer=verified.signer, metrics=holdout,
+        decisions=decisions,
+    )  # fmt: skip
+    if to is not None:
+        write_atomically(to, text, mode=0o644)
+    if as_json:
+        print_json({"card": text, "path": str(to) if to else None})
+    elif to is None:
+        console().print(text, markup=False)
+    else:
+        console().print(f"[green]✓[/green] {to}")
+
+
+def preflight(name: str, *, as_json: bool) -> None:
+    """Try a version in the interpreter that will serve it, and list every finding."""
+    from headrace.lifecycle.preflight import preflight as try_out
+
+    rooms = open_rooms()
+    record = find(rooms, name)
+    baseline = baseline_of(rooms, record)
+    version = served_version(rooms, record.component, record.version, Stage.DEV)
+    result = try_out(
+        version, variables=rooms.settings.child_environment(), trained_with=baseline.environment.packages,
+        trained_python=baseline.environment.python,
+    )  # fmt: skip
+    if as_json:
+        found: list[Json] = [
+            {"check": item.check, "fact": item.fact, "remedy": item.remedy} for item in result.findings
+        ]
+        print_json({"is_ready": result.is_ready, "findings": found, "numbers": result.numbers})
+        if not result.is_ready:
+            raise SystemExit(ModelRefused.exit_code)
+        return
+    for item in result.findings:
+        console().print(f"{item.check}: {item.fact}\n  → {item.remedy}", markup=False)
+    result.refuse()
+    numbers = ", ".join(f"{key} {value}" for key, value in result.numbers.items())
+    console().print(f"[green]✓[/green] {record.component} v{record.version} is ready to serve: {numbers}")
+
+
+def reproduce(name: str, *, here: bool, as_json: bool) -> None:
+    """Train a version again from its baseline, and say how alike the result is."""
+    from headrace.lifecycle.reproduce import Likeness, Original, Workshop
+    from headrace.lifecycle.reproduce import reproduce as train_again
+
+    rooms = open_rooms()
+    record = find(rooms, name)
+    out = console(as_json=as_json)
+    original = Original(
+        record.version, baseline_of(rooms, record), folder_of(rooms, record), Path(record.folder),
+        rooms.registry.run(record.run_id).metrics,
+    )  # fmt: skip
+    folder = rooms.settings.flows / f"reproduce-{record.component}-v{record.version}-{secrets.token_hex(3)}"
+    workshop = Workshop(
+        rooms.settings, rooms.environments(record.settings.environment), rooms.registry, folder,
+        lambda text: out.print(f"  {text}", markup=False),
+    )  # fmt: skip
+    found = train_again(original, workshop, here=here)
+    if as_json:
+        print_json(
+            {"likeness": found.likeness.value, "sentences": [*found.sentences], "run": found.run_id,
+             "numbers": dict(found.numbers)}
+        )  # fmt: skip
+    else:
+        out.print(f"[bold]{found.likeness.value}[/bold]")
+        for sentence in found.sentences:
+            out.print(f"  {sentence}", markup=False)
+    if found.likeness is Likeness.DIFFERENT:
+        raise SystemExit(1)
+
+
+def verify_ledger(component: str, *, as_json: bool) -> None:
+    """Recompute the hash chains of the ledger, and compare them with what release tags anchor."""
+    from headrace.errors import Conflict
+    from headrace.provenance.tags import read_tags
+
+    rooms = open_rooms()
+    names = [component] if component else list(rooms.ledger.components())
+    results: list[dict[str, Json]] = []
+    for name in names:
+        found = rooms.ledger.verify(name)
+        problem = found.problem
+        hashes = {entry.hash for entry in rooms.ledger.history(name, limit=1_000_000)}
+        serving = rooms.ledger.serving(name, Stage.PRODUCTION)
+        if not problem and serving is not None and serving.version is not None:
+            folder = Path(recall(rooms, name, serving.version).folder)
+            lost = [tag.name for tag in read_tags(folder, name) if tag.ledger and tag.ledger not in hashes]
+            problem = f"the tag {lost[0]} anchors an entry that the ledger does not have" if lost else ""
+        results.append({"component": name, "entries": found.entries, "head": found.head, "problem": problem})
+    if as_json:
+        print_json({"chains": [*results]})
+    broken = [result for result in results if result["problem"]]
+    if broken and as_json:
+        raise SystemExit(Conflict.exit_code)
+    if broken:
+        fact = "; ".join(f"{result['component']}: {result['problem']}" for result in broken)
+        raise Conflict(fact, "Restore the ledger from a backup, and find out who wrote to it")
+    if not as_json:
+        for result in results:
+            out = f"{result['component']}: {result['entries']} entries, head {str(result['head'])[:12]}"
+            console().print(f"[green]✓[/green] {out}")

@@ -1,0 +1,90 @@
+"""`headrace baseline` and `headrace ledger verify` on a version that was sealed here."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from headrace import wiring
+from headrace.cli.main import app
+from headrace.config.component import Component
+from headrace.config.settings import Settings, read_settings
+from headrace.errors import HeadraceError, ModelRefused
+from headrace.ledger.base import Action, Draft
+from headrace.lifecycle.versions import VersionRecord, remember, version_folder
+from headrace.provenance.baseline import Draft as BaselineDraft
+from headrace.provenance.baseline import seal
+from headrace.provenance.code import Code
+from headrace.provenance.sign import own_signer
+from headrace.types import Actor, Stage
+
+ADA = Actor("person:ada")
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation with one sealed version in production; returns its model folder."""
+    monkeypatch.setenv("HEADRACE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    settings: Settings = read_settings().prepare()
+    rooms = wiring.rooms(settings)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "MLmodel").write_text("flavors: {python_function: {loader_module: mlflow.onnx, data: m.onnx}}\n")
+    (model / "m.onnx").write_bytes(b"weights")
+    draft = BaselineDraft(
+        component="digits", at=datetime(2026, 1, 1, tzinfo=UTC), actor=ADA, run_id="r", model=model,
+        code=Code("/nowhere", "a" * 40), lock="numpy==2.4.6\n", lock_digest="c" * 64, python="3.11.7",
+        parameters={"epochs": "3"},
+    )  # fmt: skip
+    sealed = seal(draft, version_folder(rooms, "digits", 1) / "baseline", own_signer(settings.keys))
+    config = Component(component="digits").as_json()
+    remember(rooms, VersionRecord("digits", 1, "r", "models:/m", str(model), sealed.model.digest, "python",
+                                  sealed.digest, str(tmp_path), config))  # fmt: skip
+    rooms.ledger.move(
+        Draft("digits", Action.PROMOTED, ADA, "first", "k", Stage.PRODUCTION, 1, sealed.digest), expected=None
+    )
+    return model
+
+
+def call(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", ["digits/1", "digits/v1", "models:/digits/1", "digits"])
+def test_a_version_can_be_named_in_several_ways(model: Path, name: str) -> None:
+    shown = json.loads(call("baseline", "show", name, "--json"))
+    assert shown["version"] == 1
+    assert shown["baseline"]["parameters"] == {"epochs": "3"}
+    assert shown["baseline"]["marks"]["parameters"] == "checked"
+
+
+def test_an_untouched_version_is_verified_and_a_flipped_byte_is_named(model: Path) -> None:
+    assert "digits v1: 2 model files" in call("baseline", "verify", "digits/1")
+    (model / "m.onnx").write_bytes(b"Weights")
+    with pytest.raises(ModelRefused, match=r"`m\.onnx` was changed"):
+        call("baseline", "verify", "digits/1")
+
+
+def test_the_ledgers_chain_is_verified_and_a_changed_entry_named(model: Path) -> None:
+    import sqlite3
+
+    assert "digits: 1 entries" in call("ledger", "verify")
+    with sqlite3.connect(read_settings().home / "ledger.db") as connection:
+        connection.execute("UPDATE entries SET reason = 'x'")
+    with pytest.raises(HeadraceError, match=r"digits: entry 1 .* was changed after it was written"):
+        call("ledger", "verify")
+
+
+def test_what_names_no_version_says_so(model: Path) -> None:
+    with pytest.raises(HeadraceError, match="names no version"):
+        call("baseline", "show", "digits@@")
+    with pytest.raises(HeadraceError, match="no record of version 9"):
+        call("baseline", "show", "digits/9")
+    with pytest.raises(HeadraceError, match="has no champion"):
+        call("baseline", "show", "news")
