@@ -78,3 +78,32 @@ def test_an_exact_interval_contains_the_share(rows: int, more: st.DataObject) ->
     hits = more.draw(st.integers(0, rows))
     found = clopper_pearson(hits, rows)
     assert 0 <= found.low <= hits / rows <= found.high <= 1
+
+
+@pytest.mark.parametrize("rows", [100, 400])
+def test_the_shared_test_keeps_its_level(rows: int) -> None:
+    from headrace.monitoring.statistics.twosample import shift_p
+
+    chance = np.random.default_rng(2)
+    share = np.full(64, 1 / 64)
+    p_values = shift_p(chance.multinomial(2000, share, 20_000), chance.multinomial(rows, share, 20_000))
+    assert np.mean(p_values < 0.01) < 0.012
+    assert np.mean(p_values < 0.0005) < 0.0011
+
+
+def test_the_shared_test_sees_level_spread_and_shape() -> None:
+    from headrace.monitoring.statistics.twosample import shift_p
+
+    chance = np.random.default_rng(3)
+    edges = np.quantile(chance.normal(size=100_000), np.linspace(0, 1, 65)[1:-1])
+
+    def binned(values: np.ndarray) -> np.ndarray:
+        return np.bincount(np.searchsorted(edges, values), minlength=64)
+
+    before = binned(chance.normal(size=4000))
+    changed = [
+        chance.normal(0.3, 1, 500), chance.normal(0, 1.3, 500), chance.normal(0, 0.75, 500),
+        np.where(chance.random(500) < 0.5, -0.9, 0.9) + chance.normal(0, 0.43, 500),
+    ]  # fmt: skip
+    assert all(float(shift_p(before, binned(values))) < 1e-4 for values in changed)
+    assert float(shift_p(before, binned(chance.normal(size=500)))) > 0.01

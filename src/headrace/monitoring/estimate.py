@@ -30,7 +30,8 @@ _OWN_CURVE = 100
 _FEWEST = 50
 _MOST = 20_000
 _ANSWER = "\x00answer"
-_CODES = 66
+#: More than the bins of any profile; the last code is for missing values.
+_CODES = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 BINS = 64
 #: Values of a category that are counted by name.
 TOP = 100
+#: Further quantiles at both ends, where changes of spread show first.
+_TAILS = (0.002, 0.005, 0.01)
 OTHER = "\x00other"
 
 
@@ -115,7 +117,8 @@ def numbers(values: Array, *, in_time_order: bool = False) -> Numbers:
 
 def _edges(values: Array) -> Array:
     """Return quantiles; a value that many rows share gets a bin of its own, so that leaving it is seen."""
-    found, times = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]), return_counts=True)
+    shares = np.concatenate([_TAILS, np.linspace(0, 1, BINS + 1)[1:-1], 1 - np.array(_TAILS)])
+    found, times = np.unique(np.quantile(values, np.sort(shares)), return_counts=True)
     return np.unique(np.concatenate([found, np.nextafter(found[times > 1], np.inf)]))
 
 

@@ -19,11 +19,10 @@ from headrace.monitoring.profiles import OTHER, Categories, Numbers
 from headrace.monitoring.reference_profile import Reference
 from headrace.monitoring.statistics.multiplicity import benjamini_hochberg
 from headrace.monitoring.statistics.twosample import (
-    anderson_darling,
-    anderson_darling_p,
     chi_square_p,
     psi,
     psi_by_chance,
+    shift_p,
 )
 from headrace.types import Json
 
@@ -104,7 +103,7 @@ def _numbers(known: Mapping[str, Numbers], columns: Columns, alpha: float) -> li
     first, second = stacked([one.counts for one in known.values()]), stacked(list(now.values()))
     rows, times = second.sum(axis=1), np.array([one.correlation_time for one in known.values()])
     scales = np.array([null_scale(one, int(count)) for one, count in zip(known.values(), rows, strict=True)])
-    p_values = anderson_darling_p(anderson_darling(first, second), scales)
+    p_values = shift_p(first, second, time=times, scale=scales)
     pairs = [coarse(one.counts, now[name]) for name, one in known.items()]
     coarse_first, coarse_second = stacked([one for one, _ in pairs]), stacked([other for _, other in pairs])
     bins = np.array([len(one) for one, _ in pairs])

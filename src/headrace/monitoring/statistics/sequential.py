@@ -14,6 +14,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _RISES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 #: Logarithms of no evidence, and of so much that more says nothing.
 _NONE, _MOST = -1e9, 300.0
+#: Rows that are taken at once.
+_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,21 @@ class EDetector:
         rows = len(losses)
         if not rows:
             return self
-        # M[t] = (M[t-1] + 1) * f[t], solved for all t at once in logarithms.
         growth = np.log1p(_bets(self.bound) * (np.asarray(losses, float)[:, None] - self.bound))
-        total = np.cumsum(growth, axis=0)
-        starts = np.logaddexp.accumulate(growth - total, axis=0)
-        logs = total + np.logaddexp(np.array(self.logs), starts)
-        over = np.flatnonzero(np.exp(np.minimum(logs, _MOST)).mean(axis=1) >= 1 / self.level)
-        fired_at = self.fired_at or (self.rows + int(over[0]) + 1 if len(over) else 0)
-        kept = tuple(float(one) for one in np.minimum(logs[-1], _MOST))
+        logs, fired_at = np.array(self.logs), self.fired_at
+        for start in range(0, rows, _BLOCK):
+            # M[t] = (M[t-1] + 1) * f[t], solved for a block at once; short ones cannot overflow.
+            total = np.cumsum(growth[start : start + _BLOCK], axis=0)
+            added = np.cumsum(np.exp(growth[start : start + _BLOCK] - total), axis=0)
+            # In units of e ** top, so that much evidence from before does not overflow either.
+            top = max(float(logs.max()), 0.0)
+            value = np.exp(total) * (np.exp(logs - top) + added * np.exp(-top))
+            over = np.log(value.mean(axis=1)) + top >= -np.log(self.level)
+            if not fired_at and over.any():
+                fired_at = self.rows + start + int(over.argmax()) + 1
+            with np.errstate(divide="ignore"):
+                logs = np.clip(np.log(value[-1]) + top, _NONE, _MOST)
+        kept = tuple(float(one) for one in logs)
         return EDetector(self.bound, self.level, kept, self.rows + rows, fired_at)
 
 

@@ -1,0 +1,121 @@
+"""The streams that the monitoring benchmark runs on: 30 mixed features, answers and truths; drift-free or shifted."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.evaluation.answers import Answers, probabilities
+from headrace.monitoring.frame import Frame
+from headrace.monitoring.reference import Reference, build
+from headrace.types import Task
+
+NUMBERS, NAMES = 20, 10
+_NAMES = np.array(list("abcdefgh"))
+_ODDS = np.cumsum([0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """What happens to a stream; the rows of the power tables are these, fixed before the first run."""
+
+    name: str
+    columns: int = 0
+    move: float = 0.0
+    stretch: float = 1.0
+    names: float = 0.0
+
+
+SHIFTS = (
+    Shift("one column moves by 0.25 sd", columns=1, move=0.25),
+    Shift("one column moves by 0.5 sd", columns=1, move=0.5),
+    Shift("five columns move by 0.2 sd", columns=5, move=0.2),
+    Shift("all columns move by 0.1 sd", columns=20, move=0.1),
+    Shift("one column spreads by 1.4", columns=1, stretch=1.4),
+    Shift("five columns spread by 1.25", columns=5, stretch=1.25),
+    Shift("one column of names changes its mix", names=0.15),
+)
+
+
+def latent(chance: np.random.Generator, rows: int, memory: float) -> np.ndarray:
+    """Return shape (rows, columns + 1), standard normal, each row repeating `memory` of the one before."""
+    found = chance.standard_normal((rows, NUMBERS + NAMES + 1))
+    if memory:
+        from scipy.signal import lfilter
+
+        found[1:] *= np.sqrt(1 - memory**2)
+        found = lfilter([1.0], [1.0, -memory], found, axis=0)
+    return found
+
+
+def stream(chance: np.random.Generator, rows: int, *, memory: float = 0.0, shift: Shift | None = None) -> Frame:
+    """Return a window: half of the numbers normal, half lognormal, names, and a classifier that is right in 86 %."""
+    from scipy.special import ndtr
+
+    raw = latent(chance, rows, memory)
+    shift = shift or Shift("")
+    raw[:, : shift.columns] = raw[:, : shift.columns] * shift.stretch + shift.move
+    inputs: dict[str, Any] = {f"n{at}": raw[:, at] if at % 2 == 0 else np.exp(raw[:, at]) for at in range(NUMBERS)}
+    for at in range(NAMES):
+        level = ndtr(raw[:, NUMBERS + at])
+        codes = np.minimum(np.searchsorted(_ODDS, level), 7)
+        if at == 0 and shift.names:
+            codes = np.where(chance.random(rows) < shift.names, 3, codes)
+        inputs[f"c{at}"] = pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8)), pa.array(_NAMES)).cast(
+            pa.string()
+        )
+    truth = chance.integers(0, 2, rows)
+    margin = raw[:, -1] + 2.2
+    scores = probabilities(np.stack([np.where(truth == 0, margin, 0.0), np.where(truth == 1, margin, 0.0)], axis=1))
+    return Frame(inputs, Answers(scores.argmax(axis=1), scores, np.arange(2)), truth, np.ones(rows, bool))
+
+
+def reference_of(frame: Frame, *, in_time_order: bool = False) -> Reference:
+    """Return the profile of a drift-free stream."""
+    return build(frame.rows(), task=Task.CLASSIFICATION, inputs=frame.inputs, in_time_order=in_time_order)
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """Real rows: electricity prices after their columns had switched on, in random order."""
+
+    inputs: dict[str, np.ndarray]
+    truth: np.ndarray
+    scores: np.ndarray
+
+    def window(self, rows: np.ndarray) -> Frame:
+        """Return the named rows."""
+        answers = Answers(self.scores[rows].argmax(axis=1), self.scores[rows], np.arange(2))
+        given = {name: values[rows] for name, values in self.inputs.items()}
+        return Frame(given, answers, self.truth[rows], np.ones(len(rows), bool))
+
+
+def real(path: Path) -> Real:
+    """Return the real rows with the answers of a logistic regression that was fitted to a third of them."""
+    table = pq.read_table(path).slice(17_424)
+    order = np.random.default_rng(0).permutation(table.num_rows)
+    names = [name for name in table.column_names if name != "class"]
+    matrix = np.stack([table[name].to_numpy() for name in names], axis=1)[order]
+    truth = table["class"].to_numpy()[order].astype(int)
+    fitted = len(order) // 3
+    weights = _logistic(matrix[:fitted], truth[:fitted])
+    rest = matrix[fitted:]
+    scores = probabilities((np.c_[rest, np.ones(len(rest))] @ weights)[:, None])
+    return Real({name: rest[:, at] for at, name in enumerate(names)}, truth[fitted:], scores)
+
+
+def without_answers(frame: Frame) -> Frame:
+    """Return the frame with its inputs only counted."""
+    return replace(frame, labelled=np.zeros(len(frame), bool))
+
+
+def _logistic(matrix: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    given, weights = np.c_[matrix, np.ones(len(matrix))], np.zeros(matrix.shape[1] + 1)
+    for _ in range(25):
+        chance = 1 / (1 + np.exp(-given @ weights))
+        curve = given.T @ (given * (chance * (1 - chance))[:, None]) + 1e-3 * np.eye(len(weights))
+        weights += np.linalg.solve(curve, given.T @ (truth - chance) - 1e-3 * weights)
+    return weights
