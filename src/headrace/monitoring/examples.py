@@ -1,0 +1,103 @@
+"""Rows worth a look: those that the model got wrong or was unsure of, for people and labelling tools.
+
+They are for review. A training set made of them alone would teach a distorted world, so `mixed` never gives only them.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from headrace.evaluation.answers import read_values
+from headrace.evaluation.labels import comparable
+from headrace.predictions.base import Joined
+from headrace.types import Json, Task
+
+#: The largest share of a training set that hard examples may be.
+MOST_HARD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class HardExample:
+    """One row with the reason why it is here.
+
+    Attributes:
+        hardness: 1 and more for wrong answers, below 1 for unsure ones; the higher, the harder.
+    """
+
+    row: Joined
+    reason: str
+    hardness: float
+
+
+def hard_examples(
+    rows: Sequence[Joined], task: Task, *, classes: Sequence[str] = (), most: int = 200
+) -> list[HardExample]:
+    """Return the hardest rows, hardest first: wrong answers by how sure they were, then right ones by how unsure."""
+    if not rows:
+        return []
+    answers = read_values([row.prediction.output for row in rows], task, classes=np.array(classes) if classes else None)
+    truth = [row.actual for row in rows]
+    known = np.array([row.is_labelled for row in rows])
+    if task is Task.REGRESSION:
+        errors = [
+            abs(float(given) - float(true)) if has and isinstance(true, int | float) else 0.0
+            for given, true, has in zip(answers.answer, truth, known, strict=True)
+        ]
+        scale = float(np.median([one for one in errors if one]) or 1.0) if any(errors) else 1.0
+        found = [
+            HardExample(row, f"off by {error:.3g}", error / scale)
+            for row, error in zip(rows, errors, strict=True)
+            if error > 2 * scale
+        ]
+    else:
+        found = _classified(rows, answers.answer, answers.scores, known)
+    return sorted(found, key=lambda one: -one.hardness)[:most]
+
+
+def _classified(
+    rows: Sequence[Joined], answer: np.ndarray, scores: np.ndarray | None, known: np.ndarray
+) -> list[HardExample]:
+    actuals = np.array([str(row.actual) if has else "" for row, has in zip(rows, known, strict=True)])
+    true, given = comparable(actuals, answer.astype(str))
+    found = []
+    for at, row in enumerate(rows):
+        sure = float(scores[at].max()) if scores is not None else 1.0
+        second = float(np.sort(scores[at])[-2]) if scores is not None and scores.shape[1] > 1 else 0.0
+        if known[at] and true[at] != given[at]:
+            found.append(HardExample(row, f"answered {given[at]} ({sure:.0%} sure); it was {true[at]}", 1 + sure))
+        elif scores is not None and sure - second < 0.2:
+            found.append(HardExample(row, f"unsure: {sure:.0%} for {given[at]}, {second:.0%} for another", 1 - sure))
+    return found
+
+
+def mixed(fair: Sequence[Joined], hard: Sequence[HardExample]) -> list[Joined]:
+    """Return fairly sampled rows with hard ones added, never more hard than fair."""
+    present = {row.prediction.id for row in fair}
+    room = int(len(fair) * MOST_HARD / (1 - MOST_HARD))
+    return [*fair, *[one.row for one in hard if one.row.prediction.id not in present][:room]]
+
+
+def weights(rows: Sequence[Joined], *, now: datetime, half_life_s: float) -> np.ndarray:
+    """Return sampling weights that halve with every `half_life_s` of age, with a mean of 1."""
+    ages = np.array([max((now - row.prediction.at).total_seconds(), 0.0) for row in rows])
+    found = 0.5 ** (ages / half_life_s)
+    return found / found.mean() if len(found) else found
+
+
+def as_tasks(examples: Sequence[HardExample]) -> str:
+    """Return examples as JSON lines, the shape that labelling tools import: `data`, `predictions`, `meta`."""
+    return "".join(json.dumps(_task(one), ensure_ascii=False) + "\n" for one in examples)
+
+
+def _task(one: HardExample) -> dict[str, Json]:
+    prediction = one.row.prediction
+    return {
+        "data": {"prediction_id": prediction.id, **dict(prediction.inputs)},
+        "predictions": [
+            {"model_version": f"{prediction.component} v{prediction.version}", "result": prediction.output}
+        ],
+        "meta": {"reason": one.reason, "hardness": round(one.hardness, 4), "actual": one.row.actual},
+    }
