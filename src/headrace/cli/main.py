@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import evidence
+from headrace.cli import evidence, monitor, predictions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +15,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From an MLflow Project to a watched production endpoint.\n\nBegin with: headrace init, headrace run.",
 )
+
+app.add_typer(monitor.app, name="monitor")
+app.add_typer(predictions.app, name="predictions")
 
 Folder = Annotated[Path, typer.Argument(help="The component's folder, where headrace.yaml lies.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]

@@ -59,7 +59,8 @@ def evaluate(
         task = component.task or task_of(tables["holdout"].labels)
         slices = component.gate.slices
         given = golden_inputs(candidate, component, request, tables["holdout"])
-        outputs = answer_all(candidate, {**inputs_of(candidate, tables), "golden": given})
+        taken = inputs_of(candidate, tables)
+        outputs = answer_all(candidate, {**taken, "golden": given})
         golden.save(Golden(given, outputs.pop("golden")), folder / "golden")
         files: dict[str, str] = {}
         judged = {name: rows_of(outputs[name], table, task, slices) for name, table in tables.items()}
@@ -72,7 +73,7 @@ def evaluate(
                 rows = rows_of(outputs[name], table, task, slices)
                 files[f"{name}.champion"] = save_rows(rows, folder / f"{name}.champion.npz")
         metrics = dict(measure_all(judged["holdout"], task))
-        reference.save(reference.build(judged["holdout"], task=task), folder / "reference")
+        reference.save(reference.build(judged["holdout"], task=task, inputs=taken["holdout"]), folder / "reference")
         note.numbers = dict(metrics)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:3])
         kept = len(next(iter(given.values())))

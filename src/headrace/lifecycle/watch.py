@@ -3,22 +3,27 @@
 An alarm starts a candidate with its reason attached; gate, acceptance and approval are the same as for people.
 """
 
+import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from headrace.errors import Conflict
 from headrace.files import write_atomically
 from headrace.ledger.base import Action, Draft
 from headrace.lifecycle.candidate import recall_settings
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.request import CandidateRequest, Cause, Outcome, State, Trigger, WatchRequest
+from headrace.lifecycle.rollback import roll_back
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall, version_folder
-from headrace.monitoring import reference
+from headrace.monitoring import judge, reference
 from headrace.monitoring.base import Alarm, Consequence, Window
-from headrace.monitoring.judge import judge
+from headrace.monitoring.memory import Memory
 from headrace.types import Actor, Json, Stage
+
+MEMORY = "memory.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,8 @@ class Judged:
     sentence: str
     signals: list[Json]
     rows: int
+    memory: dict[str, Json] = field(default_factory=dict)
+    repeats: int = 0
 
 
 def due(rooms: Rooms, component: str) -> WatchRequest | None:
@@ -81,11 +88,19 @@ def judge_window(rooms: Rooms, request: WatchRequest) -> Judged:
         after = watermark(rooms, request.component, request.version)
         rows = log.joined(request.component, after=after, limit=settings.monitor.window, version=request.version)
         profile = reference.load(version_folder(rooms, request.component, request.version) / "reference")
-        alarm = judge(Window(request.component, request.version, rows), profile, settings.monitor)
+        window = Window(request.component, request.version, rows)
+        watched = judge.watch(window, profile, settings.monitor, remembered(rooms, request.component))
+        alarm = watched.alarm
         note.found = alarm.sentence
-    return Judged(
-        alarm.consequence.value, alarm.sentence, [signal_json(alarm, i) for i in range(len(alarm.signals))], len(rows)
-    )
+    signals = [signal_json(alarm, i) for i in range(len(alarm.signals))]
+    memory = watched.memory.as_json()
+    return Judged(alarm.consequence.value, alarm.sentence, signals, len(rows), memory, alarm.repeats)
+
+
+def remembered(rooms: Rooms, component: str) -> Memory:
+    """Return what the judge remembers of a component's windows."""
+    path = _folder(rooms, component, MEMORY)
+    return Memory.from_json(json.loads(path.read_text())) if path.exists() else Memory()
 
 
 def signal_json(alarm: Alarm, index: int) -> Json:
@@ -104,6 +119,8 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> CandidateRequest
     """Write an alarm to the ledger; return the candidate that it starts, if the component wants one and may."""
     if judged.consequence == Consequence.NONE.value:
         return None
+    if judged.repeats and judged.consequence == Consequence.WARN.value:
+        return None  # The first window said so already; it is in `windows.jsonl` all the same.
     evidence: dict[str, Json] = {
         "window": {"first": request.first, "last": request.last, "rows": judged.rows},
         "consequence": judged.consequence,
@@ -115,11 +132,25 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> CandidateRequest
             version=request.version, evidence=evidence,
         )
     )  # fmt: skip
+    if judged.consequence == Consequence.ROLL_BACK.value:
+        go_back(rooms, request, judged)
     if judged.consequence != Consequence.RETRAIN.value or not may_retrain(rooms, request):
         return None
     trigger = Trigger(Cause.ALARM, request.first, "monitor", judged.sentence, {"alarm": request.flow_id})
     folder = recall(rooms, request.component, request.version).folder
     return CandidateRequest(request.component, folder, trigger, with_production_rows=True)
+
+
+def go_back(rooms: Rooms, request: WatchRequest, judged: Judged) -> None:
+    """Take back a promotion whose version does worse than the one before; what a person rolled back to stays."""
+    serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
+    if serving is None or serving.version != request.version or serving.action is not Action.PROMOTED:
+        return
+    with contextlib.suppress(Conflict):  # Nothing to go back to, or somebody was faster.
+        roll_back(
+            rooms, request.component, to=None, actor=Actor("monitor"), reason=judged.sentence,
+            key=f"{request.flow_id}/rollback",
+        )  # fmt: skip
 
 
 def may_retrain(rooms: Rooms, request: WatchRequest) -> bool:
@@ -161,6 +192,7 @@ def mark(rooms: Rooms, request: WatchRequest, judged: Judged, next_flow: str) ->
         }
         with _folder(rooms, request.component, "windows.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(verdict) + "\n")
+    write_atomically(_folder(rooms, request.component, MEMORY), json.dumps(judged.memory))
     path = _folder(rooms, request.component, "watermarks.json")
     marks: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     write_atomically(path, json.dumps({**marks, str(request.version): request.last}))

@@ -73,7 +73,7 @@ def append(folder: Path, actuals: Sequence[Actual], *, clock: Clock | None = Non
     except OSError as cause:
         raise Unavailable(
             f"{len(actuals)} actuals could not be written to {folder / FOLDER}: {cause.strerror or cause}.",
-            "Make room on the disk (`headrace predictions prune`) and send them again; none of them was kept.",
+            "Make room on the disk (`headrace predictions prune NAME`) and send them again; none of them was kept.",
         ) from cause
 
 

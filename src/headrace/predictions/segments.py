@@ -43,9 +43,10 @@ class _Piece:
         try:
             return pq.ParquetFile(self.path).read()
         except (OSError, pa.ArrowInvalid) as cause:
+            remedy = f"headrace predictions check {_component(self.path)} --repair"
             raise Unavailable(
                 f"The prediction segment {self.path} cannot be read ({cause}).",
-                "Restore it from a backup, or set it aside with `headrace predictions check --repair`.",
+                f"Restore it from a backup, or set it aside: {remedy}.",
             ) from cause
 
 
@@ -105,6 +106,11 @@ class SegmentLog:
         if sum(path.stat().st_size for path in (folder / truths.FOLDER).glob(f"*{SUFFIX}")) > _ROLL_ACTUALS_BYTES:
             rows += truths.roll_actuals(folder)
         return rows
+
+
+def _component(path: Path | None) -> str:
+    # …/<component>/segments/version=1/day=2026-03-01/<file>
+    return path.parents[3].name if path is not None and len(path.parents) > 3 else "NAME"
 
 
 def _refuse_strange_id(text: str) -> None:

@@ -1,0 +1,96 @@
+"""`headrace monitor`: what the watch said, or would have said, about a component's predictions."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What the watch says about predictions.")
+
+Name = Annotated[str, typer.Argument(help="The component's name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Window = Annotated[int, typer.Option(help="Predictions per window; the version's own setting where it is 0.")]
+Budget = Annotated[float, typer.Option(help="False alarms per window; the version's own setting where it is 0.")]
+
+
+@app.command()
+def replay(component: Name, window: Window = 0, false_alarms: Budget = 0.0, as_json: AsJson = False) -> None:
+    """Judge all stored predictions again, window by window, and change nothing.
+
+    Examples: headrace monitor replay digits
+              headrace monitor replay digits --window 200 --false-alarms 0.01
+    """
+    from headrace.cli.terminal import console, print_json, table
+    from headrace.cli.watching import replayed
+
+    found = replayed(component, window, false_alarms)
+    if as_json:
+        print_json(found.as_json())
+        return
+    rows = [
+        [seen.at, f"v{seen.version}", f"{seen.rows} ({seen.labelled})", seen.alarm.consequence.value,
+         seen.alarm.sentence]
+        for seen in found.windows
+    ]  # fmt: skip
+    console().print(table("", ["until", "version", "rows (labelled)", "verdict", "why"], rows))
+
+
+@app.command()
+def report(
+    component: Name,
+    to: Annotated[Path, typer.Option(help="The page to write.")] = Path("monitor.html"),
+    window: Window = 0,
+    false_alarms: Budget = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Write one self-contained HTML page about all windows, with charts.
+
+    Example: headrace monitor report digits --to digits.html
+    """
+    from headrace.cli.terminal import console, print_json
+    from headrace.cli.watching import replayed
+    from headrace.files import write_atomically
+    from headrace.monitoring.report import html
+
+    found = replayed(component, window, false_alarms)
+    write_atomically(to.absolute(), html(found), mode=0o644)
+    if as_json:
+        print_json({**found.as_json(), "page": str(to.absolute())})
+        return
+    counts = ", ".join(f"{count} {name}" for name, count in found.counts().items() if count) or "no full window"
+    console().print(f"[green]✓[/green] {to}: {len(found.windows)} windows ({counts})")
+
+
+@app.command()
+def hard(
+    component: Name,
+    to: Annotated[Path, typer.Option(help="The file to write, JSON lines for labelling tools.")] = Path("hard.jsonl"),
+    most: Annotated[int, typer.Option(help="How many rows at most.")] = 200,
+) -> None:
+    """Set out the rows that the model got wrong or was unsure of, for review.
+
+    Example: headrace monitor hard digits --most 50
+    """
+    from headrace.cli.terminal import console
+    from headrace.cli.watching import hardest
+    from headrace.files import write_atomically
+    from headrace.monitoring.examples import as_tasks
+
+    found = hardest(component, most)
+    write_atomically(to.absolute(), as_tasks(found), mode=0o644)
+    console().print(f"[green]✓[/green] {to}: {len(found)} rows")
+
+
+@app.command()
+def sample(
+    component: Name,
+    rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of predictions to label.")] = 0.01,
+) -> None:
+    """Print the ids of a uniform sample of predictions that have no label yet: only labels reveal concept drift.
+
+    Example: headrace monitor sample digits --rate 0.02
+    """
+    from headrace.cli.watching import to_be_labelled
+
+    for prediction_id in to_be_labelled(component, rate):
+        typer.echo(prediction_id)

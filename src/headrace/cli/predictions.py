@@ -1,0 +1,162 @@
+"""`headrace predictions`: SQL over the prediction log, and its upkeep."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The prediction log: SQL, checks, retention.")
+
+Name = Annotated[str, typer.Argument(help="The component's name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@app.command()
+def query(
+    component: Name,
+    sql: Annotated[str, typer.Argument(help="Views: predictions, arrivals, first_actuals, joined.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask the prediction log in SQL (DuckDB). Inputs are columns in_<field>, outputs out_<field>, times are UTC.
+
+    Examples: headrace predictions query digits "SELECT version, count(*) FROM predictions GROUP BY ALL"
+              headrace predictions query churn "SELECT in_city, avg((actual = out_)::int) FROM joined GROUP BY ALL"
+    """
+    import duckdb
+
+    from headrace.cli.terminal import console, print_json, table
+    from headrace.cli.watching import prediction_folder
+    from headrace.errors import InvalidInput
+    from headrace.predictions import snapshot
+    from headrace.predictions.query import connect
+
+    with connect(snapshot.take(prediction_folder(component))) as connection:
+        try:
+            found = connection.execute(sql)
+        except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as cause:
+            raise InvalidInput(
+                f"DuckDB cannot run this: {cause}", f"See what there is: headrace predictions query {component} "
+                '"DESCRIBE joined"',
+            ) from cause  # fmt: skip
+        names = [column[0] for column in found.description or []]
+        rows = found.fetchall()
+    if as_json:
+        print_json({"columns": list(names), "rows": [[_plain(value) for value in row] for row in rows]})
+        return
+    console().print(table("", names, [[str(value) for value in row] for row in rows]))
+
+
+@app.command()
+def labels(
+    component: Name,
+    maturity: Annotated[str, typer.Option(help="How long labels may take, such as 1h or 2d.")] = "1h",
+    as_json: AsJson = False,
+) -> None:
+    """Show how actuals found their predictions, and how far labels have come in.
+
+    Example: headrace predictions labels digits --maturity 1d
+    """
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    from headrace.cli.terminal import console, print_json
+    from headrace.cli.watching import prediction_folder
+    from headrace.config.component import seconds
+    from headrace.predictions.labels import coverage
+    from headrace.predictions.segments import SegmentLog
+
+    folder = prediction_folder(component)
+    counts = SegmentLog(folder.parent).counts(component)
+    found = coverage(folder, now=datetime.now(UTC), maturity_s=float(seconds(maturity)))
+    if as_json:
+        print_json(
+            {**asdict(counts), "mature": found.predictions, "mature_labelled": found.labelled,
+             "watermark": found.watermark.isoformat(), "delay_s": found.delay_s}
+        )  # fmt: skip
+        return
+    out = console()
+    out.print(f"{counts.predictions} predictions, {counts.labelled} labelled; of those older than {maturity}, "
+              f"{found.share:.0%}. Nine in ten labels came within {found.delay_s:.0f} s.")  # fmt: skip
+    out.print(f"Out of place: {counts.orphans} orphans, {counts.duplicates} duplicates, {counts.conflicts} conflicts, "
+              f"{counts.early} dated before their prediction.")  # fmt: skip
+
+
+@app.command()
+def check(
+    component: Name,
+    repair: Annotated[bool, typer.Option("--repair", help="Set damaged files aside, so that the rest reads.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every file of the log and name what is damaged or missing.
+
+    Example: headrace predictions check digits --repair
+    """
+    from headrace.cli.terminal import console, print_json
+    from headrace.cli.watching import prediction_folder
+    from headrace.predictions import upkeep
+
+    folder = prediction_folder(component)
+    problems = upkeep.repair(folder) if repair else upkeep.check(folder)
+    if as_json:
+        print_json({"problems": [one.sentence for one in problems], "repaired": repair})
+    else:
+        for one in problems:
+            console().print(f"[red]✗[/red] {one.sentence}")
+        if not problems:
+            console().print("[green]✓[/green] every file holds what it should")
+    if problems and not repair:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compact(component: Name) -> None:
+    """Roll what dead writers left, and merge small files.
+
+    Example: headrace predictions compact digits
+    """
+    from headrace.cli.terminal import console
+    from headrace.cli.watching import prediction_folder
+    from headrace.predictions import upkeep
+    from headrace.predictions.actuals import roll_actuals
+    from headrace.predictions.roll import roll
+
+    folder = prediction_folder(component)
+    rows = roll(folder) + roll_actuals(folder)
+    found = upkeep.compact(folder)
+    console().print(f"[green]✓[/green] {rows} rows rolled, {found.merged} files merged into {found.into}, "
+                    f"{found.removed} old ones removed")  # fmt: skip
+
+
+@app.command()
+def prune(component: Name, older_than: Annotated[str, typer.Option(help="Age, such as 90d.")] = "90d") -> None:
+    """Drop files whose rows are all older than an age.
+
+    Example: headrace predictions prune digits --older-than 30d
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from headrace.cli.terminal import console
+    from headrace.cli.watching import prediction_folder
+    from headrace.config.component import seconds
+    from headrace.predictions import upkeep
+
+    before = datetime.now(UTC) - timedelta(seconds=float(seconds(older_than)))
+    rows = upkeep.prune(prediction_folder(component), before)
+    console().print(f"[green]✓[/green] {rows} rows dropped")
+
+
+@app.command()
+def rebuild(component: Name) -> None:
+    """Make a lost manifest anew from the files that are there.
+
+    Example: headrace predictions rebuild digits
+    """
+    from headrace.cli.terminal import console
+    from headrace.cli.watching import prediction_folder
+    from headrace.predictions import upkeep
+
+    found = upkeep.rebuild(prediction_folder(component))
+    console().print(f"[green]✓[/green] {len(found.predictions)} files of predictions, {len(found.actuals)} of actuals")
+
+
+def _plain(value: object) -> str | int | float | bool | None:
+    return value if isinstance(value, bool | int | float | str | None) else str(value)

@@ -1,0 +1,87 @@
+"""The work behind `headrace monitor` and `headrace predictions`: rooms are opened here, rendering is done there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from headrace import wiring
+from headrace.config.component import Component
+from headrace.config.settings import read_settings
+from headrace.errors import NotFound
+from headrace.ledger.base import Action
+from headrace.lifecycle.candidate import recall_settings
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.versions import version_folder
+from headrace.monitoring import reference
+from headrace.monitoring.examples import HardExample, hard_examples
+from headrace.monitoring.memory import Memory
+from headrace.monitoring.reference import Reference
+from headrace.monitoring.replay import Replay, replay, windows_of
+from headrace.predictions.labels import is_to_be_labelled
+
+
+def replayed(component: str, window: int, false_alarms: float) -> Replay:
+    """Return what the watch says about all stored predictions. 0 takes the newest version's own setting."""
+    rooms = wiring.rooms(read_settings().prepare())
+    references = references_of(rooms, component)
+    monitor = settings_of(rooms, component, references).monitor
+    monitor = monitor.model_copy(
+        update={"window": window or monitor.window, "false_alarms": false_alarms or monitor.false_alarms}
+    )
+    windows = windows_of(rooms.predictions, component, monitor.window)
+    return replay(component, windows, references, monitor, Memory())
+
+
+def hardest(component: str, most: int) -> list[HardExample]:
+    """Return the hardest of the newest version's rows."""
+    rooms = wiring.rooms(read_settings().prepare())
+    references = references_of(rooms, component)
+    version = max(references)
+    rows = rooms.predictions.joined(component, version=version)
+    known = references[version]
+    return hard_examples(rows, known.task, classes=known.classes, most=most)
+
+
+def to_be_labelled(component: str, rate: float) -> list[str]:
+    """Return the ids of the uniform sample that have no label yet."""
+    rooms = wiring.rooms(read_settings().prepare())
+    rows = rooms.predictions.joined(component)
+    return [row.prediction.id for row in rows if not row.is_labelled and is_to_be_labelled(row.prediction.id, rate)]
+
+
+def references_of(rooms: Rooms, component: str) -> dict[int, Reference]:
+    """Return the reference profile of every version that was in production. Raises NotFound where there is none."""
+    found: dict[int, Reference] = {}
+    for entry in rooms.ledger.history(component, limit=10_000):
+        if entry.action is Action.PROMOTED and entry.version is not None and entry.version not in found:
+            try:
+                found[entry.version] = reference.load(version_folder(rooms, component, entry.version) / "reference")
+            except NotFound:
+                continue
+    if not found:
+        known = ", ".join(rooms.ledger.components()) or "none yet"
+        raise NotFound(
+            f"No version of `{component}` with a reference profile was ever in production (components: {known}).",
+            "Release one with `headrace run`.",
+        )
+    return found
+
+
+def settings_of(rooms: Rooms, component: str, references: dict[int, Reference]) -> Component:
+    """Return the settings of the newest version that has a reference."""
+    return recall_settings(rooms, component, max(references))
+
+
+def prediction_folder(component: str) -> Path:
+    """Return where a component's predictions lie. Raises NotFound where there are none."""
+    settings = read_settings()
+    folder = settings.predictions / component
+    if not folder.is_dir():
+        known = names_of(settings.predictions)
+        raise NotFound(f"There are no predictions of `{component}` in {settings.predictions} (it has: {known}).")
+    return folder
+
+
+def names_of(folder: Path) -> str:
+    """Return the names of the components with predictions, in one line."""
+    names: Sequence[str] = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return ", ".join(names) or "none yet"
