@@ -1,7 +1,6 @@
 """The news component by itself: its own tests, a training on its own headlines, and the answers of the served model."""
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -56,7 +55,7 @@ def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ser
 
 
 def test_the_components_own_tests_pass(python: Path) -> None:
-    out = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", FOLDER, FOLDER)
+    out = run(python, "-m", "pytest")
     assert " passed" in out
 
 
