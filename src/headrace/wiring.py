@@ -48,9 +48,24 @@ def ledger(settings: Settings) -> Ledger:
 
 def target(settings: Settings) -> Target:
     """Return where stages run."""
-    from headrace.deploy.process import ProcessTarget
+    if settings.target == "process":
+        from headrace.deploy.process import ProcessTarget
 
-    return ProcessTarget(settings)
+        return ProcessTarget(settings)
+    if settings.target == "torchserve":
+        from headrace.deploy.torchserve.target import TorchServeTarget
+
+        return TorchServeTarget(settings)
+    if settings.target == "docker":
+        from headrace.deploy.docker.engine import find_engine
+        from headrace.deploy.docker.target import DockerTarget
+        from headrace.deploy.images.of_version import ServeImages
+
+        engine = find_engine(settings)
+        return DockerTarget(settings, engine, ServeImages(engine, settings))
+    raise InvalidConfig(
+        f"HEADRACE_TARGET is `{settings.target}`, which is no target.", "Use `process`, `docker` or `torchserve`."
+    )
 
 
 def start_tracking(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,12 +46,30 @@ class Settings:
         return Path(self.variables.get("UV_CACHE_DIR") or self.state / "cache" / "uv")
 
     @property
+    def target(self) -> str:
+        """Where versions serve: `process`, `docker` or `torchserve`. `HEADRACE_TARGET`."""
+        return self.variables.get("HEADRACE_TARGET") or "process"
+
+    @property
+    def database_url(self) -> str | None:
+        """The PostgreSQL of ledger and flows; None where they are files. `HEADRACE_DATABASE_URL`, or `…_FILE`.
+
+        Raises:
+            OSError: the named file cannot be read.
+        """
+        named = self.variables.get("HEADRACE_DATABASE_URL")
+        file = self.variables.get("HEADRACE_DATABASE_URL_FILE")
+        url = named or (Path(file).read_text().strip() if file else "")
+        # SQLAlchemy would take the plain name for a driver that is not installed.
+        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url) or None
+
+    @property
     def ledger_url(self) -> str:
-        return f"sqlite:///{self.home / 'ledger.db'}"
+        return self.database_url or f"sqlite:///{self.home / 'ledger.db'}"
 
     @property
     def flows_url(self) -> str:
-        return f"sqlite:///{self.home / 'flows.db'}"
+        return self.database_url or f"sqlite:///{self.home / 'flows.db'}"
 
     @property
     def mlflow_uri(self) -> str:

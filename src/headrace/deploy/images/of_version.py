@@ -1,0 +1,50 @@
+"""From a version to its serve image: the one that the engine has, or one that is built now."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.config.settings import Settings
+from headrace.deploy.docker.engine import Engine
+from headrace.deploy.images.build import DEFAULT_BASE, LABEL, Images
+from headrace.environment.base import Environment, Lock
+from headrace.errors import InvalidConfig
+from headrace.types import ServedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class ServeImages:
+    """Gives the serve image of any version whose locked environment is on this machine."""
+
+    engine: Engine
+    settings: Settings
+
+    def __call__(self, version: ServedVersion) -> str:
+        """Return the image's id. Raises ModelRefused, EnvironmentFailed or Unavailable where it cannot be built."""
+        tag = f"{version.component}:v{version.version}"
+        if self.engine.has(tag):
+            image = self.engine.image(tag)
+            known = (image.labels.get(f"{LABEL}.seal"), image.labels.get(f"{LABEL}.baseline"))
+            if known == (version.seal, version.baseline) and version.seal:
+                return image.id
+        base = self.settings.variables.get("HEADRACE_BASE_IMAGE") or DEFAULT_BASE
+        images = Images(self.engine, self.settings, base_image=base)
+        return images.serve(version, environment_of(version)).id
+
+
+def environment_of(version: ServedVersion) -> Environment:
+    """Return the locked environment that a version's interpreter belongs to.
+
+    Raises:
+        InvalidConfig: it is an inherited one, which cannot be put into an image.
+    """
+    folder = version.python.parent.parent
+    try:
+        text = (folder / "requirements.lock").read_text()
+        python = str(json.loads((folder / ".ready").read_text())["python"])
+    except (OSError, ValueError, KeyError) as cause:
+        raise InvalidConfig(
+            f"{version.component} version {version.version} has no locked environment: {folder} is not headrace's.",
+            "Set `environment: uv` and train again.",
+        ) from cause
+    return Environment(folder.name, Path(version.python), Lock(folder.name, text, python))
