@@ -199,6 +199,29 @@ def feedback(
 
 
 @app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="models:/NAME/VERSION, runs:/RUN/model, or an MLflow model folder.")],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 5001,
+    workers: Annotated[str, typer.Option(help="How many worker processes, or auto.")] = "1",
+    python: Annotated[
+        Path | None, typer.Option(help="An interpreter that has what the model needs; built with uv by default.")
+    ] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load a model that unpickles.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a model, and nothing else: no ledger, no stages.
+
+    Example: headrace serve models:/digits/3 --port 8080
+    """
+    from headrace.cli import serving
+
+    serving.serve(
+        model, host=host, port=port, workers=workers, python=python, allow_pickle=allow_pickle, as_json=as_json
+    )
+
+
+@app.command()
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
     as_json: AsJson = False,

@@ -1,0 +1,220 @@
+"""Our server against its peers, with the same weights on the same machine: `python -m benchmarks.serving --json`.
+
+All servers of a workload are up at once and are loaded in turn, so that a busy minute hits them alike; each is drained
+before the next. `--smoke` has the same claims on short windows.
+"""
+
+import argparse
+import os
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import load, peers
+from benchmarks.peers import Place, Running
+from benchmarks.report import Claim, report
+from benchmarks.small_models import bench_settings, component_python, made
+
+NAME = "serving"
+HERE = Path(__file__).parent
+CONNECTIONS = (1, 8, 64)
+PEERS = ("mlflow", "litserve", "torchserve")
+DRAIN_S = 0.2
+
+
+@dataclass
+class Measured:
+    """One server at one number of connections: the windows of all rounds."""
+
+    windows: list[load.Window] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(window.rate for window in self.windows)
+
+    @property
+    def cpu_us(self) -> float:
+        return statistics.median(window.cpu_us for window in self.windows)
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "requests_per_s": round(self.rate, 1),
+            "cpu_us_per_request": round(self.cpu_us, 1),
+            "p50_ms": round(statistics.median(window.percentile_ms(50) for window in self.windows), 3),
+            "p99_ms": round(statistics.median(window.percentile_ms(99) for window in self.windows), 3),
+            "failed": sum(window.failed for window in self.windows),
+        }
+
+
+def rows_of(kind: str, *, mixed: bool) -> list[Any]:
+    """Return 200 rows: numbers, or texts of 24 words (a quarter of them 100, where they are mixed)."""
+    chance = random.Random(7)
+    if kind == "mlp":
+        return [[round(chance.gauss(0, 1), 4) for _ in range(30)] for _ in range(200)]
+    words = [f"word{number}" for number in range(5000)]
+    lengths = [100 if mixed and place % 4 == 0 else 24 for place in range(200)]
+    return [" ".join(chance.choices(words, k=length)) for length in lengths]
+
+
+class Bench:
+    """All measurements of one run."""
+
+    def __init__(self, home: Path, *, seconds: float, rounds: int) -> None:
+        self.settings = bench_settings(home)
+        self.python = component_python(self.settings)
+        self.models = made(self.settings, HERE / "workloads.py", python=self.python)
+        self.seconds, self.rounds = seconds, rounds
+        self.rows: list[dict[str, Any]] = []
+        self.claims: list[Claim] = []
+        self.skipped: dict[str, str] = {}
+
+    def workload(
+        self, kind: str, servers: list[str], *, mixed: bool, connections: tuple[int, ...]
+    ) -> dict[tuple[str, int], Measured]:
+        """Start the servers, load them in turn, and return what was seen by server and connections."""
+        place = Place(
+            self.settings, self.python, self.models, kind, rows_of(kind, mixed=mixed), len(os.sched_getaffinity(0))
+        )
+        running = [one for name in servers if (one := self._start(name, place)) is not None]
+        found = {(one.name, clients): Measured() for one in running for clients in connections}
+        try:
+            for one in running:
+                load.run(one.port, one.requests, connections=8, seconds=min(self.seconds, 1.0))
+            for _ in range(self.rounds):
+                for clients in connections:
+                    for one in running:
+                        time.sleep(DRAIN_S)
+                        window = load.run(
+                            one.port, one.requests, connections=clients, seconds=self.seconds, pid=one.pid
+                        )
+                        found[one.name, clients].windows.append(window)
+            for one in running:
+                self._note(kind, mixed, one, found, connections)
+        finally:
+            for one in running:
+                one.stop()
+        return found
+
+    def _start(self, name: str, place: Place) -> Running | None:
+        starters: dict[str, Callable[[Place], Running]] = {
+            "headrace": peers.ours,
+            "headrace-without-log": lambda place: peers.ours(place, log_sample=0.0),
+            "echo": peers.echo,
+            "mlflow": peers.mlflow,
+            "litserve": peers.litserve,
+            "torchserve": peers.torchserve,
+        }
+        try:
+            return starters[name](place)
+        except Exception as error:
+            if name == "headrace":
+                raise
+            self.skipped[name] = f"{type(error).__name__}: {error}"[:300]
+            return None
+
+    def _note(
+        self, kind: str, mixed: bool, one: Running, found: dict[tuple[str, int], Measured], connections: tuple[int, ...]
+    ) -> None:
+        memory = round(load.memory_mb(one.pid))
+        for clients in connections:
+            self.rows.append(
+                {
+                    "workload": f"{kind}-mixed" if mixed else kind, "server": one.name, "connections": clients,
+                    **found[one.name, clients].row(), "memory_mb": memory, "cold_start_s": round(one.cold_s, 2),
+                }
+            )  # fmt: skip
+
+    # Claims
+
+    def against_peers(
+        self, name: str, found: dict[tuple[str, int], Measured], clients: int, bar: float, *, cpu: bool
+    ) -> None:
+        others = {peer: found[peer, clients] for peer in PEERS if (peer, clients) in found}
+        missing = "; ".join(f"{peer} was skipped ({why})" for peer, why in self.skipped.items())
+        if not others:
+            self.claims.append(Claim(name, None, f">= {bar:g}", None, f"no peer could be run: {missing}"))
+            return
+        mine = found["headrace", clients]
+        ratios = {
+            peer: (one.cpu_us / mine.cpu_us if cpu else mine.rate / one.rate)
+            for peer, one in others.items()
+            if one.rate
+        }
+        best = min(ratios, key=lambda peer: ratios[peer])
+        what = "CPU per request" if cpu else "requests/s"
+        text = (
+            f"{what} against {', '.join(f'{peer} {ratio:.2f}x' for peer, ratio in ratios.items())}. {missing}".strip()
+        )
+        self.claims.append(Claim(name, round(ratios[best], 2), f">= {bar:g}", ratios[best] >= bar, text))
+
+    def against_echo(self, found: dict[tuple[str, int], Measured]) -> None:
+        bare = found["echo", 64].cpu_us
+        for server, bar in (("headrace-without-log", 2.0), ("headrace", 2.5)):
+            ratio = found[server, 64].cpu_us / bare
+            name = f"cpu_per_request_vs_echo_{'log_on' if server == 'headrace' else 'log_off'}"
+            mine = found[server, 64].cpu_us
+            text = f"{mine:.0f} us against {bare:.0f} us of the same engine's bare echo, 64 connections"
+            self.claims.append(Claim(name, round(ratio, 2), f"<= {bar:g}", ratio <= bar, text))
+
+    def against_raw(self, found: dict[tuple[str, int], Measured]) -> None:
+        """The forward alone, in as many processes as there are workers, on batches of the served size."""
+        command = [
+            str(self.python),
+            str(HERE / "workloads.py"),
+            "--raw",
+            str(self.models / "encoder-weights"),
+            str(os.sched_getaffinity(0).__len__()),
+        ]
+        done = subprocess.run(
+            command, env=self.settings.child_environment(), capture_output=True, text=True, check=True
+        )
+        raw = float(done.stdout.strip().splitlines()[-1])
+        ratio = found["headrace", 64].rate / raw
+        text = (
+            f"{found['headrace', 64].rate:.0f} requests/s against {raw:.0f} rows/s of the forward alone, batches of 8"
+        )
+        self.claims.append(Claim("rate_vs_raw_forward_encoder_c64", round(ratio, 2), ">= 0.85", ratio >= 0.85, text))
+
+
+def measure(*, smoke: bool, only: str = "") -> str:
+    """Run all workloads and return the document."""
+    everybody = ["headrace", *PEERS]
+    with tempfile.TemporaryDirectory(prefix="headrace-serving-") as home:
+        bench = Bench(Path(home), seconds=0.7 if smoke else 5.0, rounds=1 if smoke else 3)
+        if only in ("", "mlp"):
+            found = bench.workload(
+                "mlp", ["headrace", "headrace-without-log", "echo", *PEERS], mixed=False, connections=CONNECTIONS
+            )
+            bench.against_peers("cpu_per_request_vs_best_peer_mlp_c64", found, 64, 8.0, cpu=True)
+            bench.against_peers("rate_vs_best_peer_mlp_c1", found, 1, 2.0, cpu=False)
+            bench.against_echo(found)
+        if only in ("", "bag"):
+            found = bench.workload("bag", everybody, mixed=False, connections=CONNECTIONS)
+            bench.against_peers("cpu_per_request_vs_best_peer_bag_c64", found, 64, 5.0, cpu=True)
+        if only in ("", "encoder"):
+            found = bench.workload("encoder", everybody, mixed=False, connections=(1, 64))
+            bench.against_raw(found)
+            bench.against_peers("rate_vs_best_peer_encoder_c64", found, 64, 1.2, cpu=False)
+            bench.against_peers("rate_vs_best_peer_encoder_c1", found, 1, 1.5, cpu=False)
+            found = bench.workload("encoder", everybody, mixed=True, connections=(64,))
+            bench.against_peers("rate_vs_best_peer_encoder_mixed_c64", found, 64, 2.5, cpu=False)
+        return report(NAME, bench.rows, bench.claims)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON document (the only form there is)")
+    parser.add_argument("--smoke", action="store_true", help="the same claims on short windows")
+    parser.add_argument("--only", default="", choices=["", "mlp", "bag", "encoder"], help="one workload")
+    options = parser.parse_args()
+    print(measure(smoke=options.smoke, only=options.only))
+
+
+if __name__ == "__main__":
+    main()
