@@ -89,12 +89,16 @@ def stop(name: ProcessName, *, grace_s: float = 10.0) -> None:
 def family(name: ProcessName) -> list[psutil.Process]:
     """Return a process with its descendants and everything else in the session that it leads."""
     found: dict[int, psutil.Process] = {}
-    if is_alive(name):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            root = psutil.Process(name.pid)
-            found = {process.pid: process for process in [root, *root.children(recursive=True)]}
+    try:
+        root = psutil.Process(name.pid)
+        if abs(root.create_time() - name.started) >= 1.0:
+            # Somebody else's by now. The system gives no pid out again while it names a session: ours is gone.
+            return []
+        found = {process.pid: process for process in [root, *root.children(recursive=True)]}
+    except psutil.NoSuchProcess:
+        pass  # The leader has ended; others of its session may live.
     for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
             if os.getsid(process.pid) == name.pid and process.create_time() >= name.started - 1.0:
                 found[process.pid] = process
     found.pop(os.getpid(), None)
