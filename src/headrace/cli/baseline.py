@@ -185,6 +185,25 @@ def reproduce(name: str, *, here: bool, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+def adopt(uri: str, *, folder: Path | None, reason: str, as_json: bool) -> None:
+    """Seal a registered version that headrace did not train."""
+    from headrace.config.component import Component
+    from headrace.config.parse import read_component
+    from headrace.lifecycle.adopt import adopt as take_in
+    from headrace.types import Actor
+
+    rooms = open_rooms()
+    name = uri.removeprefix("models:/").partition("/")[0]
+    component = read_component(folder.absolute()) if folder else Component(component=name)
+    actor = Actor(rooms.settings.actor)
+    record = take_in(rooms, uri, component, actor=actor, reason=reason or "adopted by hand")
+    if as_json:
+        print_json({"component": record.component, "version": record.version, "baseline": record.baseline})
+        return
+    console().print(f"[green]✓[/green] {record.component} v{record.version}: baseline {record.baseline[:12]} sealed")
+    console().print(f"  next: headrace check {name}/{record.version}", markup=False)
+
+
 def verify_ledger(component: str, *, as_json: bool) -> None:
     """Recompute the hash chains of the ledger, and compare them with what release tags anchor."""
     from headrace.errors import Conflict

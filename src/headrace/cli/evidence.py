@@ -1,4 +1,4 @@
-"""The command groups about evidence: `headrace baseline …`, `headrace ledger …`, `check` and `reproduce`."""
+"""The command groups about evidence: `headrace baseline …`, `headrace ledger …`, `check`, `reproduce`, `adopt`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(ledger, name="ledger")
     app.command()(check)
     app.command()(reproduce)
+    app.command()(adopt)
 
 
 @baseline.command()
@@ -112,3 +113,18 @@ def reproduce(
     from headrace.cli import baseline as work
 
     work.reproduce(version, here=here, as_json=as_json)
+
+
+def adopt(
+    uri: Annotated[str, typer.Argument(help="A registered version: models:/NAME/3.")],
+    folder: Annotated[Path | None, typer.Option(help="Where its headrace.yaml lies; defaults without one.")] = None,
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why; it goes into the ledger.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Seal a version that headrace did not train, so that it can be promoted: digests now, the rest as stated.
+
+    Example: headrace adopt models:/churn/3 -m "it served before headrace"
+    """
+    from headrace.cli import baseline as work
+
+    work.adopt(uri, folder=folder, reason=reason, as_json=as_json)
