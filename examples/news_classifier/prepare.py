@@ -1,4 +1,5 @@
-"""Split news into what training sees and what candidates are judged by: data/train.parquet, data/holdout.parquet.
+"""Split news into what training sees, what candidates are judged by, and what readers will send (see readers.py):
+data/train.parquet, data/holdout.parquet, data/stream.parquet. No story stands in two of them.
 
     python prepare.py                                        the headlines that come with this project
     python prepare.py --source ag_news_train.parquet         a copy of AG News
@@ -30,9 +31,9 @@ def main() -> None:
     news = load_news(options.source, digest=options.digest, rows=options.rows)
     texts, labels = news.texts, news.labels
     share = options.holdout or (0.1 if len(texts) > 1000 else 1 / 3)
-    parts = split(texts, {"train": 1 - share, "holdout": share})
+    parts = split(texts, {"holdout": share, "stream": 0.1, "train": 0.9 - share})
     options.output.mkdir(parents=True, exist_ok=True)
-    for part in ("train", "holdout"):
+    for part in ("train", "holdout", "stream"):
         rows = [row for row, name in enumerate(parts) if name == part]
         write([texts[row] for row in rows], [labels[row] for row in rows], options.output / f"{part}.parquet")
 

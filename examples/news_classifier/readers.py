@@ -1,7 +1,7 @@
 """Play the readers: send texts to the endpoint, then tell it what they were about.
 
-    python readers.py http://127.0.0.1:PORT --texts data/holdout.parquet
-    python readers.py http://127.0.0.1:PORT --texts data/holdout.parquet --feed hyphens
+    python readers.py http://127.0.0.1:PORT --texts data/stream.parquet
+    python readers.py http://127.0.0.1:PORT --texts data/stream.parquet --feed hyphens
 
 `--feed hyphens` is a change upstream that happens: the new feed puts soft hyphens into words. People do not see
 them, and no test of types or columns does either.
