@@ -248,7 +248,8 @@ class Story:
         fired = sorted({str(signal.get("name")) for signal in signals if signal.get("fired")})
         self.book.claim(
             "alarm", f"alarm: {judged.get('sentence')}",
-            judged.get("consequence") == "retrain" and len(fired) >= 2, fired=list(fired), window=judged,
+            judged.get("consequence") == "retrain" and {"output drift", "labelled quality"} <= set(fired),
+            fired=list(fired), window=judged,
         )  # fmt: skip
         self._retrain_flow = str(judged.get("next_flow") or "")
 
