@@ -3,12 +3,15 @@
 from pathlib import Path
 
 from headrace.cli.terminal import console, print_json
+from headrace.config.component import DataInput
 from headrace.config.parse import FILE, parse_component
 from headrace.config.template import Answers, component_name, likely_data_parameter, render
+from headrace.data.tables import read_table
 from headrace.errors import Conflict, InvalidInput
+from headrace.evaluation.answers import task_of
 from headrace.files import write_atomically
 from headrace.training.project import EntryPoint, Project, read_project
-from headrace.types import Json
+from headrace.types import Json, Task
 
 HOLDOUTS = (".parquet", ".csv")
 
@@ -75,9 +78,17 @@ def answers(project: Project, *, holdout: str, label: str, evaluate: str, name: 
         train=default if default and (project.folder / default).exists() else None,
         holdout=holdout or None,
         label=label or None,
+        task=task_of_holdout(project.folder, holdout, label),
         evaluate=evaluate or None,
         tests="pytest -q" if has_tests else None,
     )
+
+
+def task_of_holdout(folder: Path, holdout: str, label: str) -> Task | None:
+    """Return what the holdout's truth asks for; None where no holdout is named."""
+    if not holdout:
+        return None
+    return task_of(read_table(DataInput(uri=holdout, label=label or None), folder).labels)
 
 
 def main_entry_point(project: Project) -> EntryPoint:
