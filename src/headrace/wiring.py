@@ -71,6 +71,10 @@ def target(settings: Settings) -> Target:
 def start_tracking(settings: Settings) -> str:
     """Return the URL of MLflow's pages once they answer; they are started here unless a server is named."""
     if settings.tracking_uri:
+        from headrace.registry.mlflow import check_server
+
+        if settings.tracking_uri.startswith("http"):
+            check_server(settings.tracking_uri)
         return settings.tracking_uri
     from headrace.registry import server
 

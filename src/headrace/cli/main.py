@@ -243,7 +243,8 @@ def run_command() -> None:
     from headrace.errors import HeadraceError
 
     try:
-        app(standalone_mode=False)
+        # Typer turns Ctrl-C into an exit code that it returns.
+        sys.exit(app(standalone_mode=False) or 0)
     except HeadraceError as error:
         from headrace.cli.terminal import print_error
 
