@@ -124,7 +124,7 @@ def test_ctrl_c_ends_the_training_and_tells_the_run(house: House) -> None:
     while not any("train.py" in words for words in house.processes() + training()) and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(command.pid, signal.SIGINT)
-    command.wait(timeout=60)
+    command.wait(timeout=240)
     assert command.returncode == 130
     assert training() == []
     assert nothing_registered(house, "slow")
