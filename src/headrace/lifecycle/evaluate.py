@@ -82,7 +82,12 @@ def evaluate(
 
 
 def holdout_of(component: Component) -> DataInput:
-    """Return the component's holdout. Raises InvalidConfig where none is named."""
+    """Return the component's holdout. Raises InvalidConfig where none is named, or an entry point is to judge."""
+    if component.evaluate:
+        raise InvalidConfig(
+            f"headrace.yaml asks the entry point `{component.evaluate}` for rows, which this version cannot do yet.",
+            "Take `evaluate:` out and name a holdout: `data: {holdout: {uri: FILE, label: COLUMN}}`.",
+        )
     if component.data.holdout is None:
         raise InvalidConfig(
             "headrace.yaml names no holdout, so nothing can be judged.",
