@@ -5,7 +5,6 @@ from headrace.cli.terminal import console, print_json, table
 from headrace.config.settings import read_settings
 from headrace.errors import NotFound
 from headrace.ledger.base import Entry
-from headrace.types import Json
 
 
 def history(component: str, *, limit: int, as_json: bool) -> None:
@@ -17,7 +16,7 @@ def history(component: str, *, limit: int, as_json: bool) -> None:
         known = ", ".join(ledger.components()) or "none yet"
         raise NotFound(f"The ledger in {settings.home} knows no component `{component}` (it has: {known}).")
     if as_json:
-        print_json({"component": component, "entries": [entry_json(entry) for entry in entries]})
+        print_json({"component": component, "entries": [entry.as_json() for entry in entries]})
         return
     rows = [
         [
@@ -39,21 +38,3 @@ def moved(entry: Entry) -> str:
     if entry.stage is None:
         return now
     return f"{'–' if entry.from_version is None else f'v{entry.from_version}'} → {now}"
-
-
-def entry_json(entry: Entry) -> dict[str, Json]:
-    """Return an entry as scripts read it."""
-    return {
-        "sequence": entry.sequence,
-        "at": entry.at.isoformat(),
-        "action": entry.action.value,
-        "stage": entry.stage.value if entry.stage else None,
-        "version": entry.version,
-        "from_version": entry.from_version,
-        "actor": entry.actor.name,
-        "reason": entry.reason,
-        "baseline": entry.baseline,
-        "evidence": dict(entry.evidence),
-        "previous": entry.previous,
-        "hash": entry.hash,
-    }

@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from headrace.errors import HeadraceError
-from headrace.ledger.base import Entry
 from headrace.lifecycle import watch
 from headrace.lifecycle.control import Control
 from headrace.types import Json
@@ -84,7 +83,7 @@ def application(control: Control, token: str, start_tracking: Callable[[], str])
         entry = await run_in_threadpool(
             control.rollback, body.component, to=body.to, actor=body.actor, reason=body.reason, key=body.key
         )
-        return JSONResponse(entry_json(entry))
+        return JSONResponse(entry.as_json())
 
     async def stop(request: Request) -> Response:
         body = msgspec.json.decode(await request.body(), type=Stop)
@@ -138,21 +137,3 @@ def guarded(handler: Handler, token: str) -> Handler:
             return JSONResponse({"fact": str(error), "remedy": "", "exit_code": 2}, status_code=400)
 
     return answer
-
-
-def entry_json(entry: Entry) -> dict[str, Json]:
-    """Return a ledger entry as JSON."""
-    return {
-        "component": entry.component,
-        "sequence": entry.sequence,
-        "at": entry.at.isoformat(),
-        "action": entry.action.value,
-        "actor": entry.actor.name,
-        "reason": entry.reason,
-        "stage": entry.stage.value if entry.stage else None,
-        "version": entry.version,
-        "from_version": entry.from_version,
-        "baseline": entry.baseline,
-        "evidence": dict(entry.evidence),
-        "hash": entry.hash,
-    }

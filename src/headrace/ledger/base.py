@@ -77,6 +77,24 @@ class Entry:
     previous: str
     hash: str
 
+    def as_json(self) -> dict[str, Json]:
+        """Return the entry as scripts read it."""
+        return {
+            "component": self.component,
+            "sequence": self.sequence,
+            "at": self.at.isoformat(),
+            "action": self.action.value,
+            "stage": self.stage.value if self.stage else None,
+            "version": self.version,
+            "from_version": self.from_version,
+            "actor": self.actor.name,
+            "reason": self.reason,
+            "baseline": self.baseline,
+            "evidence": dict(self.evidence),
+            "previous": self.previous,
+            "hash": self.hash,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:

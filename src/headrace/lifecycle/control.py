@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.config.parse import read_component
-from headrace.errors import Conflict, HeadraceError, InvalidInput, NotFound
+from headrace.errors import Conflict, HeadraceError, NotFound
 from headrace.ledger.base import Action, Entry
 from headrace.lifecycle import reconcile, rollback, stopping
 from headrace.lifecycle.engine import Engine
@@ -125,13 +125,6 @@ class Control:
                 }
             )
         return {"components": endpoints, "flows": list(self.engine.running()), "home": str(self.rooms.settings.home)}
-
-
-def check_component_name(name: str) -> str:
-    """Return `name` if it can be a component's. Raises InvalidInput."""
-    if not name or "/" in name:
-        raise InvalidInput(f"`{name}` is no component's name.", "See them with `headrace status`.")
-    return name
 
 
 def _entry(rooms: Rooms, component: str, version: int, action: Action) -> Entry | None:

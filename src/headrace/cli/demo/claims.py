@@ -1,7 +1,6 @@
 """What the story claims, each with its evidence and whether it is true."""
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,5 +91,4 @@ def examples_folder() -> Path | None:
     for parent in Path(__file__).resolve().parents:
         if (parent / "examples" / "digits" / "MLproject").exists():
             return parent / "examples"
-    packaged = Path(sys.prefix) / "share" / "headrace" / "examples"
-    return packaged if packaged.exists() else None
+    return None
