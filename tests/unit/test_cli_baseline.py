@@ -1,6 +1,10 @@
 """`headrace baseline` and `headrace ledger verify` on a version that was sealed here."""
 
+import importlib.metadata
 import json
+import os
+import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,9 +15,9 @@ from headrace import wiring
 from headrace.cli.main import app
 from headrace.config.component import Component
 from headrace.config.settings import Settings, read_settings
-from headrace.errors import HeadraceError, ModelRefused
+from headrace.errors import HeadraceError, InvalidInput, ModelRefused
 from headrace.ledger.base import Action, Draft
-from headrace.lifecycle.versions import VersionRecord, remember, version_folder
+from headrace.lifecycle.versions import VersionRecord, recall, remember, version_folder
 from headrace.provenance.baseline import Draft as BaselineDraft
 from headrace.provenance.baseline import seal
 from headrace.provenance.code import Code
@@ -36,7 +40,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (model / "m.onnx").write_bytes(b"weights")
     draft = BaselineDraft(
         component="digits", at=datetime(2026, 1, 1, tzinfo=UTC), actor=ADA, run_id="r", model=model,
-        code=Code("/nowhere", "a" * 40), lock="numpy==2.4.6\n", lock_digest="c" * 64, python="3.11.7",
+        code=Code("/nowhere", "a" * 40), lock="numpy==2.0.0\nonly-then==1.0\n", lock_digest="c" * 64, python="3.11.7",
         parameters={"epochs": "3"},
     )  # fmt: skip
     sealed = seal(draft, version_folder(rooms, "digits", 1) / "baseline", own_signer(settings.keys))
@@ -88,3 +92,41 @@ def test_what_names_no_version_says_so(model: Path) -> None:
         call("baseline", "show", "digits/9")
     with pytest.raises(HeadraceError, match="has no champion"):
         call("baseline", "show", "news")
+
+
+def test_an_environment_is_compared_with_the_python_at_hand(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIRTUAL_ENV", str(Path(sys.executable).parents[1]))
+    found = json.loads(call("environment", "diff", "digits/1", "here", "--json"))["differences"]
+    here = importlib.metadata.version("numpy")
+    assert f"numpy 2.0.0 at training, {here} here" in found
+    assert "only-then 1.0 only at training" in found
+    assert any(sentence.startswith("pytest ") and sentence.endswith(" only here") for sentence in found)
+    assert "only-then 1.0 only at training" in call("environment", "diff", "models:/digits/1")
+    assert call("environment", "diff", "digits/1", "digits/v1") == "nothing differs\n"
+
+
+def test_only_environments_that_no_home_needs_are_collected(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read_settings()
+    needed, refused, unknown, fresh = (letter * 64 for letter in "abcd")
+    for digest in (needed, refused, unknown, fresh):
+        folder = settings.environments / digest
+        (folder / "bin").mkdir(parents=True)
+        (folder / ".ready").write_text('{"python": "3.11.7", "packages": 2}')
+        if digest != fresh:
+            os.utime(folder / ".ready", (0, 0))
+    rooms = wiring.rooms(settings)
+    for number, digest in ((2, needed), (3, refused)):
+        python = str(settings.environments / digest / "bin" / "python")
+        remember(rooms, replace(recall(rooms, "digits", 1), version=number, python=python))
+    rooms.ledger.append(Draft("digits", Action.REFUSED, ADA, "worse", "refused", version=3))
+
+    # Another home shares the environments, and asks for the clean-up.
+    monkeypatch.setenv("HEADRACE_HOME", str(model.parent / "other"))
+    listed = json.loads(call("environment", "list", "--json"))["environments"]
+    assert {one["digest"]: len(one["needed_by"]) for one in listed} == {needed: 1, refused: 0, unknown: 0, fresh: 0}
+    assert json.loads(call("environment", "collect", "--dry-run", "--json"))["would_remove"] == [refused, unknown]
+    assert json.loads(call("environment", "collect", "--json"))["removed"] == [refused, unknown]
+    left = {path.parent.name for path in settings.environments.glob("*/.ready")}
+    assert left == {needed, fresh}
+    with pytest.raises(InvalidInput, match="no duration"):
+        call("environment", "collect", "--unused-for", "soon")

@@ -1,4 +1,5 @@
-"""Commands about what a version is made of: show, verify, compare, export, check, reproduce, and the ledger's chain."""
+"""Commands about what a version is made of: show, verify, compare, export, check, restore, reproduce, adopt; and the
+ledger's chain."""
 
 import re
 import secrets
@@ -152,6 +153,24 @@ def preflight(name: str, *, as_json: bool) -> None:
     result.refuse()
     numbers = ", ".join(f"{key} {value}" for key, value in result.numbers.items())
     console().print(f"[green]✓[/green] {record.component} v{record.version} is ready to serve: {numbers}")
+
+
+def restore(name: str, *, as_json: bool) -> None:
+    """Bring back what serving a version needs."""
+    from headrace.lifecycle import environments
+
+    rooms = open_rooms()
+    record = find(rooms, name)
+    out = console(as_json=as_json)
+    found = environments.restore(
+        rooms, record, baseline_of(rooms, record), tell=lambda text: out.print(f"  {text}", markup=False)
+    )
+    if as_json:
+        print_json({"model": found.model or None, "environment": found.environment or None})
+        return
+    back = [place for place in (found.model, found.environment) if place]
+    what = f"back: {', '.join(back)}" if back else "nothing was missing"
+    console().print(f"[green]✓[/green] {record.component} v{record.version}: {what}")
 
 
 def reproduce(name: str, *, here: bool, as_json: bool) -> None:

@@ -1,9 +1,12 @@
-"""The command groups about evidence: `headrace baseline …`, `headrace ledger …`, `check`, `reproduce`, `adopt`."""
+"""The command groups about evidence: `headrace baseline …`, `headrace ledger …`, `check`, `restore`, `reproduce`,
+`adopt`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from headrace.cli import environment
 
 Version = Annotated[str, typer.Argument(help="A version: digits/3; digits alone is its champion.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -16,7 +19,9 @@ def add_to(app: typer.Typer) -> None:
     """Add the groups and commands to the `headrace` command."""
     app.add_typer(baseline, name="baseline")
     app.add_typer(ledger, name="ledger")
+    app.add_typer(environment.app, name="environment")
     app.command()(check)
+    app.command()(restore)
     app.command()(reproduce)
     app.command()(adopt)
 
@@ -113,6 +118,16 @@ def reproduce(
     from headrace.cli import baseline as work
 
     work.reproduce(version, here=here, as_json=as_json)
+
+
+def restore(version: Version, as_json: AsJson = False) -> None:
+    """Bring back a version's model files from the registry and its environment from its lock, both checked.
+
+    Example: headrace restore digits/3
+    """
+    from headrace.cli import baseline as work
+
+    work.restore(version, as_json=as_json)
 
 
 def adopt(

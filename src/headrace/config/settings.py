@@ -1,11 +1,14 @@
 """Where this installation keeps its things, and what the environment says. The only reader of `os.environ`."""
 
 import getpass
+import hashlib
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from headrace.files import write_atomically
 
 #: Variables that every child process may see; anything else is passed on purpose or not at all.
 CHILD_VARIABLES = (
@@ -113,7 +116,20 @@ class Settings:
         for folder in (self.state, self.home, self.run, self.flows):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.state.chmod(0o700)
+        self._remember_home()
         return self
+
+    def homes(self) -> list[Path]:
+        """Return the homes that share this state folder and are still there."""
+        named = [Path(mark.read_text()) for mark in (self.state / "homes").glob("*.path")]
+        known = {self.home, self.state / "home", *named}
+        return sorted(home for home in known if home.is_dir())
+
+    def _remember_home(self) -> None:
+        """Note the home, so that nobody who cleans up the state folder takes away what it needs."""
+        mark = self.state / "homes" / f"{hashlib.sha256(bytes(self.home)).hexdigest()[:16]}.path"
+        if not mark.exists():
+            write_atomically(mark, str(self.home))
 
 
 def read_settings(variables: Mapping[str, str] | None = None) -> Settings:

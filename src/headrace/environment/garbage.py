@@ -27,13 +27,19 @@ class Collected:
 
 
 def collect_garbage(
-    settings: Settings, *, keep: Collection[str], clock: Clock, unused_for_s: float = WEEK_S
+    settings: Settings,
+    *,
+    keep: Collection[str],
+    clock: Clock,
+    unused_for_s: float = WEEK_S,
+    is_rehearsal: bool = False,
 ) -> Collected:
     """Remove environments that are not to be kept, were not used for a while, and that no process runs in.
 
     Args:
         keep: digests of the locks of versions that may still be served or trained again.
         unused_for_s: since the last `build` that asked for them.
+        is_rehearsal: say what would be removed, and remove nothing.
     """
     removed, freed = list[str](), 0
     busy = _programs()
@@ -46,7 +52,10 @@ def collect_garbage(
         if in_use or clock.now().timestamp() - last_used < unused_for_s:
             continue
         with _alone(folder) as is_ours:
-            if is_ours:
+            if is_ours and is_rehearsal:
+                freed += _bytes(folder)
+                removed.append(folder.name)
+            elif is_ours:
                 mark.unlink(missing_ok=True)  # From here on it counts as half-made, also if this is interrupted.
                 freed += _bytes(folder)
                 removed.append(folder.name)

@@ -1,24 +1,16 @@
 """`InheritedEnvironments`: the interpreter at hand, frozen and named. For `dev` only: anything may change it."""
 
-import json
 import platform
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.environment.base import Download, Environment, Lock
+from headrace.environment.distributions import installed
 from headrace.errors import EnvironmentFailed
 from headrace.files import sha256_json
-
-LIST_DISTRIBUTIONS = """
-import importlib.metadata, json, platform
-found = [d for d in importlib.metadata.distributions() if d.metadata["Name"]]
-names = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in found}
-print(json.dumps({"python": platform.python_version(), "packages": names}))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +24,14 @@ class InheritedEnvironments:
 
     def lock(self, project: Path) -> Lock:
         """Freeze what the interpreter has."""
-        python = self._python()
+        python = self.python()
         try:
-            done = subprocess.run(
-                [python, "-c", LIST_DISTRIBUTIONS], capture_output=True, text=True, timeout=60, check=True,
-                env=self.settings.child_environment(),
-            )  # fmt: skip
-            found = json.loads(done.stdout)
-        except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
-            raise EnvironmentFailed(
-                f"{python} does not run: {error}.", "Put a working `python` first on PATH."
-            ) from error
+            found = installed(python, self.settings.child_environment())
+        except EnvironmentFailed as error:
+            raise EnvironmentFailed(error.fact, "Put a working `python` first on PATH.") from error
         header = f"# inherited from {python} on {platform.node()}\n"
-        text = header + "".join(f"{name}=={version}\n" for name, version in sorted(found["packages"].items()))
-        return Lock(digest=sha256_json({"text": text, "python": found["python"]}), text=text, python=found["python"])
+        text = header + "".join(f"{name}=={version}\n" for name, version in sorted(found.packages.items()))
+        return Lock(digest=sha256_json({"text": text, "python": found.python}), text=text, python=found.python)
 
     def download(self, lock: Lock) -> Download:
         """Nothing is ever fetched."""
@@ -61,10 +47,10 @@ class InheritedEnvironments:
                 f"The inherited environment has changed since it was frozen: {changed}.",
                 "Train again, or use `environment: uv`, which nothing outside can change.",
             )
-        progress(f"using {self._python()} as it is")
-        return Environment(lock.digest, self._python(), lock)
+        progress(f"using {self.python()} as it is")
+        return Environment(lock.digest, self.python(), lock)
 
-    def _python(self) -> Path:
+    def python(self) -> Path:
         """Return the user's interpreter: that of an activated environment, else the first on PATH."""
         active = self.settings.variables.get("VIRTUAL_ENV")
         if active and (Path(active) / "bin" / "python").exists():

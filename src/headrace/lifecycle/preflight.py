@@ -6,7 +6,6 @@ Nothing is loaded before the static checks have passed: a folder that would unpi
 """
 
 import contextlib
-import json
 import signal
 import subprocess
 import tempfile
@@ -18,7 +17,8 @@ from typing import TypeVar
 
 import psutil
 
-from headrace.errors import HeadraceError, ModelRefused
+from headrace.environment.distributions import installed
+from headrace.errors import EnvironmentFailed, HeadraceError, ModelRefused
 from headrace.lifecycle.causes import explain, last_frame
 from headrace.provenance import golden
 from headrace.provenance.baseline import packages as pinned
@@ -32,13 +32,6 @@ from headrace.serving.worker import Worker, start_worker
 from headrace.types import Json, ServedVersion
 
 T = TypeVar("T")
-
-_LIST_PACKAGES = (
-    "import importlib.metadata as m, json, platform\n"
-    "found = [d for d in m.distributions() if d.metadata['Name']]\n"
-    "names = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in found}\n"
-    "print(json.dumps({'python': platform.python_version(), 'packages': names}))"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,23 +144,19 @@ def _interpreter(
 ) -> list[Finding]:
     """Compare the interpreter with what the model was trained in."""
     try:
-        run = subprocess.run(
-            [version.python, "-I", "-c", _LIST_PACKAGES], env=dict(variables), capture_output=True, text=True,
-            timeout=60, check=True,
-        )  # fmt: skip
-        here = json.loads(run.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        fact = f"the interpreter {version.python} does not run ({str(error).splitlines()[0]})"
-        return [Finding("environment", fact, "Build the environment again: `headrace environment build`")]
+        here = installed(version.python, variables)
+    except EnvironmentFailed as error:
+        remedy = f"Build it again: `headrace restore {version.component}/{version.version}`"
+        return [Finding("environment", error.fact, remedy)]
     trained_python = python or str(model.flavors.get("python_function", {}).get("python_version") or "")
     found = []
-    if trained_python and trained_python.rpartition(".")[0] != here["python"].rpartition(".")[0]:
-        fact = f"Python {trained_python} at training, {here['python']} here"
+    if trained_python and trained_python.rpartition(".")[0] != here.python.rpartition(".")[0]:
+        fact = f"Python {trained_python} at training, {here.python} here"
         found.append(
             Finding("environment", fact, "Serve it in its own environment: `environment: uv` in headrace.yaml")
         )
     wanted = trained_with if trained_with is not None else _requirements(model)
-    present = {name: here["packages"].get(name, "") for name in wanted}
+    present = {name: here.packages.get(name, "") for name in wanted}
     gaps = compare_packages(wanted, {name: version for name, version in present.items() if version})
     if gaps:
         fact = "; ".join(gaps[:6]) + (f"; and {len(gaps) - 6} more" if len(gaps) > 6 else "")

@@ -83,7 +83,7 @@ def served_version(rooms: Rooms, component: str, version: int, stage: Stage) -> 
         if not path.exists():
             raise ModelRefused(
                 f"The {what} of version {version} of {component} is gone: {path} does not exist.",
-                f"Bring it back with `headrace restore {component} --version {version}`.",
+                f"Bring it back: `headrace restore {component}/{version}`",
             )
     wanted = record.settings.stages.get(stage)
     golden = version_folder(rooms, component, version) / "baseline" / "golden"
