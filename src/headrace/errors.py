@@ -97,6 +97,13 @@ class Unavailable(HeadraceError):
     http_status = 503
 
 
+class NotAllowed(HeadraceError):
+    """Who asks may not do this."""
+
+    exit_code = 11
+    http_status = 403
+
+
 class Cancelled(HeadraceError):
     """A person or a newer trigger stopped this work."""
 

@@ -203,3 +203,15 @@ def test_the_outbox_holds_what_moves_ask_for_until_it_is_written(opened: Open) -
     ledger.mark_written(second)
     assert list(ledger.unwritten()) == []
     assert ledger.wrote("digits", Stage.PRODUCTION) == {2}
+
+
+def test_entries_are_selected_by_action_and_version(ledger: Any) -> None:
+    for number in (1, 2, 3):
+        ledger.append(Draft("digits", Action.REGISTERED, ADA, "new", f"r{number}", version=number))
+    ledger.append(Draft("digits", Action.REFUSED, ADA, "worse", "x2", version=2))
+    ledger.append(Draft("other", Action.REGISTERED, ADA, "new", "o9", version=9))
+    found = ledger.select("digits", {Action.REGISTERED, Action.REFUSED}, version=2)
+    assert [(entry.action, entry.version) for entry in found] == [(Action.REFUSED, 2), (Action.REGISTERED, 2)]
+    assert [entry.version for entry in ledger.select("digits", {Action.REGISTERED}, limit=2)] == [3, 2]
+    assert ledger.select("digits", {Action.PROMOTED}) == []
+    assert ledger.versions("digits") == [1, 2, 3]

@@ -32,7 +32,7 @@ class Client:
     """One control process, as its clients see it."""
 
     url: str
-    process: ProcessName
+    process: ProcessName | None  #: None where it runs on another machine
     http: httpx.Client
 
     def ask(self, method: str, path: str, *, timeout_s: float = 120.0, **body: Json) -> Any:
@@ -71,7 +71,10 @@ class Client:
 
 
 def find(settings: Settings) -> Client | None:
-    """Return the control process of this home, or None where none runs."""
+    """Return the control process of this home, or the one that HEADRACE_URL names; None where none runs."""
+    if settings.control_url:
+        headers = {"authorization": f"Bearer {settings.variables.get('HEADRACE_TOKEN', '')}"}
+        return Client(settings.control_url, None, httpx.Client(base_url=settings.control_url, headers=headers))
     path = settings.run / "control.json"
     try:
         document = json.loads(path.read_text())

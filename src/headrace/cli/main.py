@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import evidence, monitor, predictions
+from headrace.cli import evidence, monitor, predictions, tokens, triggers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +18,8 @@ app = typer.Typer(
 
 app.add_typer(monitor.app, name="monitor")
 app.add_typer(predictions.app, name="predictions")
+app.add_typer(triggers.app, name="triggers")
+app.add_typer(tokens.app, name="token")
 
 Folder = Annotated[Path, typer.Argument(help="The component's folder, where headrace.yaml lies.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -99,6 +101,38 @@ def promote(
     from headrace.cli import releases
 
     releases.promote(component, version, reason=reason, as_json=as_json)
+
+
+@app.command()
+def approve(
+    component: Name,
+    version: Annotated[int | None, typer.Option(help="Which one, where several wait.")] = None,
+    comment: Annotated[str, typer.Option("--comment", "-m", help="Why; it goes into the ledger.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Let a version that waits for approval into production.
+
+    Example: headrace approve digits -m "checked the sevens by hand"
+    """
+    from headrace.cli import releases
+
+    releases.approve(component, version=version, comment=comment, as_json=as_json)
+
+
+@app.command()
+def reject(
+    component: Name,
+    version: Annotated[int | None, typer.Option(help="Which one, where several wait.")] = None,
+    comment: Annotated[str, typer.Option("--comment", "-m", help="Why; it goes into the ledger.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Keep a version that waits for approval out of production.
+
+    Example: headrace reject digits --version 4 -m "worse on sevens"
+    """
+    from headrace.cli import releases
+
+    releases.reject(component, version=version, comment=comment, as_json=as_json)
 
 
 @app.command()

@@ -43,6 +43,29 @@ def promote(component: str, version: int, *, reason: str, as_json: bool) -> None
     finish(client, answer["flow"], as_json=as_json, actor=settings.actor)
 
 
+def approve(component: str, *, version: int | None, comment: str, as_json: bool) -> None:
+    """Let a version that waits into production, and follow its promotion."""
+    settings = read_settings()
+    client = control.ensure(settings)
+    answer = client.ask(
+        "POST", "/api/approve", component=component, version=version, actor=settings.actor, comment=comment
+    )
+    finish(client, answer["flow"], as_json=as_json, actor=settings.actor)
+
+
+def reject(component: str, *, version: int | None, comment: str, as_json: bool) -> None:
+    """Say that a version that waits will not go to production."""
+    settings = read_settings()
+    client = control.ensure(settings)
+    answer = client.ask(
+        "POST", "/api/reject", component=component, version=version, actor=settings.actor, comment=comment
+    )
+    if as_json:
+        print_json(answer["entry"])
+        return
+    console().print(f"[green]✓[/green] v{answer['entry']['version']} of {component} is rejected")
+
+
 def rollback(component: str, *, to: int | None, reason: str, as_json: bool) -> None:
     """Go back at once."""
     settings = read_settings()

@@ -109,7 +109,7 @@ def take_down(settings: Settings) -> list[str]:
     """Stop all that this home runs and return its names."""
     stopped: list[str] = []
     client = control.find(settings)
-    if client is not None:
+    if client is not None and client.process is not None:
         for flow in client.ask("GET", "/api/status")["flows"]:
             client.ask("POST", "/api/stop", flow=flow, actor=settings.actor)
             stopped.append(flow)

@@ -1,11 +1,12 @@
 """What a headrace.yaml says, as frozen values. Parsing and its errors are in `parse`."""
 
 import re
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from headrace.types import Json, Stage, Task
 
@@ -37,6 +38,30 @@ def rate(value: Any) -> Any:
     return value.removesuffix("per window").strip() if isinstance(value, str) else value
 
 
+def retraining(value: str) -> str:
+    """Return what starts a training, if it is known; a cron line must be one that comes due some day."""
+    if value in {"data", "drift", "quality"}:
+        return value
+    if not value.startswith("cron:"):
+        raise ValueError(f"`{value}` starts nothing; known are data, drift, quality and `cron: 0 3 * * 1`")
+    cron_line(value)
+    return value
+
+
+def cron_line(value: str) -> str:
+    """Return the five fields of `cron: 0 3 * * 1`. Raises ValueError where they are none, or never come due."""
+    from cronsim import CronSim, CronSimError
+
+    line = value.removeprefix("cron:").strip()
+    try:
+        next(CronSim(line, datetime(2026, 1, 1, tzinfo=UTC)))
+    except (CronSimError, StopIteration) as error:
+        raise ValueError(
+            f"`{line}` never comes due or is no cron line ({error}); write five fields, for example `0 3 * * 1`"
+        ) from error
+    return line
+
+
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
 Count = Annotated[int, Field(ge=1)] | Literal["auto"]
 
@@ -60,6 +85,7 @@ class Approval(StrEnum):
 
     REQUIRED = "required"
     AUTOMATIC = "automatic"
+    NEW_CODE = "new_code"  #: required for new code, automatic for a retraining on the champion's code
 
 
 class DataInput(Frozen):
@@ -151,6 +177,10 @@ class Release(Frozen):
     """How a passed candidate gets to production."""
 
     approval: Approval = Approval.REQUIRED
+    #: Who may approve and reject; empty lets everybody who may operate.
+    approvers: tuple[str, ...] = ()
+    #: A candidate that nobody has decided on for so long is rejected.
+    decide_within: Seconds = 7 * 86400.0
     strategy: Literal["direct", "canary"] = "direct"
     steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (5, 25, 100)
     step_s: Seconds = 2.0
@@ -173,13 +203,40 @@ class Monitor(Frozen):
     label_delay: Seconds = 3600.0
 
 
+Reason = Annotated[str, AfterValidator(retraining)]
+
+
 class Retrain(Frozen):
     """What starts a training without a person, and how often at most."""
 
-    on: tuple[str, ...] = ()
+    on: tuple[Reason, ...] = ()
     cooldown: Seconds = 6 * 3600.0
     #: The share of labelled production rows that is kept out of training, for the gate.
     keep_out: float = Field(default=0.3, gt=0, lt=1)
+
+
+class Commits(Frozen):
+    """The branch whose commits become candidates."""
+
+    branch: str = Field(min_length=1)
+    #: A remote's name or address; empty for the folder's own repository.
+    remote: str = ""
+
+
+class Triggers(Frozen):
+    """What else starts something without a command: commits, release tags, MLflow's own pages, webhooks."""
+
+    commit: Commits | None = None
+    #: What a pushed tag NAME/v3 is: nothing, a request to promote version 3, or the approval of it too.
+    tags: Literal["none", "request", "approve"] = "none"
+    #: Versions that were made in MLflow by somebody else become candidates.
+    registry: bool = False
+    #: The environment variable with the secret that webhooks are signed with; none refuses them.
+    webhook_secret: str | None = None
+    every_s: Seconds = 5.0
+    cooldown: Seconds = 0.0
+    #: What a newer commit replaces: the one that waits, or also the one that is being trained.
+    supersede: Literal["waiting", "running"] = "waiting"
 
 
 class StageSettings(Frozen):
@@ -209,6 +266,7 @@ class Component(Frozen):
     monitor: Monitor = Monitor()
     stages: dict[Stage, StageSettings] = {}
     retrain: Retrain = Retrain()
+    triggers: Triggers = Triggers()
     #: Where the file lies; set by the parser, not written by users.
     folder: Path = Field(default=Path(), exclude=True)
 

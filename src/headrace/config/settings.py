@@ -54,6 +54,16 @@ class Settings:
         return self.variables.get("HEADRACE_TARGET") or "process"
 
     @property
+    def control_address(self) -> str:
+        """Where the control process listens, as HOST:PORT; empty for loopback and a free port. `HEADRACE_CONTROL`."""
+        return self.variables.get("HEADRACE_CONTROL", "")
+
+    @property
+    def control_url(self) -> str:
+        """A control process elsewhere, which commands then talk to. `HEADRACE_URL`, with `HEADRACE_TOKEN`."""
+        return self.variables.get("HEADRACE_URL", "").rstrip("/")
+
+    @property
     def database_url(self) -> str | None:
         """The PostgreSQL of ledger and flows; None where they are files. `HEADRACE_DATABASE_URL`, or `…_FILE`.
 

@@ -151,7 +151,7 @@ _SERVING = """\
 
 _RELEASE = """\
 release:
-  approval: automatic  # or required: a person types `headrace promote`
+  approval: automatic  # or required: a person types `headrace approve`
   # strategy: canary
   # steps: [5, 25, 100]
   # step_s: 2s
@@ -162,6 +162,7 @@ _WATCH = """\
 # retrain:
 #   on: [data, quality, "cron: 0 3 * * 1"]
 #   cooldown: 6h
+# triggers: {commit: {branch: main}, tags: request}  # docs/howto-triggers.md
 # stages:
 #   production:
 #     environment_variables: {LOG_LEVEL: warning}

@@ -1,139 +1,185 @@
-"""The control API: the twin of the command line, over HTTP on loopback, for those who hold the installation's token."""
+"""The control API: the twin of the command line, over HTTP, for those who hold a token of the rank that is needed."""
 
-import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from headrace.errors import HeadraceError
+from headrace.config.parse import read_component
+from headrace.dashboard import bodies
+from headrace.dashboard.access import Access, Caller, Handler, told
+from headrace.dashboard.stream import stream
+from headrace.ledger.base import Action
 from headrace.lifecycle import watch
 from headrace.lifecycle.control import Control
+from headrace.lifecycle.tokens import Rank
+from headrace.lifecycle.triggers import webhook
+from headrace.lifecycle.triggers.book import Book
+from headrace.lifecycle.triggers.door import Door
+from headrace.lifecycle.triggers.state import state_of
 from headrace.types import Json
 
-Handler = Callable[[Request], Awaitable[Response]]
+MOST_WEBHOOK_BYTES = 25 * 1024 * 1024  # what GitHub sends at most
+Body = TypeVar("Body")
 
 
-class Run(msgspec.Struct, forbid_unknown_fields=True):
-    """Train and judge a new version."""
-
-    folder: str
-    actor: str
-    reason: str
-    key: str
-    commit: str = ""
+async def body_of(request: Request, kind: type[Body]) -> Body:
+    """Return the request's body. Raises msgspec.DecodeError."""
+    return msgspec.json.decode(await request.body(), type=kind)
 
 
-class Promote(msgspec.Struct, forbid_unknown_fields=True):
-    """Make a version the champion."""
+@dataclass(slots=True)
+class Api:
+    """The handlers.
 
-    component: str
-    version: int
-    actor: str
-    reason: str
-    key: str
-
-
-class RollBack(msgspec.Struct, forbid_unknown_fields=True):
-    """Serve an earlier champion again."""
-
-    component: str
-    actor: str
-    reason: str
-    key: str
-    to: int | None = None
-
-
-class Stop(msgspec.Struct, forbid_unknown_fields=True):
-    """End a flow."""
-
-    flow: str
-    actor: str
-
-
-def application(control: Control, token: str, start_tracking: Callable[[], str]) -> Starlette:
-    """Return the API over a control side.
-
-    Args:
+    Attributes:
         start_tracking: starts MLflow's pages if they do not run, and returns their URL.
     """
-    places: dict[str, Json] = {"mlflow": None}
 
-    async def run(request: Request) -> Response:
-        body = msgspec.json.decode(await request.body(), type=Run)
+    control: Control
+    door: Door
+    access: Access
+    start_tracking: Callable[[], str]
+    _places: dict[str, Json] = field(default_factory=lambda: {"mlflow": None})
+
+    async def run(self, request: Request, caller: Caller) -> Response:
+        body = await body_of(request, bodies.Run)
         flow = await run_in_threadpool(
-            control.run, Path(body.folder), actor=body.actor, reason=body.reason, key=body.key, commit=body.commit
+            self.control.run, Path(body.folder), actor=caller.named(body.actor), reason=body.reason, key=body.key,
+            commit=body.commit,
+        )  # fmt: skip
+        return JSONResponse({"flow": flow})
+
+    async def promote(self, request: Request, caller: Caller) -> Response:
+        body = await body_of(request, bodies.Promote)
+        actor = caller.named(body.actor)
+        flow = await run_in_threadpool(
+            self.control.promote, body.component, body.version, actor=actor, reason=body.reason, key=body.key
         )
         return JSONResponse({"flow": flow})
 
-    async def promote(request: Request) -> Response:
-        body = msgspec.json.decode(await request.body(), type=Promote)
-        flow = await run_in_threadpool(
-            control.promote, body.component, body.version, actor=body.actor, reason=body.reason, key=body.key
-        )
-        return JSONResponse({"flow": flow})
+    async def approve(self, request: Request, caller: Caller) -> Response:
+        return await self._decide(request, caller, Action.APPROVED)
 
-    async def roll_back(request: Request) -> Response:
-        body = msgspec.json.decode(await request.body(), type=RollBack)
+    async def reject(self, request: Request, caller: Caller) -> Response:
+        return await self._decide(request, caller, Action.REJECTED)
+
+    async def _decide(self, request: Request, caller: Caller, action: Action) -> Response:
+        body = await body_of(request, bodies.Decision)
+        decided = await run_in_threadpool(
+            self.control.decide, body.component, body.version, actor=caller.named(body.actor), comment=body.comment,
+            action=action,
+        )  # fmt: skip
+        return JSONResponse({"entry": decided.entry.as_json(), "flow": decided.flow})
+
+    async def roll_back(self, request: Request, caller: Caller) -> Response:
+        body = await body_of(request, bodies.RollBack)
+        actor = caller.named(body.actor)
         entry = await run_in_threadpool(
-            control.rollback, body.component, to=body.to, actor=body.actor, reason=body.reason, key=body.key
+            self.control.rollback, body.component, to=body.to, actor=actor, reason=body.reason, key=body.key
         )
         return JSONResponse(entry.as_json())
 
-    async def stop(request: Request) -> Response:
-        body = msgspec.json.decode(await request.body(), type=Stop)
-        await run_in_threadpool(control.stop, body.flow, actor=body.actor)
+    async def stop(self, request: Request, caller: Caller) -> Response:
+        body = await body_of(request, bodies.Stop)
+        await run_in_threadpool(self.control.stop, body.flow, actor=caller.named(body.actor))
         return JSONResponse({"stopping": body.flow})
 
-    async def events(request: Request) -> Response:
+    async def events(self, request: Request, _caller: Caller) -> Response:
         flow = request.query_params.get("flow", "")
         after = int(request.query_params.get("after", "0"))
-        found = await run_in_threadpool(control.events, flow, after=after)
+        found = await run_in_threadpool(self.control.events, flow, after=after)
         return JSONResponse({"events": [event.as_json() for event in found]})
 
-    async def windows(request: Request) -> Response:
+    async def stream(self, request: Request, _caller: Caller) -> Response:
+        flow = request.query_params.get("flow", "")
+        if flow:
+            await run_in_threadpool(self.control.events, flow)
+        return StreamingResponse(
+            stream(request, self.control, flow), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
+
+    async def windows(self, request: Request, _caller: Caller) -> Response:
         component = request.query_params.get("component", "")
-        return JSONResponse({"windows": await run_in_threadpool(watch.windows, control.rooms, component)})
+        return JSONResponse({"windows": await run_in_threadpool(watch.windows, self.control.rooms, component)})
 
-    async def status(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(control.status) | places | {"control": str(request.base_url)})
+    async def status(self, request: Request, _caller: Caller) -> Response:
+        found = await run_in_threadpool(self.control.status)
+        return JSONResponse(found | self._places | {"control": str(request.base_url)})
 
-    async def bring_up(request: Request) -> Response:
-        await run_in_threadpool(control.bring_up)
-        places["mlflow"] = await run_in_threadpool(start_tracking)
-        return JSONResponse(await run_in_threadpool(control.status) | places | {"control": str(request.base_url)})
+    async def bring_up(self, request: Request, caller: Caller) -> Response:
+        await run_in_threadpool(self.control.bring_up)
+        self._places["mlflow"] = await run_in_threadpool(self.start_tracking)
+        return await self.status(request, caller)
 
-    routes = [
-        Route("/api/run", guarded(run, token), methods=["POST"]),
-        Route("/api/promote", guarded(promote, token), methods=["POST"]),
-        Route("/api/rollback", guarded(roll_back, token), methods=["POST"]),
-        Route("/api/stop", guarded(stop, token), methods=["POST"]),
-        Route("/api/up", guarded(bring_up, token), methods=["POST"]),
-        Route("/api/events", guarded(events, token)),
-        Route("/api/windows", guarded(windows, token)),
-        Route("/api/status", guarded(status, token)),
+    async def triggers(self, request: Request, _caller: Caller) -> Response:
+        component = request.query_params.get("component", "")
+        return JSONResponse(await run_in_threadpool(state_of, self.control.rooms, component))
+
+    async def watch(self, request: Request, _caller: Caller) -> Response:
+        folder = Path((await body_of(request, bodies.Watching)).folder)
+        component = (await run_in_threadpool(read_component, folder)).component
+        await run_in_threadpool(Book(self.control.rooms, component).watch, folder)
+        return JSONResponse(await run_in_threadpool(state_of, self.control.rooms, component))
+
+    async def forget(self, request: Request, _caller: Caller) -> Response:
+        component = (await body_of(request, bodies.Forget)).component
+        await run_in_threadpool(Book(self.control.rooms, component).forget)
+        return JSONResponse({"component": component})
+
+    async def create_token(self, request: Request, _caller: Caller) -> Response:
+        body = await body_of(request, bodies.NewToken)
+        token, secret = await run_in_threadpool(
+            self.access.tokens.create, body.name, Rank(body.rank), lives_s=body.lives_s
+        )
+        return JSONResponse({**token.as_json(), "token": secret})
+
+    async def tokens(self, _request: Request, _caller: Caller) -> Response:
+        return JSONResponse({"tokens": [token.as_json() for token in self.access.tokens.all()]})
+
+    async def revoke(self, request: Request, _caller: Caller) -> Response:
+        body = await body_of(request, bodies.Revoke)
+        return JSONResponse((await run_in_threadpool(self.access.tokens.revoke, body.name)).as_json())
+
+    async def hook(self, request: Request) -> Response:
+        """Take a webhook; its own signature says who sends it."""
+        length = request.headers.get("content-length", "")
+        if not length.isdigit() or int(length) > MOST_WEBHOOK_BYTES:
+            return JSONResponse({"fact": f"A webhook may have {MOST_WEBHOOK_BYTES} bytes.", "remedy": ""}, 413)
+        line = await run_in_threadpool(
+            webhook.receive, self.control.rooms, self.door, request.path_params["component"], dict(request.headers),
+            await request.body(),
+        )  # fmt: skip
+        return JSONResponse(line.as_json(), status_code=202)
+
+
+def application(api: Api) -> Starlette:
+    """Return the API with who may what."""
+    asked: list[tuple[str, str, Handler, Rank]] = [
+        ("POST", "/api/run", api.run, Rank.OPERATOR),
+        ("POST", "/api/promote", api.promote, Rank.OPERATOR),
+        ("POST", "/api/approve", api.approve, Rank.OPERATOR),
+        ("POST", "/api/reject", api.reject, Rank.OPERATOR),
+        ("POST", "/api/rollback", api.roll_back, Rank.OPERATOR),
+        ("POST", "/api/stop", api.stop, Rank.OPERATOR),
+        ("POST", "/api/up", api.bring_up, Rank.OPERATOR),
+        ("POST", "/api/triggers/watch", api.watch, Rank.OPERATOR),
+        ("POST", "/api/triggers/forget", api.forget, Rank.OPERATOR),
+        ("POST", "/api/tokens", api.create_token, Rank.ADMIN),
+        ("POST", "/api/tokens/revoke", api.revoke, Rank.ADMIN),
+        ("GET", "/api/tokens", api.tokens, Rank.ADMIN),
+        ("GET", "/api/triggers", api.triggers, Rank.VIEWER),
+        ("GET", "/api/events", api.events, Rank.VIEWER),
+        ("GET", "/api/stream", api.stream, Rank.VIEWER),
+        ("GET", "/api/windows", api.windows, Rank.VIEWER),
+        ("GET", "/api/status", api.status, Rank.VIEWER),
     ]
-    return Starlette(routes=routes)
-
-
-def guarded(handler: Handler, token: str) -> Handler:
-    """Return the handler behind the token, with errors told as fact and remedy."""
-
-    async def answer(request: Request) -> Response:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not secrets.compare_digest(given.encode(), token.encode()):
-            return JSONResponse({"fact": "The token is missing or wrong.", "remedy": ""}, status_code=401)
-        try:
-            return await handler(request)
-        except HeadraceError as error:
-            body = {"fact": error.fact, "remedy": error.remedy, "exit_code": error.exit_code}
-            return JSONResponse(body, status_code=error.http_status)
-        except (msgspec.DecodeError, ValueError) as error:
-            return JSONResponse({"fact": str(error), "remedy": "", "exit_code": 2}, status_code=400)
-
-    return answer
+    routes = [Route(path, api.access.guard(rank, handler), methods=[method]) for method, path, handler, rank in asked]
+    return Starlette(routes=[*routes, Route("/hooks/{component}", told(api.hook), methods=["POST"])])

@@ -4,6 +4,7 @@ One runs per home (a lock holds that). It writes where it listens to `run/contro
 """
 
 import fcntl
+import ipaddress
 import json
 import logging
 import os
@@ -18,18 +19,23 @@ import uvicorn
 
 from headrace import wiring
 from headrace.config.settings import Settings, read_settings
-from headrace.dashboard.api import application
-from headrace.errors import Conflict, HeadraceError
+from headrace.dashboard.access import Access, Failures
+from headrace.dashboard.api import Api, application
+from headrace.errors import Conflict, HeadraceError, InvalidConfig
 from headrace.files import write_atomically
 from headrace.lifecycle import aliases, watch
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Role
 from headrace.lifecycle.engine import start_engine
 from headrace.lifecycle.flows import FLOWS, PHASES
+from headrace.lifecycle.tokens import Tokens
+from headrace.lifecycle.triggers.door import Door
+from headrace.lifecycle.triggers.patrol import Patrol, settings_of
 from headrace.processes import free_port, name_of
 
 LOG = logging.getLogger("headrace.control")
 WATCH_S = 0.5
+PATROL_S = 1.0
 
 
 def main() -> None:
@@ -43,9 +49,16 @@ def main() -> None:
     rooms = wiring.rooms(settings)
     engine = start_engine(rooms, roles=list(Role), flows=FLOWS, phases=PHASES)
     control = Control(rooms, engine)
-    token, port = secrets.token_urlsafe(32), free_port()
-    app = application(control, token, lambda: wiring.start_tracking(settings))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", access_log=False))
+    tokens = Tokens(settings.home / "tokens.json", rooms.clock)
+    try:
+        host, port = listen_at(settings, tokens)
+    except HeadraceError as error:
+        sys.exit(f"{error.fact} {error.remedy}")
+    token = secrets.token_urlsafe(32)
+    door = Door(rooms, control, lambda component: settings_of(rooms, component))
+    access = Access(token, tokens, Failures(rooms.clock))
+    app = application(Api(control, door, access, lambda: wiring.start_tracking(settings)))
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False))
     ended = threading.Event()
 
     def finish(_number: int, _frame: FrameType | None) -> None:
@@ -53,8 +66,9 @@ def main() -> None:
         server.should_exit = True
 
     threads = [
-        threading.Thread(target=serve_api, args=(server, settings, port, token), name="api"),
+        threading.Thread(target=serve_api, args=(server, settings, own_url(host, port), token), name="api"),
         threading.Thread(target=look_regularly, args=(control, ended), name="watch", daemon=True),
+        threading.Thread(target=patrol_regularly, args=(control, door, ended), name="patrol", daemon=True),
         threading.Thread(target=control.bring_up, name="bring-up", daemon=True),
     ]
     signal.signal(signal.SIGTERM, finish)
@@ -84,14 +98,53 @@ def take_lock(settings: Settings) -> int:
     return handle
 
 
-def serve_api(server: uvicorn.Server, settings: Settings, port: int, token: str) -> None:
+def listen_at(settings: Settings, tokens: Tokens) -> tuple[str, int]:
+    """Return where the API listens: loopback and a free port, or what `HEADRACE_CONTROL` says.
+
+    Raises:
+        InvalidConfig: it is no HOST:PORT.
+        Conflict: it can be reached from elsewhere, and no token is there to keep strangers out.
+    """
+    address = settings.control_address
+    if not address:
+        return "127.0.0.1", free_port()
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InvalidConfig(
+            f"HEADRACE_CONTROL is `{address}`, which is no HOST:PORT.", "HEADRACE_CONTROL=127.0.0.1:8010"
+        )
+    host = host.strip("[]")
+    if not is_loopback(host) and not tokens.usable():
+        raise Conflict(
+            f"The control process is to listen at {address}, where others can reach it, and there is no token.",
+            "Make one first: headrace token create NAME --role operator",
+        )
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address; a name is taken for one that others can."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def own_url(host: str, port: int) -> str:
+    """Return how this machine's command line reaches the API."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - named, not bound
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve_api(server: uvicorn.Server, settings: Settings, url: str, token: str) -> None:
     """Answer until told to stop; say where once the socket is open."""
 
     def announce() -> None:
         while not server.started and not server.should_exit:
             threading.Event().wait(0.01)
         name = name_of(os.getpid())
-        document = {"url": f"http://127.0.0.1:{port}", "token": token, **name.as_json()}
+        document = {"url": url, "token": token, **name.as_json()}
         write_atomically(settings.run / "control.json", json.dumps(document))
 
     threading.Thread(target=announce, daemon=True).start()
@@ -119,6 +172,22 @@ def look_regularly(control: Control, ended: threading.Event) -> None:
                 LOG.warning("watch of %s: %s", component, error.fact)
             except Exception:  # The loop's boundary: one component's trouble must not end the watch of the others.
                 LOG.exception("watch of %s", component)
+
+
+def patrol_regularly(control: Control, door: Door, ended: threading.Event) -> None:
+    """Look at all sources of triggers, guard the aliases, let approvals run out; a slow remote holds up only this."""
+    patrol = Patrol(control.rooms, door)
+    tasks = {"aliases": control.guard_aliases, "approvals": control.tidy_approvals, "triggers": patrol.look}
+    told: dict[str, str] = {}
+    while not ended.wait(PATROL_S):
+        for name, task in tasks.items():
+            try:
+                task()
+                told.pop(name, None)
+            except Exception as error:  # The loop's boundary: registry or ledger may be away, and come back.
+                if told.get(name) != repr(error):
+                    LOG.exception("%s", name)
+                told[name] = repr(error)
 
 
 if __name__ == "__main__":

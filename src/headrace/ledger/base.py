@@ -1,6 +1,6 @@
 """The ledger: the append-only record of every decision. It blocks rather than loses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +16,7 @@ class Action(StrEnum):
     GATED = "gated"
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    REQUESTED = "requested"
     APPROVED = "approved"
     REJECTED = "rejected"
     PROMOTED = "promoted"
@@ -150,6 +151,16 @@ class Ledger(Protocol):
 
     def history(self, component: str, *, limit: int = 100) -> Sequence[Entry]:
         """Return the newest entries, newest first."""
+        ...
+
+    def select(
+        self, component: str, actions: Collection[Action], *, version: int | None = None, limit: int = 100
+    ) -> Sequence[Entry]:
+        """Return the newest entries of some actions, of one version where it is named, newest first."""
+        ...
+
+    def versions(self, component: str) -> Sequence[int]:
+        """Return the numbers of all versions that any entry names, in order."""
         ...
 
     def find(self, key: str) -> Entry | None:

@@ -1,11 +1,12 @@
 """A ledger that forgets at the end of the process: for tests and for trying things out."""
 
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from headrace.clock import Clock, SystemClock
-from headrace.ledger.base import MOVES, Draft, Entry, Projection, Verification
+from headrace.ledger.base import MOVES, Action, Draft, Entry, Projection, Verification
 from headrace.ledger.chain import Head, check_chain, check_expected, check_is_move, check_is_no_move, link
 from headrace.types import Stage
 
@@ -54,6 +55,16 @@ class MemoryLedger:
 
     def history(self, component: str, *, limit: int = 100) -> Sequence[Entry]:
         return self._chains.get(component, [])[::-1][:limit]
+
+    def select(
+        self, component: str, actions: Collection[Action], *, version: int | None = None, limit: int = 100
+    ) -> Sequence[Entry]:
+        chain = reversed(self._chains.get(component, []))
+        wanted = (entry for entry in chain if entry.action in actions and version in (None, entry.version))
+        return list(itertools.islice(wanted, limit))
+
+    def versions(self, component: str) -> Sequence[int]:
+        return sorted({entry.version for entry in self._chains.get(component, []) if entry.version is not None})
 
     def find(self, key: str) -> Entry | None:
         return self._by_key.get(key)

@@ -1,7 +1,7 @@
 """The ledger in SQLite or PostgreSQL."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -88,6 +88,22 @@ class SqlLedger:
         query = select(entries).where(entries.c.component == component).order_by(entries.c.sequence.desc()).limit(limit)
         with self._reading() as connection:
             return [_entry(row) for row in connection.execute(query)]
+
+    def select(
+        self, component: str, actions: Collection[Action], *, version: int | None = None, limit: int = 100
+    ) -> Sequence[Entry]:
+        names = [action.value for action in actions]
+        query = select(entries).where(entries.c.component == component, entries.c.action.in_(names))
+        if version is not None:
+            query = query.where(entries.c.version == version)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(entries.c.sequence.desc()).limit(limit))
+            return [_entry(row) for row in rows]
+
+    def versions(self, component: str) -> Sequence[int]:
+        query = select(entries.c.version).where(entries.c.component == component, entries.c.version.is_not(None))
+        with self._reading() as connection:
+            return sorted(connection.execute(query.distinct()).scalars())
 
     def find(self, key: str) -> Entry | None:
         with self._reading() as connection:

@@ -2,6 +2,9 @@
 
 from headrace.ledger.base import Outbox
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.triggers.base import Wants
+from headrace.lifecycle.triggers.book import Became, Book
+from headrace.lifecycle.triggers.registry import moved_alias
 from headrace.types import Stage
 
 CHAMPION = "champion"
@@ -9,9 +12,46 @@ CHAMPION = "champion"
 
 def project(rooms: Rooms) -> None:
     """Write every alias that the ledger's moves ask for; a repeat writes nothing."""
-    outbox = rooms.ledger
-    assert isinstance(outbox, Outbox)
+    outbox = _outbox(rooms)
     for wanted in outbox.unwritten():
         if wanted.stage is Stage.PRODUCTION:
             rooms.registry.set_alias(wanted.component, CHAMPION, wanted.version)
         outbox.mark_written(wanted)
+
+
+def guard(rooms: Rooms, component: str) -> bool:
+    """Put the champion's alias back where somebody else moved it, and let their wish wait as a request.
+
+    Returns whether it was moved. The request is kept before the alias is put back: a crash in between repeats both.
+    """
+    found = _foreign(rooms, component)
+    if not found:
+        return False
+    (number,) = found
+    serving = rooms.ledger.serving(component, Stage.PRODUCTION)
+    champion = serving.version if serving else None
+    book = Book(rooms, component)
+    what = "removed" if number is None else f"moved to version {number}"
+    if number is not None:
+        event = moved_alias(rooms, component, CHAMPION, number, serving.sequence if serving else 0, book.watched())
+        book.add(event)
+        asked = "its promotion" if event.wants is Wants.PROMOTION else "its judgement"
+        book.say(event, Became.PUT_BACK, f"The alias `{CHAMPION}` was {what} by somebody else; it asks for {asked}.")
+    else:
+        book.tell("registry", Became.PUT_BACK, f"The alias `{CHAMPION}` was {what} by somebody else.", actor="unknown")
+    rooms.registry.set_alias(component, CHAMPION, champion)
+    return True
+
+
+def _foreign(rooms: Rooms, component: str) -> tuple[int | None] | None:
+    """Return what the alias points at, where that was not headrace's own hand."""
+    outbox = _outbox(rooms)
+    # Asked before and after, because a promotion may go on meanwhile.
+    own = outbox.wrote(component, Stage.PRODUCTION)
+    found = rooms.registry.alias(component, CHAMPION)
+    return None if found in own | outbox.wrote(component, Stage.PRODUCTION) else (found,)
+
+
+def _outbox(rooms: Rooms) -> Outbox:
+    assert isinstance(rooms.ledger, Outbox)
+    return rooms.ledger

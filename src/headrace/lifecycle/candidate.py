@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import cast
 
 from headrace.acceptance.http import accept
-from headrace.config.component import Approval, Component
+from headrace.config.component import Component
 from headrace.deploy.base import Route
 from headrace.errors import AcceptanceFailed, GateFailed, HeadraceError
 from headrace.evaluation.gate import judge
 from headrace.ledger.base import Action, Draft
+from headrace.lifecycle import approvals
 from headrace.lifecycle.doors import verify_version
 from headrace.lifecycle.durable import Durable, Role
 from headrace.lifecycle.evaluate import load_rows, signature_of
@@ -209,12 +210,15 @@ def take_dev_down(rooms: Rooms, request: CandidateRequest) -> None:
 
 def decide(rooms: Rooms, request: CandidateRequest, trained: Trained, version: int) -> Decision:
     """Promote now, or wait for a person."""
-    component = config_of(trained)
-    with rooms.journal(request.flow_id).step("decide", f"approval is {component.release.approval.value}") as note:
-        if component.release.approval is Approval.REQUIRED:
-            note.found = f"v{version} waits: headrace promote {request.component} --version {version}"
+    with rooms.journal(request.flow_id).step("decide", "whether a person has to approve") as note:
+        rule = approvals.rule(rooms, request.component, version, request.trigger.cause)
+        if rule.is_needed:
+            approvals.request(rooms, request.component, version, request.trigger, rule.because)
+            note.found = (
+                f"v{version} waits, for {rule.because}: headrace approve {request.component} --version {version}"
+            )
             return Decision(State.WAITING, f"Version {version} of {request.component} waits for approval.")
-        note.found = f"v{version} goes to production"
+        note.found = f"v{version} goes to production: {rule.because}"
     serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
     expected = serving.version if serving else None
     promotion = PromoteRequest(request.component, version, expected, request.trigger, request.attempt)

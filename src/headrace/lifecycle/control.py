@@ -8,12 +8,23 @@ from pathlib import Path
 from headrace.config.parse import read_component
 from headrace.errors import Conflict, HeadraceError, NotFound
 from headrace.ledger.base import Action, Entry
-from headrace.lifecycle import reconcile, rollback, stopping
+from headrace.lifecycle import aliases, approvals, reconcile, rollback, stopping
+from headrace.lifecycle import events as journal
 from headrace.lifecycle.engine import Engine
-from headrace.lifecycle.events import Event, Mark, read_events
+from headrace.lifecycle.events import Mark, read_events
 from headrace.lifecycle.request import CandidateRequest, Cause, PromoteRequest, Trigger
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.triggers.base import Event
+from headrace.lifecycle.triggers.book import Book
 from headrace.types import Actor, Json, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision, and the flow that follows from it; empty where none does."""
+
+    entry: Entry
+    flow: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +36,7 @@ class Control:
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, folder: Path, *, actor: str, reason: str, key: str, commit: str = "", attempt: int = 1) -> str:
-        """Start a candidate of the component in `folder` and return its flow's id.
+        """Start a candidate of the component in `folder` and return its flow's id; from now on it is watched too.
 
         Raises:
             InvalidConfig: headrace.yaml is missing or wrong.
@@ -34,13 +45,18 @@ class Control:
         component = read_component(folder)
         trigger = Trigger(Cause.PERSON, key, actor, reason)
         request = CandidateRequest(component.component, str(folder), trigger, attempt, commit)
-        return self.start_candidate(request)
+        flow = self.start_candidate(request)
+        book = Book(self.rooms, component.component)
+        known = book.watched()
+        if known is None or not known.folder.is_dir():
+            book.watch(folder)
+        return flow
 
     def start_candidate(self, request: CandidateRequest) -> str:
         """Start a candidate's flow, if none of its component is under way; a repeat returns the first."""
         with self._one_at_a_time:
-            if self.engine.state(request.flow_id) is None:
-                busy = self._candidate_under_way(request.component)
+            if not self.is_started(request.flow_id):
+                busy = self.under_way(request.component)
                 if busy:
                     raise Conflict(
                         f"A candidate of {request.component} is under way (flow {busy}).",
@@ -48,31 +64,82 @@ class Control:
                     )
             return self.engine.start("candidate", request.flow_id, request)
 
-    def _candidate_under_way(self, component: str) -> str:
+    def is_started(self, flow: str) -> bool:
+        """Tell whether there is such a flow, running or ended, or a request in its place."""
+        return self.engine.state(flow) is not None or self.rooms.ledger.find(f"{flow}/requested") is not None
+
+    def under_way(self, component: str) -> str:
+        """Return the component's candidate flow that waits or runs; empty where none does."""
         prefixes = tuple(f"{component}/{cause.value}-" for cause in Cause)
         return next((flow for flow in self.engine.running() if flow.startswith(prefixes)), "")
 
     def promote(self, component: str, version: int, *, actor: str, reason: str, key: str) -> str:
         """Start the promotion of a version that passed its gate and return the flow's id."""
-        registered = _entry(self.rooms, component, version, Action.REGISTERED)
-        if registered is None:
+        expected = self._check_may_serve(component, version)
+        approvals.check_may_promote(self.rooms, component, version, Actor(actor))
+        approvals.approved_by_hand(self.rooms, component, version, Actor(actor), reason)
+        request = PromoteRequest(component, version, expected, Trigger(Cause.PERSON, key, actor, reason))
+        return self.engine.start("promote", request.flow_id, request)
+
+    def ask_for(self, event: Event) -> str:
+        """Promote what a trigger asks for, or let it wait for approval; return in a sentence which."""
+        component, version = event.component, event.version
+        expected = self._check_may_serve(component, version)
+        rule = approvals.rule(self.rooms, component, version, event.trigger.cause)
+        if rule.is_needed and not event.is_approval:
+            approvals.request(self.rooms, component, version, event.trigger, rule.because)
+            return f"{event.trigger.reason}; version {version} waits, for {rule.because}."
+        request = PromoteRequest(component, version, expected, event.trigger)
+        self.engine.start("promote", request.flow_id, request)
+        return f"{event.trigger.reason}; version {version} goes to production."
+
+    def decide(self, component: str, version: int | None, *, actor: str, comment: str, action: Action) -> Decided:
+        """Approve or reject a version that waits; an approval starts its promotion."""
+        entry, promotion = approvals.decide(
+            self.rooms, component, version, actor=Actor(actor), comment=comment, action=action
+        )
+        if promotion is not None:
+            self.engine.start("promote", promotion.flow_id, promotion)
+        return Decided(entry, promotion.flow_id if promotion else "")
+
+    def tidy_approvals(self) -> None:
+        """Reject what waited too long, and start what was approved right before a crash; a repeat changes nothing."""
+        for component in self.rooms.ledger.components():
+            for promotion in approvals.tidy(self.rooms, component):
+                self.engine.start("promote", promotion.flow_id, promotion)
+
+    def guard_aliases(self) -> None:
+        """Put back every champion's alias that somebody else moved; their wish waits as a trigger."""
+        for component in self.rooms.ledger.components():
+            if self.rooms.ledger.serving(component, Stage.PRODUCTION) is not None:
+                aliases.guard(self.rooms, component)
+
+    def _check_may_serve(self, component: str, version: int) -> int | None:
+        """Return what serves now, where this version may come after it.
+
+        Raises:
+            NotFound: there is no such version.
+            Conflict: it was not accepted, or serves already.
+        """
+        ledger = self.rooms.ledger
+        if not ledger.select(component, {Action.REGISTERED}, version=version, limit=1):
+            known = ", ".join(map(str, ledger.versions(component))) or "none"
             raise NotFound(
-                f"{component} has no version {version} (it has: {_versions(self.rooms, component)}).",
+                f"{component} has no version {version} (it has: {known}).",
                 f"See them with `headrace history {component}`.",
             )
-        if _entry(self.rooms, component, version, Action.ACCEPTED) is None:
-            refused = _entry(self.rooms, component, version, Action.REFUSED)
-            why = f": {refused.reason}" if refused else ""
+        if not ledger.select(component, {Action.ACCEPTED}, version=version, limit=1):
+            refused = ledger.select(component, {Action.REFUSED}, version=version, limit=1)
+            why = f": {refused[0].reason}" if refused else ""
             raise Conflict(
                 f"Version {version} of {component} was not accepted{why}",
                 "Train a better one with `headrace run`; what is in production stays as it is.",
             )
-        serving = self.rooms.ledger.serving(component, Stage.PRODUCTION)
+        serving = ledger.serving(component, Stage.PRODUCTION)
         expected = serving.version if serving else None
         if expected == version:
             raise Conflict(f"Version {version} of {component} is in production already.")
-        request = PromoteRequest(component, version, expected, Trigger(Cause.PERSON, key, actor, reason))
-        return self.engine.start("promote", request.flow_id, request)
+        return expected
 
     def rollback(self, component: str, *, to: int | None, actor: str, reason: str, key: str) -> Entry:
         """Serve an earlier champion again, at once."""
@@ -84,15 +151,19 @@ class Control:
             raise NotFound(f"There is no flow {flow}.", "See what runs with `headrace status`.")
         stopping.ask_to_stop(self.rooms, flow, actor)
 
-    def events(self, flow: str, *, after: int = 0) -> Sequence[Event]:
+    def events(self, flow: str, *, after: int = 0) -> Sequence[journal.Event]:
         """Return a flow's events from number `after` on."""
         if not self.rooms.folder(flow).exists() and self.engine.state(flow) is None:
+            if any(event.flow_id == flow for event in Book(self.rooms, flow.partition("/")[0]).waiting()):
+                return []
             raise NotFound(f"There is no flow {flow}.", "See what runs with `headrace status`.")
         events = read_events(self.rooms.folder(flow), after=after)
         if not events and self.engine.state(flow) in ("ERROR", "CANCELLED"):
             # A flow that broke inside headrace never wrote its own end.
             return [
-                Event(self.rooms.clock.now().isoformat(), "flow", Mark.ENDED, "The flow broke.", 0.0, _broken(flow))
+                journal.Event(
+                    self.rooms.clock.now().isoformat(), "flow", Mark.ENDED, "The flow broke.", 0.0, _broken(flow)
+                )
             ]
         return events
 
@@ -122,20 +193,10 @@ class Control:
                     "warm": list(status.warm) if status else [],
                     "restarts": status.restarts if status else 0,
                     "problem": status.problem if status else ("" if serving is None else "not running"),
+                    "waiting": [entry.version for entry in approvals.waiting(self.rooms, component)],
                 }
             )
         return {"components": endpoints, "flows": list(self.engine.running()), "home": str(self.rooms.settings.home)}
-
-
-def _entry(rooms: Rooms, component: str, version: int, action: Action) -> Entry | None:
-    entries = rooms.ledger.history(component, limit=10_000)
-    return next((entry for entry in entries if entry.version == version and entry.action is action), None)
-
-
-def _versions(rooms: Rooms, component: str) -> str:
-    entries = rooms.ledger.history(component, limit=10_000)
-    numbers = sorted({entry.version for entry in entries if entry.version is not None})
-    return ", ".join(map(str, numbers)) or "none"
 
 
 def _broken(flow: str) -> dict[str, Json]:

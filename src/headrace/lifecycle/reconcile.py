@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from headrace.deploy.base import Route, Status
 from headrace.errors import HeadraceError
-from headrace.ledger.base import Action
+from headrace.ledger.base import MOVES, Action
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall, served_version
 from headrace.types import Stage
@@ -38,7 +38,7 @@ def previous_champion(rooms: Rooms, component: str) -> int | None:
     After a rollback from v3 to v2 the version to go back to is the one that served before v2, not v3.
     """
     past: list[int] = []
-    for entry in reversed(rooms.ledger.history(component, limit=10_000)):
+    for entry in reversed(rooms.ledger.select(component, MOVES, limit=1000)):
         if entry.stage is not Stage.PRODUCTION or entry.version is None:
             continue
         if entry.action is Action.PROMOTED:

@@ -44,6 +44,8 @@ class CandidateRequest:
         folder: the component's folder, where headrace.yaml lies.
         commit: the full SHA to train from; empty for what is checked out or lies there.
         with_production_rows: add labelled production rows to the training data, keeping some out for the gate.
+        repository: a checkout that has `commit`, where the folder's own repository may lack it.
+        version: a version that is in the registry already and is to be judged; 0 trains a new one.
     """
 
     component: str
@@ -52,6 +54,8 @@ class CandidateRequest:
     attempt: int = 1
     commit: str = ""
     with_production_rows: bool = False
+    repository: str = ""
+    version: int = 0
 
     @property
     def flow_id(self) -> str:

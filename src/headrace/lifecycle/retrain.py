@@ -15,7 +15,7 @@ from headrace.config.component import Component, DataInput
 from headrace.data.tables import read_table
 from headrace.errors import InvalidConfig
 from headrace.files import sha256_file
-from headrace.lifecycle.request import CandidateRequest
+from headrace.lifecycle.request import CandidateRequest, Cause
 from headrace.lifecycle.rooms import Rooms
 from headrace.predictions.base import Joined
 
@@ -40,11 +40,13 @@ def gather(rooms: Rooms, request: CandidateRequest, component: Component) -> Gat
     """Write the new data version into `home/data`, named by its digest."""
     if not request.with_production_rows:
         return Gathered()
+    rows = [row for row in rooms.predictions.joined(component.component) if row.is_labelled]
+    if not rows and request.trigger.cause is Cause.CRON:
+        return Gathered()  # The clock came due, and production has taught nothing yet.
     train = train_input(component)
     journal = rooms.journal(request.flow_id)
     with journal.step("gather", "adding labelled production rows to the training data") as note:
         old = read_table(train, Path(request.folder))
-        rows = [row for row in rooms.predictions.joined(component.component) if row.is_labelled]
         kept = [row for row in rows if is_kept_out(row.prediction.id, component.retrain.keep_out)]
         added = [row for row in rows if not is_kept_out(row.prediction.id, component.retrain.keep_out)]
         whole = pq.read_table(old.path) if old.path.suffix == ".parquet" else old.table

@@ -46,11 +46,7 @@ def _goal(rooms: Rooms, component: str, present: int, to: int | None) -> int:
     if to == present:
         raise Conflict(f"Version {to} of {component} is in production already.")
     if to is not None:
-        was_champion = any(
-            entry.version == to and entry.action is Action.PROMOTED
-            for entry in rooms.ledger.history(component, limit=10_000)
-        )
-        if not was_champion:
+        if not rooms.ledger.select(component, {Action.PROMOTED}, version=to, limit=1):
             raise Conflict(
                 f"Version {to} of {component} was never in production.",
                 f"Promote it with `headrace promote {component} --version {to}`.",

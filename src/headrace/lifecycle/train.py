@@ -105,7 +105,8 @@ def check_out(rooms: Rooms, request: CandidateRequest) -> Checkout:
     stop_if_asked(rooms, request.flow_id)
     source = Path(request.folder)
     with rooms.journal(request.flow_id).step("checkout", f"copying {source}") as note:
-        copy = code.checkout(source, rooms.folder(request.flow_id) / "checkout", request.commit or None)
+        place = Path(request.repository) if request.repository else source
+        copy = code.checkout(place, rooms.folder(request.flow_id) / "checkout", request.commit or None)
         folder = copy.folder
         config = read_component(folder)
         if config.component != request.component:

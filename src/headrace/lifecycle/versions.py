@@ -60,6 +60,11 @@ def remember(rooms: Rooms, record: VersionRecord) -> None:
     write_atomically(folder / RECORD, json.dumps(asdict(record), indent=2))
 
 
+def is_known(rooms: Rooms, component: str, version: int) -> bool:
+    """Tell whether this installation has a version's record."""
+    return (version_folder(rooms, component, version) / RECORD).exists()
+
+
 def recall(rooms: Rooms, component: str, version: int) -> VersionRecord:
     """Return a version's record. Raises NotFound."""
     path = version_folder(rooms, component, version) / RECORD

@@ -14,9 +14,11 @@ from headrace.files import write_atomically
 from headrace.ledger.base import Action, Draft
 from headrace.lifecycle.candidate import recall_settings
 from headrace.lifecycle.durable import Durable
-from headrace.lifecycle.request import CandidateRequest, Cause, Outcome, State, Trigger, WatchRequest
+from headrace.lifecycle.request import Cause, Outcome, State, Trigger, WatchRequest
 from headrace.lifecycle.rollback import roll_back
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.triggers.base import Event
+from headrace.lifecycle.triggers.book import Book
 from headrace.lifecycle.versions import recall, version_folder
 from headrace.monitoring import judge, reference
 from headrace.monitoring.base import Alarm, Consequence, Window
@@ -71,7 +73,7 @@ def watch(durable: Durable, rooms: Rooms, request: WatchRequest) -> Outcome:
     follow_up = durable.step("act", act, rooms, request, judged)
     durable.step("mark", mark, rooms, request, judged, follow_up.flow_id if follow_up else "")
     if follow_up is not None:
-        durable.start("candidate", follow_up.flow_id, follow_up)
+        durable.step("trigger", knock, rooms, follow_up)
     return Outcome(
         request.flow_id, request.component, State.DONE, request.version, fact=judged.sentence,
         evidence={"consequence": judged.consequence, "signals": judged.signals, "rows": judged.rows},
@@ -115,7 +117,12 @@ def signal_json(alarm: Alarm, index: int) -> Json:
     }
 
 
-def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> CandidateRequest | None:
+def knock(rooms: Rooms, event: Event) -> None:
+    """Let an alarm wait at the door of all triggers."""
+    Book(rooms, event.component).add(event)
+
+
+def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> Event | None:
     """Write an alarm to the ledger; return the candidate that it starts, if the component wants one and may."""
     if judged.consequence == Consequence.NONE.value:
         return None
@@ -138,7 +145,7 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> CandidateRequest
         return None
     trigger = Trigger(Cause.ALARM, request.first, "monitor", judged.sentence, {"alarm": request.flow_id})
     folder = recall(rooms, request.component, request.version).folder
-    return CandidateRequest(request.component, folder, trigger, with_production_rows=True)
+    return Event(request.component, trigger, folder=folder, with_production_rows=True)
 
 
 def go_back(rooms: Rooms, request: WatchRequest, judged: Judged) -> None:

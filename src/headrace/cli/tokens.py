@@ -1,0 +1,79 @@
+"""`headrace token …`: who else may ask this installation's control process, and for what."""
+
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Who else may ask the control process, and for what.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Who will hold it; the ledger names them `token:NAME`.")],
+    role: Annotated[str, typer.Option(help="viewer reads, operator also acts, admin also makes tokens.")] = "viewer",
+    expires: Annotated[str, typer.Option(help="When it ends: 90d, 12h; `never`.")] = "90d",
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and show it this once; only its digest is kept.
+
+    Example: headrace token create ada --role operator --expires 30d
+    """
+    from headrace.cli.terminal import console, print_json
+    from headrace.config.component import seconds
+    from headrace.errors import InvalidInput
+    from headrace.lifecycle.tokens import Rank
+
+    try:
+        rank, lives_s = Rank(role), None if expires == "never" else float(seconds(expires))
+    except ValueError as error:
+        raise InvalidInput(
+            str(error), "Roles are viewer, operator, admin; durations are written 12h or 90d."
+        ) from error
+    token, secret = _tokens().create(name, rank, lives_s=lives_s)
+    if as_json:
+        print_json({**token.as_json(), "token": secret})
+        return
+    console().print(f"{secret}\n  {rank.value} `{name}`, until {token.expires[:10] or 'revoked'}; shown only now")
+
+
+@app.command("list")
+def show(as_json: AsJson = False) -> None:
+    """Show all tokens, without their secrets.
+
+    Example: headrace token list
+    """
+    from headrace.cli.terminal import console, print_json, table
+
+    tokens = _tokens()
+    documents: list[dict[str, Any]] = [
+        {**token.as_json(), "problem": token.problem(tokens.clock.now())} for token in tokens.all()
+    ]
+    if as_json:
+        print_json({"tokens": [*documents]})
+        return
+    rows = [[one["name"], one["rank"], one["id"], one["expires"][:10] or "never", one["problem"]] for one in documents]
+    console().print(table("", ["name", "role", "id", "expires", "state"], rows) if rows else "No token yet.")
+
+
+@app.command()
+def revoke(name: Annotated[str, typer.Argument(help="Its name or id.")], as_json: AsJson = False) -> None:
+    """End a token at once.
+
+    Example: headrace token revoke ada
+    """
+    from headrace.cli.terminal import console, print_json
+
+    token = _tokens().revoke(name)
+    if as_json:
+        print_json(token.as_json())
+        return
+    console().print(f"[green]✓[/green] {token.name} ({token.rank.value}) is revoked")
+
+
+def _tokens() -> Any:
+    from headrace.clock import SystemClock
+    from headrace.config.settings import read_settings
+    from headrace.lifecycle.tokens import Tokens
+
+    return Tokens(read_settings().prepare().home / "tokens.json", SystemClock())

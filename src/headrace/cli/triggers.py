@@ -1,0 +1,88 @@
+"""`headrace triggers …`: what starts releases without a command, and what became of each event."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="What starts releases without a command: commits, data, clock, tags.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Name = Annotated[str, typer.Argument(help="The component's name; all by default.")]
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="The component's folder, where headrace.yaml lies.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Look at the sources that the folder's headrace.yaml names, from now on; `headrace run` does so too.
+
+    Example: headrace triggers watch examples/digits
+    """
+    from headrace.cli import client as control
+    from headrace.config.settings import read_settings
+
+    settings = read_settings()
+    client = control.ensure(settings)
+    _show(
+        [client.ask("POST", "/api/triggers/watch", folder=str(folder.absolute()), actor=settings.actor)],
+        as_json=as_json,
+    )
+
+
+@app.command()
+def forget(
+    component: Annotated[str, typer.Argument(help="The component's name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Look at a component's sources no more; what was seen stays in the log.
+
+    Example: headrace triggers forget digits
+    """
+    from headrace.cli import client as control
+    from headrace.cli.terminal import console, print_json
+    from headrace.config.settings import read_settings
+
+    settings = read_settings()
+    answer = control.ensure(settings).ask("POST", "/api/triggers/forget", component=component, actor=settings.actor)
+    if as_json:
+        print_json(answer)
+        return
+    console().print(f"[green]✓[/green] {component} is watched no more")
+
+
+@app.command()
+def show(component: Name = "", limit: int = 20, as_json: AsJson = False) -> None:
+    """Show what is watched, what waits, and what became of each event: started, repeated, refused, and why.
+
+    Example: headrace triggers show digits
+    """
+    from headrace import wiring
+    from headrace.config.settings import read_settings
+    from headrace.lifecycle.triggers.book import books
+    from headrace.lifecycle.triggers.state import state_of
+
+    rooms = wiring.rooms(read_settings().prepare())
+    names = [component] if component else [book.component for book in books(rooms)]
+    _show([state_of(rooms, name, limit=limit) for name in names], as_json=as_json)
+
+
+def _show(states: list[dict[str, Any]], *, as_json: bool) -> None:
+    from headrace.cli.terminal import console, print_json, table
+
+    if as_json:
+        print_json({"components": [*states]})
+        return
+    out = console()
+    if not states:
+        out.print("Nothing is watched yet. Begin with `headrace triggers watch FOLDER`.")
+    for state in states:
+        sources = ", ".join(state["sources"]) or "nothing: see `triggers` and `retrain.on` in docs/configuration.md"
+        out.print(f"[bold]{state['component']}[/bold]  {state['folder'] or 'not watched'}  looks at {sources}")
+        for reason in state["waiting"]:
+            out.print(f"  waiting  {reason}")
+        for source, problem in state["problems"].items():
+            out.print(f"  [yellow]![/yellow] {source}: {problem}")
+        rows = [[line["at"][:19], line["source"], line["became"], line["actor"], line["fact"]] for line in state["log"]]
+        if rows:
+            out.print(table("", ["when (UTC)", "source", "became", "who", "what"], rows))

@@ -1,0 +1,124 @@
+"""Git as a source of triggers: a folder's own repository, or a copy of a remote one that headrace keeps and fetches.
+
+The user's own checkout is only ever read.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.errors import InvalidConfig, NotFound, Unavailable
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.triggers.base import Watched
+from headrace.provenance.code import git_output, run_git, top_of
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """One repository that is looked at.
+
+    Attributes:
+        top: its top folder here.
+        branches: where its branches are found.
+        subfolder: where the component lies in it; empty at its top.
+        is_copy: headrace keeps it.
+    """
+
+    top: Path
+    branches: str
+    subfolder: str
+    is_copy: bool
+
+    @property
+    def folder(self) -> Path:
+        """The component's folder in it."""
+        return self.top / self.subfolder
+
+    def head(self, branch: str) -> str:
+        """Return the full SHA of a branch's newest commit.
+
+        Raises:
+            NotFound: there is no such branch; the message names those that are there.
+        """
+        found = git_output(
+            self.top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{self.branches}/{branch}^{{commit}}",
+            check=False,
+        ).strip()  # fmt: skip
+        if found:
+            return found
+        listing = git_output(self.top, "for-each-ref", "--format=%(refname)", self.branches)
+        names = [line.removeprefix(f"{self.branches}/") for line in listing.splitlines()]
+        known = ", ".join(sorted(name for name in names if name != "HEAD")) or "none"
+        raise NotFound(f"{self.top} has no branch `{branch}` (it has: {known}).", "Correct `triggers.commit.branch`.")
+
+    def is_on(self, commit: str, branch: str) -> bool:
+        """Tell whether a commit is part of a branch."""
+        run = run_git(self.top, "merge-base", "--is-ancestor", "--end-of-options", commit, self.head(branch))
+        return run.returncode == 0
+
+    def is_changed(self, before: str, after: str) -> bool:
+        """Tell whether the component's folder differs between two commits; it does where git cannot say."""
+        run = run_git(self.top, "diff", "--quiet", before, after, "--", self.subfolder or ".")
+        return run.returncode != 0
+
+    def follows(self, before: str, after: str) -> bool:
+        """Tell whether `after` was built on `before`."""
+        return run_git(self.top, "merge-base", "--is-ancestor", before, after).returncode == 0
+
+    def told(self, commit: str) -> tuple[str, str]:
+        """Return a commit's author and subject."""
+        author, _, subject = git_output(self.top, "log", "-1", "--format=%an%x00%s", commit).strip().partition("\0")
+        return author, subject
+
+    def tags(self, component: str) -> dict[str, tuple[str, str]]:
+        """Return the component's release tags: name to the tag's own SHA and who made it."""
+        form = "%(refname:strip=2)%00%(objectname)%00%(taggername)"
+        listing = git_output(self.top, "for-each-ref", f"--format={form}", f"refs/tags/{component}/")
+        rows = [line.split("\0") for line in listing.splitlines() if line]
+        return {name: (sha, tagger) for name, sha, tagger in rows if re.fullmatch(r".+/v\d+", name)}
+
+
+def repository_of(rooms: Rooms, watched: Watched, remote: str, branch: str = "") -> Repository:
+    """Return the repository to look at, freshly fetched where it is a remote one.
+
+    Raises:
+        InvalidConfig: the folder is not under git.
+        Unavailable: the remote does not answer.
+    """
+    top = top_of(watched.folder)
+    if top is None:
+        raise InvalidConfig(f"{watched.folder} is not under git, so there are no commits to watch.", "git init")
+    subfolder = watched.folder.resolve().relative_to(top).as_posix()
+    subfolder = "" if subfolder == "." else subfolder
+    if not remote:
+        return Repository(top, "refs/heads", subfolder, is_copy=False)
+    address = git_output(top, "remote", "get-url", remote, check=False).strip() or remote
+    if "/" not in address and ":" not in address:
+        raise InvalidConfig(f"{top} has no remote `{remote}`.", f"git -C {top} remote -v")
+    copy = rooms.settings.home / "triggers" / watched.component / "repository"
+    _fetch(address, copy, top)
+    found = Repository(copy, "refs/remotes/origin", subfolder, is_copy=True)
+    if branch:
+        # The component's folder must be there to be copied from; nobody works in this checkout.
+        git_output(copy, "checkout", "--quiet", "--detach", "--force", found.head(branch))
+    return found
+
+
+def _fetch(address: str, copy: Path, top: Path) -> None:
+    if not (copy / ".git").exists():
+        copy.mkdir(parents=True, exist_ok=True)
+        git_output(copy, "init", "--quiet")
+        git_output(copy, "remote", "add", "origin", address)
+    git_output(copy, "remote", "set-url", "origin", str((top / address).resolve()) if _is_path(address) else address)
+    run = run_git(
+        copy, "fetch", "--quiet", "--prune", "--no-tags", "origin", "+refs/heads/*:refs/remotes/origin/*",
+        "+refs/tags/*:refs/tags/*",
+    )  # fmt: skip
+    if run.returncode:
+        told = (run.stderr.strip().splitlines() or ["no answer"])[0].removeprefix("fatal: ")
+        shown = re.sub(r"(?<=://)[^/@]*@", "", address)
+        raise Unavailable(f"{shown} cannot be fetched: {told}", "Try it by hand: git ls-remote")
+
+
+def _is_path(address: str) -> bool:
+    return "://" not in address and ":" not in address.partition("/")[0]

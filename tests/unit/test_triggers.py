@@ -1,0 +1,358 @@
+"""Every trigger becomes one flow or one line that says why not, however often it is delivered."""
+
+import base64
+import hashlib
+import hmac
+import json
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.config.settings import Settings
+from headrace.deploy.memory import MemoryTarget
+from headrace.environment.base import Environments
+from headrace.errors import Conflict, HeadraceError, NotAllowed, NotFound
+from headrace.ledger.memory import MemoryLedger
+from headrace.lifecycle.request import CandidateRequest
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.triggers.base import Event
+from headrace.lifecycle.triggers.book import Became, Book
+from headrace.lifecycle.triggers.door import Door
+from headrace.lifecycle.triggers.patrol import Patrol, settings_of
+from headrace.lifecycle.triggers.webhook import receive
+from headrace.predictions.memory import MemoryLog
+from headrace.registry.memory import MemoryRegistry
+
+SECRET = "only the two of us"
+
+
+@dataclass
+class MemoryControl:
+    """A control side that remembers what it was asked."""
+
+    started: list[str] = field(default_factory=list)
+    running: str = ""
+    asked: list[Event] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    refusal: HeadraceError | None = None
+
+    def is_started(self, flow: str) -> bool:
+        return flow in self.started
+
+    def under_way(self, component: str) -> str:
+        return self.running
+
+    def start_candidate(self, request: CandidateRequest) -> str:
+        self.started.append(request.flow_id)
+        return request.flow_id
+
+    def ask_for(self, event: Event) -> str:
+        if self.refusal:
+            raise self.refusal
+        self.asked.append(event)
+        self.started.append(event.flow_id)
+        return "asked"
+
+    def stop(self, flow: str, *, actor: str) -> None:
+        self.stopped.append(flow)
+
+
+@dataclass
+class Place:
+    """A component under git, its patrol and its clock."""
+
+    rooms: Rooms
+    folder: Path
+    clock: ManualClock
+    control: MemoryControl
+    patrol: Patrol
+
+    @property
+    def book(self) -> Book:
+        return Book(self.rooms, "digits")
+
+    def git(self, *words: str) -> str:
+        command = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-C", str(self.folder), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, name: str) -> str:
+        (self.folder / "train.py").write_text(name)
+        self.git("commit", "--quiet", "--all", "--message", name)
+        return self.git("rev-parse", "HEAD")
+
+    def configure(self, text: str) -> None:
+        (self.folder / "headrace.yaml").write_text(f"component: digits\n{text}")
+
+    def look(self, times: int = 3) -> None:
+        for _ in range(times):
+            self.clock.advance(10)
+            self.patrol.look()
+
+    def became(self) -> list[Became]:
+        return [line.became for line in reversed(self.book.log())]
+
+
+def no_environments(_kind: object) -> Environments:
+    raise AssertionError("triggers build no environment")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    clock = ManualClock()
+    variables = {"HOOK_SECRET": SECRET}
+    settings = Settings(tmp_path / "state", tmp_path / "home", variables=variables).prepare()
+    rooms = Rooms(settings, clock, MemoryRegistry(), MemoryLedger(clock), MemoryTarget(), no_environments, MemoryLog())
+    control = MemoryControl()
+    folder = tmp_path / "repository" / "digits"
+    folder.mkdir(parents=True)
+    door = Door(rooms, control, lambda component: settings_of(rooms, component))
+    made = Place(rooms, folder, clock, control, Patrol(rooms, door))
+    made.configure("triggers: {commit: {branch: main}, tags: request, webhook_secret: HOOK_SECRET}\n")
+    subprocess.run(["git", "init", "--quiet", "--initial-branch", "main", folder.parent], check=True)
+    (folder / "train.py").write_text("")
+    made.git("add", ".")
+    made.git("commit", "--quiet", "--message", "first")
+    made.book.watch(folder)
+    return made
+
+
+def test_what_is_there_at_the_first_look_starts_nothing(place: Place) -> None:
+    place.look()
+    assert place.control.started == []
+
+
+def test_a_commit_is_one_candidate_at_its_full_id(place: Place) -> None:
+    place.look()
+    sha = place.commit("second")
+    place.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"]
+    (line,) = place.book.log()
+    assert (line.became, line.actor) == (Became.STARTED, "git:Ada")
+    assert "second" in line.fact
+
+
+def test_a_commit_outside_the_component_starts_nothing(place: Place) -> None:
+    place.look()
+    (place.folder.parent / "elsewhere").write_text("x")
+    place.git("add", "-A", "..")
+    place.git("commit", "--quiet", "--message", "elsewhere")
+    place.look()
+    assert place.control.started == []
+
+
+def test_of_commits_that_wait_the_newest_counts(place: Place) -> None:
+    place.look()
+    place.control.running = "digits/person-1/1"
+    place.commit("second")
+    place.look()
+    newest = place.commit("third")
+    place.look()
+    assert place.control.started == []
+    place.control.running = ""
+    place.look()
+    assert place.control.started == [f"digits/commit-{newest}/1"]
+    assert place.became() == [Became.PROBLEM, Became.SUPERSEDED, Became.PROBLEM, Became.STARTED]
+
+
+def test_a_newer_commit_may_stop_the_one_that_runs(place: Place) -> None:
+    place.configure("triggers: {commit: {branch: main}, supersede: running}\n")
+    place.look()
+    place.control.running = "digits/commit-0123/1"
+    place.commit("second")
+    place.look(1)
+    assert place.control.stopped == ["digits/commit-0123/1"]
+
+
+def test_a_force_push_is_a_candidate_and_says_so(place: Place) -> None:
+    place.look()
+    place.commit("second")
+    place.look()
+    place.git("reset", "--quiet", "--hard", "HEAD~1")
+    sha = place.commit("instead")
+    place.look()
+    assert place.control.started[-1] == f"digits/commit-{sha}/1"
+    assert "rewritten" in place.book.log()[0].fact
+
+
+def test_a_remote_branch_is_watched_without_touching_the_checkout(place: Place, tmp_path: Path) -> None:
+    bare = tmp_path / "remote.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch", "main", bare], check=True)
+    place.git("remote", "add", "origin", str(bare))
+    place.git("push", "--quiet", "origin", "main")
+    place.configure("triggers: {commit: {branch: main, remote: origin}}\n")
+    place.book.watch(place.folder)
+    place.look()
+    sha = place.commit("second")
+    place.look()
+    assert place.control.started == [], "it was not pushed yet"
+    place.git("push", "--quiet", "origin", "main")
+    refs = place.git("for-each-ref")
+    place.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"]
+    assert place.git("for-each-ref") == refs
+
+
+def test_an_unknown_branch_is_told_once_with_those_that_are_there(place: Place) -> None:
+    place.configure("triggers: {commit: {branch: mian}}\n")
+    place.look(5)
+    (line,) = place.book.log()
+    assert line.became is Became.PROBLEM
+    assert "`mian` (it has: main)" in line.fact
+    assert "commit" in place.book.problems()
+
+
+def test_a_broken_headrace_yaml_is_told_and_the_last_good_one_counts(place: Place) -> None:
+    place.look()
+    place.configure("triggers: {commmit: {}}\n")
+    place.git("commit", "--quiet", "--all", "--message", "broken")
+    sha = place.git("rev-parse", "HEAD")
+    place.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"], "its flow will say what is wrong with the commit"
+    assert "commmit" in place.book.problems()["headrace.yaml"]
+
+
+def test_a_data_file_counts_once_it_is_written_and_differs(place: Place) -> None:
+    train = place.folder / "train.csv"
+    train.write_text("a\n1\n")
+    place.configure("data: {train: {uri: train.csv}}\nretrain: {on: [data], cooldown: 0s}\n")
+    place.look()
+    train.write_text("a\n1\n")
+    place.look()
+    assert place.control.started == [], "the same content again"
+    train.write_text("a\n2\n")
+    place.look(1)
+    assert place.control.started == [], "it may still be being written"
+    place.look()
+    assert len(place.control.started) == 1
+    train.unlink()
+    place.look()
+    assert "train.csv" in place.book.problems()["data"]
+    assert len(place.control.started) == 1
+
+
+def test_a_cron_line_comes_due_once_and_missed_ticks_are_made_up_for_once(place: Place) -> None:
+    place.configure('retrain: {on: ["cron: 0 3 * * *"], cooldown: 0s}\n')
+    place.look()
+    assert place.control.started == []
+    place.clock.advance(5 * 86400)
+    place.look()
+    assert place.control.started == ["digits/cron-20260105T030000Z/1"]
+    place.clock.advance(-86400)
+    place.look()
+    assert len(place.control.started) == 1, "the clock stepped back"
+
+
+def test_retraining_keeps_its_cooldown(place: Place) -> None:
+    place.configure('retrain: {on: ["cron: 0 * * * *"], cooldown: 6h}\n')
+    place.look()
+    for _ in range(12):
+        place.clock.advance(3600)
+        place.look(1)
+    assert len(place.control.started) == 2
+
+
+def test_a_pushed_tag_asks_for_a_promotion_once(place: Place) -> None:
+    place.look()
+    place.git("tag", "digits/v2")
+    place.git("tag", "digits/vnext")
+    place.look()
+    (event,) = place.control.asked
+    assert (event.version, event.is_approval) == (2, False)
+    place.configure("triggers: {tags: approve}\n")
+    place.git("tag", "digits/v3")
+    place.look()
+    assert place.control.asked[-1].is_approval
+
+
+def test_a_tag_of_a_version_that_is_not_there_is_refused_with_the_reason(place: Place) -> None:
+    place.look()
+    place.control.refusal = NotFound("digits has no version 9 (it has: none).")
+    place.git("tag", "digits/v9")
+    place.look()
+    (line,) = place.book.log()
+    assert (line.became, line.fact) == (Became.REFUSED, "digits has no version 9 (it has: none).")
+    assert place.book.waiting() == []
+
+
+def test_a_version_that_somebody_else_registered_becomes_a_candidate(place: Place) -> None:
+    place.configure("triggers: {registry: true}\n")
+    place.look()
+    run = place.rooms.registry.start_run("digits", key="theirs", tags={})
+    place.rooms.registry.register("digits", run_id=run.id, model="models:/m-1", key="ui", tags={})
+    place.look()
+    assert place.control.started == ["digits/registry-v1-made/1"]
+
+
+def signed(document: object, secret: str = SECRET) -> tuple[dict[str, str], bytes]:
+    body = json.dumps(document).encode()
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return {"x-hub-signature-256": f"sha256={signature}", "x-github-event": "push"}, body
+
+
+def test_a_webhook_starts_a_commit_and_a_replayed_one_does_not(place: Place) -> None:
+    place.look()
+    sha = place.commit("second")
+    headers, body = signed({"ref": "refs/heads/main", "after": sha})
+    lines = [receive(place.rooms, place.patrol.door, "digits", headers, body) for _ in range(3)]
+    assert [line.became for line in lines] == [Became.STARTED, Became.REPEATED, Became.REPEATED]
+    place.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"]
+
+
+@pytest.mark.parametrize(
+    ("ref", "after", "words"),
+    [
+        ("refs/heads/feature", "a" * 40, "watches `main`"),
+        ("refs/heads/main", "a" * 40, "force-push"),
+        ("refs/heads/main", "0" * 40, "not part of"),
+        ("refs/heads/main", "HEAD", "no full commit id"),
+        ("refs/tags/digits/v1", "a" * 40, "no branch"),
+    ],
+)
+def test_what_a_webhook_says_is_looked_up(place: Place, ref: str, after: str, words: str) -> None:
+    headers, body = signed({"ref": ref, "after": after})
+    line = receive(place.rooms, place.patrol.door, "digits", headers, body)
+    assert line.became is Became.IGNORED
+    assert words in line.fact
+    assert place.control.started == []
+
+
+def test_a_wrong_signature_is_refused_and_written_down(place: Place) -> None:
+    headers, body = signed({"ref": "refs/heads/main"}, secret="guessed")
+    with pytest.raises(NotAllowed):
+        receive(place.rooms, place.patrol.door, "digits", headers, body)
+    with pytest.raises(NotAllowed):
+        receive(place.rooms, place.patrol.door, "digits", {}, body)
+    assert place.became() == [Became.REFUSED, Became.REFUSED]
+
+
+@pytest.mark.parametrize("component", ["flowers", "..", "digits/../.."])
+def test_a_webhook_for_what_is_not_watched_is_not_found(place: Place, component: str) -> None:
+    headers, body = signed({})
+    with pytest.raises(NotFound):
+        receive(place.rooms, place.patrol.door, component, headers, body)
+
+
+def test_mlflows_webhook_is_a_hint_and_an_old_one_is_none(place: Place) -> None:
+    body, sent = b"{}", int(place.clock.now().timestamp())
+    content = f"id-1.{sent}.".encode() + body
+    digest = base64.b64encode(hmac.new(SECRET.encode(), content, hashlib.sha256).digest()).decode()
+    headers = {
+        "x-mlflow-signature": f"v1,{digest}", "x-mlflow-delivery-id": "id-1", "x-mlflow-timestamp": str(sent),
+    }  # fmt: skip
+    assert receive(place.rooms, place.patrol.door, "digits", headers, body).became is Became.IGNORED
+    assert place.book.hint.exists()
+    place.clock.advance(3600)
+    with pytest.raises(NotAllowed):
+        receive(place.rooms, place.patrol.door, "digits", headers, body)
+
+
+def test_a_conflict_at_the_door_is_told_and_forgotten(place: Place) -> None:
+    place.look()
+    place.control.refusal = Conflict("Version 2 of digits is in production already.")
+    place.git("tag", "digits/v2")
+    place.look()
+    assert place.became() == [Became.REFUSED]
