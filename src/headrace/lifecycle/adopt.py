@@ -45,7 +45,7 @@ def adopt(rooms: Rooms, uri: str, component: Component, *, actor: Actor, reason:
         environments = rooms.environments(component.environment)
         lock = environments.lock(model)
         environment = environments.build(lock, progress=lambda _: None)
-        draft = replace(_draft(rooms, component, version, model, lock), actor=actor, reason=reason)
+        draft = replace(draft_of_registered(rooms, component, version, model, lock), actor=actor, reason=reason)
         sealed = baseline.seal(draft, folder / "baseline", sign.own_signer(rooms.settings.keys))
         admitted = admit_version(rooms, sealed.folder, model, expected=sealed.digest)
     record = VersionRecord(
@@ -63,7 +63,10 @@ def adopt(rooms: Rooms, uri: str, component: Component, *, actor: Actor, reason:
     return record
 
 
-def _draft(rooms: Rooms, component: Component, version: Version, model: Path, lock: Lock) -> baseline.Draft:
+def draft_of_registered(
+    rooms: Rooms, component: Component, version: Version, model: Path, lock: Lock
+) -> baseline.Draft:
+    """Return what MLflow says about a version that headrace did not train."""
     run = rooms.registry.run(version.run_id) if version.run_id else None
     tags = run.tags if run else {}
     return baseline.Draft(

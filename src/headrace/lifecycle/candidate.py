@@ -35,7 +35,7 @@ class Decision:
 
 def candidate(durable: Durable, rooms: Rooms, request: CandidateRequest) -> Outcome:
     """The flow: train, register, gate, try out in dev, decide."""
-    trained = cast("Trained", durable.on(Role.TRAIN, "train", request))
+    trained = cast("Trained", durable.on(Role.TRAIN, "take-in" if request.version else "train", request))
     version = durable.step("register", register, rooms, request, trained)
     durable.step("gate", gate, rooms, request, trained, version)
     durable.on(Role.SERVE, "try-out", request, trained, version)
@@ -61,17 +61,7 @@ def register(rooms: Rooms, request: CandidateRequest, trained: Trained) -> int:
     stop_if_asked(rooms, request.flow_id)
     sealed = trained.sealed
     with rooms.journal(request.flow_id).step("register", f"as a version of {request.component}") as note:
-        version = rooms.registry.register(
-            request.component,
-            run_id=trained.run.run_id,
-            model=trained.run.model_uri,
-            key=request.flow_id,
-            tags={
-                "headrace.flow": request.flow_id,
-                "headrace.baseline": sealed.digest,
-                "headrace.commit": str(trained.checkout.facts.get("commit") or ""),
-            },
-        ).number
+        version = registered(rooms, request, trained)
         folder = version_folder(rooms, request.component, version)
         shutil.copytree(sealed.folder, folder / "baseline", dirs_exist_ok=True)
         shutil.copytree(rooms.folder(request.flow_id) / "reference", folder / "reference", dirs_exist_ok=True)
@@ -95,6 +85,21 @@ def register(rooms: Rooms, request: CandidateRequest, trained: Trained) -> int:
         note.found = f"version {version}, baseline {sealed.digest[:12]}"
         note.numbers = {"version": version, "baseline": sealed.digest}
     return version
+
+
+def registered(rooms: Rooms, request: CandidateRequest, trained: Trained) -> int:
+    """Return the number of the registered version; one that somebody else registered keeps its own."""
+    tags = {
+        "headrace.flow": request.flow_id,
+        "headrace.baseline": trained.sealed.digest,
+        "headrace.commit": "" if request.version else str(trained.checkout.facts.get("commit") or ""),
+    }
+    if request.version:
+        rooms.registry.tag_version(request.component, request.version, tags)
+        return request.version
+    return rooms.registry.register(
+        request.component, run_id=trained.run.run_id, model=trained.run.model_uri, key=request.flow_id, tags=tags
+    ).number
 
 
 def gate(rooms: Rooms, request: CandidateRequest, trained: Trained, version: int) -> None:

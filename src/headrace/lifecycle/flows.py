@@ -10,6 +10,7 @@ from headrace.lifecycle.events import Mark
 from headrace.lifecycle.promote import promote
 from headrace.lifecycle.request import Outcome, State
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.take_in import take_in_phase
 from headrace.lifecycle.train import train_phase
 from headrace.lifecycle.watch import watch
 
@@ -61,4 +62,4 @@ FLOWS: dict[str, Callable[..., Outcome]] = {
     "promote": told(promote),
     "watch": told(watch),
 }
-PHASES: dict[str, Callable[..., object]] = {"train": train_phase, "try-out": try_out_phase}
+PHASES: dict[str, Callable[..., object]] = {"train": train_phase, "take-in": take_in_phase, "try-out": try_out_phase}

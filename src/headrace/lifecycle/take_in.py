@@ -1,0 +1,81 @@
+"""The first phase of a candidate that somebody else registered: fetched, its environment built, evaluated and sealed.
+
+From here on it is a candidate like any other. What nobody checked is marked as stated in its baseline.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from headrace.config.component import Component
+from headrace.environment.base import Lock
+from headrace.lifecycle.adopt import STATED, draft_of_registered
+from headrace.lifecycle.doors import admit_version
+from headrace.lifecycle.durable import Durable
+from headrace.lifecycle.evaluate import Evaluated, evaluate
+from headrace.lifecycle.request import CandidateRequest
+from headrace.lifecycle.retrain import Gathered
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.seal import SealedVersion, data_facts
+from headrace.lifecycle.stopping import stop_if_asked
+from headrace.lifecycle.train import Built, Trained, TrainedRun, check_out
+from headrace.provenance import baseline, golden, sign
+from headrace.provenance.formats import check_formats
+from headrace.types import Actor
+
+
+def take_in_phase(durable: Durable, rooms: Rooms, request: CandidateRequest) -> Trained:
+    """Fetch, build, evaluate, seal."""
+    checkout = durable.step("checkout", check_out, rooms, request)
+    config = Component.model_validate({**checkout.config, "folder": checkout.folder})
+    run = durable.step("fetch", fetch, rooms, request, config)
+    built = durable.step("environment", build_environment, rooms, request, config, run)
+    gathered = Gathered()
+    evaluated = durable.step("evaluate", evaluate, rooms, request, config, built.python, run.model, gathered)
+    sealed = durable.step("seal", seal, rooms, request, config, run, built, evaluated)
+    return Trained(checkout, built, gathered, run, evaluated, sealed)
+
+
+def fetch(rooms: Rooms, request: CandidateRequest, component: Component) -> TrainedRun:
+    """Copy the version's files. Raises ModelRefused where loading them would run code."""
+    stop_if_asked(rooms, request.flow_id)
+    uri = f"models:/{request.component}/{request.version}"
+    with rooms.journal(request.flow_id).step("fetch", uri) as note:
+        version = rooms.registry.version(request.component, request.version)
+        model = rooms.registry.download(uri, rooms.folder(request.flow_id) / "model")
+        formats = check_formats(model, allow_pickle=component.allow_pickle)
+        note.found = ", ".join(formats.names) or str(model)
+    return TrainedRun(version.run_id, uri, str(model))
+
+
+def build_environment(rooms: Rooms, request: CandidateRequest, component: Component, run: TrainedRun) -> Built:
+    """Build the environment that the model's own files name."""
+    journal = rooms.journal(request.flow_id)
+    with journal.step("environment", "locking what the model names") as note:
+        environments = rooms.environments(component.environment)
+        lock = environments.lock(Path(run.model))
+        environment = environments.build(lock, progress=lambda text: journal.progress("environment", text))
+        note.found = f"Python {lock.python}, environment {lock.digest[:12]}"
+    return Built(str(environment.python), lock.digest, lock.python, lock.text)
+
+
+def seal(
+    rooms: Rooms, request: CandidateRequest, component: Component, run: TrainedRun, built: Built, evaluated: Evaluated
+) -> SealedVersion:
+    """Seal what is known, and admit the model into the store."""
+    with rooms.journal(request.flow_id).step("seal", "signing the baseline") as note:
+        version = rooms.registry.version(request.component, request.version)
+        lock = Lock(built.digest, built.lock, built.python_version)
+        # What it was trained on nobody here knows; what it was judged by is known.
+        data = data_facts(Path(request.folder), component, Gathered())
+        draft = replace(
+            draft_of_registered(rooms, component, version, Path(run.model), lock),
+            actor=Actor(request.trigger.actor),
+            reason=request.trigger.reason,
+            data={use: facts for use, facts in data.items() if use != "train"},
+            golden=golden.load(Path(evaluated.golden)),
+            stated=STATED,
+        )
+        sealed = baseline.seal(draft, rooms.folder(request.flow_id) / "baseline", sign.own_signer(rooms.settings.keys))
+        admitted = admit_version(rooms, sealed.folder, Path(run.model), expected=sealed.digest)
+        note.found = f"baseline {sealed.digest[:12]}; what nobody checked is marked as stated"
+    return SealedVersion(sealed.digest, str(sealed.folder), str(admitted.model), admitted.seal, "")
