@@ -5,6 +5,8 @@ import socket
 import sys
 from typing import Any
 
+import uvloop
+
 from headrace.serving.front import SharedListener
 
 ANSWER = b'{"predictions":[[0.1234567890123,0.1234567890123,0.1234567890123]]}'
@@ -25,7 +27,8 @@ def main() -> None:
     listener.bind(("127.0.0.1", int(sys.argv[1])))
     listener.listen(1024)
     listener.setblocking(False)
-    asyncio.run(SharedListener(Echo(), listener).serve())  # type: ignore[arg-type]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(SharedListener(Echo(), listener).serve())  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import load, peers
-from benchmarks.peers import Place, Running
+from benchmarks import load, servers
 from benchmarks.report import Claim, report
+from benchmarks.servers import Place, Running
 from benchmarks.small_models import bench_settings, component_python, made
 
 NAME = "serving"
@@ -103,12 +103,12 @@ class Bench:
 
     def _start(self, name: str, place: Place) -> Running | None:
         starters: dict[str, Callable[[Place], Running]] = {
-            "headrace": peers.ours,
-            "headrace-without-log": lambda place: peers.ours(place, log_sample=0.0),
-            "echo": peers.echo,
-            "mlflow": peers.mlflow,
-            "litserve": peers.litserve,
-            "torchserve": peers.torchserve,
+            "headrace": servers.ours,
+            "headrace-without-log": lambda place: servers.ours(place, log_sample=0.0),
+            "echo": servers.echo,
+            "mlflow": servers.mlflow,
+            "litserve": servers.litserve,
+            "torchserve": servers.torchserve,
         }
         try:
             return starters[name](place)

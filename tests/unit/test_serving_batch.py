@@ -52,7 +52,8 @@ class Bench:
         options: dict[str, Any] = {"max_batch": 4, "queue_rows": 8, "by_row": True, **changes}
         self.pool = Pool(
             counts=VersionCounts(),
-            recorded=lambda jobs, answer, now: [f"id-{row}" for row in range(answer.rows)],
+            ids=lambda rows: [f"id-{row}" for row in range(rows)],
+            recorded=lambda jobs, answer, ids, now: None,
             describe=lambda failure: f"The model failed: {failure.type}.",
             **options,
         )

@@ -54,6 +54,7 @@ class App:
     Attributes:
         generation: what serves; None before the first commit.
         prepared: what will serve, reachable by probes only.
+        active: how many requests are inside.
         page: asks the supervisor for the whole endpoint's metrics.
     """
 
@@ -62,6 +63,7 @@ class App:
         self.prepared: Generation | None = None
         self.recorder = recorder
         self.counts = counts
+        self.active = 0
         self._page = page
         self._paths: dict[str, Callable[[Exchange], Any]] = {
             "/invocations": self._invocations,
@@ -80,6 +82,7 @@ class App:
             proto.close(1003)
             return
         exchange = Exchange(scope, proto)
+        self.active += 1
         try:
             handler = self._paths.get(exchange.path) or self._below(exchange)
             await handler(exchange)
@@ -91,6 +94,8 @@ class App:
             self.counts.failed(MODEL_FAILED, "front")
             if not exchange.is_answered:
                 exchange.reject(Rejected(MODEL_FAILED, "The server failed on this request; its log says why."))
+        finally:
+            self.active -= 1
 
     def _below(self, exchange: Exchange) -> Callable[[Exchange], Any]:
         if exchange.path.startswith("/v2/"):
@@ -116,7 +121,7 @@ class App:
         done: asyncio.Future[Part] = loop.create_future()
         is_probe = generation is not self.generation or self._is_probe(exchange)
         job = Job(asked.rows, asked.params, done, start, start + generation.deadline_s, asked.length, not is_probe)
-        served.pool.submit(job)
+        served.pool.submit(job, is_only=self.active == 1)
         if generation.plan.shadow and not is_probe:
             copy_to_shadows(generation, job, served)
         part = await done

@@ -93,7 +93,8 @@ class Pool:
         queue_rows: int,
         by_row: bool,
         counts: VersionCounts,
-        recorded: Callable[[Sequence[Job], BatchAnswer, float], Sequence[str]],
+        ids: Callable[[int], Sequence[str]],
+        recorded: Callable[[Sequence[Job], BatchAnswer, Sequence[str], float], None],
         describe: Callable[[Failure], str],
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -104,7 +105,7 @@ class Pool:
         self.problem = ""
         self.retries = 0
         self._max_batch, self._queue_rows, self._by_row = max_batch, queue_rows, by_row
-        self._counts, self._recorded, self._describe = counts, recorded, describe
+        self._counts, self._ids, self._recorded, self._describe = counts, ids, recorded, describe
         self._scheduled = self._sweeping = False
         self._running: set[Job] = set()
         #: What one worker does, lately; 0 until the first batch is back.
@@ -114,8 +115,11 @@ class Pool:
 
     # Coming in
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, *, is_only: bool = False) -> None:
         """Put rows in the queue.
+
+        Args:
+            is_only: no other request is on its way in, so that waiting for company is in vain.
 
         Raises:
             Rejected: 503 where the queue is full or so long that the deadline would pass in it, 413 for more rows than
@@ -136,7 +140,9 @@ class Pool:
         self.waiting.append(job)
         self.queued_rows += count
         self._idle.clear()
-        if not self._scheduled:
+        if is_only:
+            self._dispatch()
+        elif not self._scheduled:
             self._scheduled = True
             # Requests that arrive in the same turn of the loop join the batch.
             self.loop.call_soon(self._dispatch)
@@ -229,13 +235,15 @@ class Pool:
             given = len(outputs.named[0][1]) if outputs.named else 0
             self._fail(jobs, f"The model gave {given} answers for {total} rows.")
             return
-        ids = self._recorded(jobs, answer, self.loop.time())
+        ids = self._ids(total)
         start = 0
         for job in jobs:
             end = start + job.rows.count
             if job.done is not None and not job.done.done():
                 job.done.set_result(Part(answer, start, end, ids[start:end]))
             start = end
+        # After the answers, which are on their way by then.
+        self.loop.call_soon(self._recorded, jobs, answer, ids, self.loop.time())
         self.wake()
         self._settle()
 

@@ -6,12 +6,14 @@ It imports neither torch nor mlflow nor pandas.
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -31,6 +33,8 @@ BACKLOG = 1024
 IN_FLIGHT = 8192
 DRAIN_S = 20.0
 HEADER_READ_MS = 10_000
+#: New objects until the collector looks: a full queue's worth, rather than a handful of requests'.
+GARBAGE = 20_000
 
 
 class SharedListener(Server):  # type: ignore[misc]  # granian is not typed
@@ -122,6 +126,8 @@ class Front:
         if app is None or app.prepared is None or app.prepared.plan.generation != number:
             return
         old, app.generation, app.prepared = app.generation, app.prepared, None
+        # What is loaded by now stays; requests need not wait while the collector looks at it again and again.
+        gc.freeze()
         self._say(Committed(number))
         self._go(self._release(old, app.generation))
 
@@ -203,7 +209,9 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s front %(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(run(options.listen_fd, options.control_fd))
+    gc.set_threshold(GARBAGE)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(options.listen_fd, options.control_fd))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,11 +118,11 @@ def _serve(version: VersionPlan, plan: Plan, recorder: Recorder, counts: Counts)
     number = version.version
     subject = ServedVersion(plan.component, number, Path(version.model), Path())
 
-    def recorded(jobs: Any, answer: BatchAnswer, now: float) -> Any:
+    def recorded(jobs: Sequence[Job], answer: BatchAnswer, ids: Sequence[str], now: float) -> None:
         is_shadow = jobs[0].done is None
         if is_shadow:
             counts.of(number).shadow_rows += answer.rows
-        return recorder.record(number, jobs, answer, now, shadow=is_shadow)
+        recorder.record(number, jobs, answer, ids, now, shadow=is_shadow)
 
     def describe(failure: Failure) -> str:
         # The model's own message may hold the client's data; its log has it.
@@ -132,6 +133,7 @@ def _serve(version: VersionPlan, plan: Plan, recorder: Recorder, counts: Counts)
         queue_rows=plan.serve.queue,
         by_row=version.by_row,
         counts=counts.of(number),
+        ids=recorder.ids,
         recorded=recorded,
         describe=describe,
     )

@@ -17,11 +17,15 @@ from headrace.serving.schema import text_of
 
 
 class Recorder:
-    """Gives each answered row its id, and offers the rows to the log in one piece per batch."""
+    """Offers answered rows to the log in one piece per batch.
+
+    Attributes:
+        ids: gives out the ids of so many rows.
+    """
 
     def __init__(self, folder: Path | None, component: str, *, sample: float, redact: Sequence[str]) -> None:
         """Start the log's writer; None as `folder` keeps nothing."""
-        self._ids = Ids()
+        self.ids = Ids().batch
         self._writer = PredictionWriter(folder, component) if folder is not None and sample > 0 else None
         self._sample = sample
         self._redact = frozenset(redact)
@@ -35,19 +39,20 @@ class Recorder:
         return self._writer.dropped if self._writer else 0
 
     def record(
-        self, version: int, jobs: Sequence[Job], answer: BatchAnswer, now: float, *, shadow: bool
-    ) -> Sequence[str]:
-        """Return the ids of a batch's rows; keep those that are sampled."""
-        ids = self._ids.batch(answer.rows)
-        if self._writer is not None:
-            kept = [place for place, job in enumerate(jobs) if job.kept and self._is_sampled()]
-            if len(kept) == len(jobs):
-                self._offer(version, jobs, list(answer.outputs.named), ids, now, shadow)
-            elif kept:
-                chosen, rows = _chosen(jobs, kept)
-                outputs = [(name, values[rows]) for name, values in answer.outputs.named]
-                self._offer(version, chosen, outputs, [ids[row] for row in rows], now, shadow)
-        return ids
+        self, version: int, jobs: Sequence[Job], answer: BatchAnswer, ids: Sequence[str], now: float, *, shadow: bool
+    ) -> None:
+        """Keep those of a batch's rows that are sampled, under their ids."""
+        if self._writer is None:
+            return
+        named = answer.outputs.named
+        if self._sample >= 1 and all(job.kept for job in jobs):
+            self._offer(version, jobs, named, ids, now, shadow)
+            return
+        kept = [place for place, job in enumerate(jobs) if job.kept and self._is_sampled()]
+        if kept:
+            chosen, rows = _chosen(jobs, kept)
+            outputs = [(name, values[rows]) for name, values in named]
+            self._offer(version, chosen, outputs, [ids[row] for row in rows], now, shadow)
 
     def close(self) -> None:
         """Write what was offered; nothing is lost."""
@@ -61,8 +66,8 @@ class Recorder:
         self,
         version: int,
         jobs: Sequence[Job],
-        outputs: list[tuple[str, Any]],
-        ids: list[str],
+        outputs: Sequence[tuple[str, Any]],
+        ids: Sequence[str],
         now: float,
         shadow: bool,
     ) -> None:

@@ -15,6 +15,7 @@ import argparse
 import base64
 import contextlib
 import faulthandler
+import gc
 import hashlib
 import json
 import os
@@ -27,10 +28,13 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 PREFIX = struct.Struct("<II")
 ALIGN = 64
+FIRST_BYTES = 16 * 1024
+encode = json.JSONEncoder(separators=(",", ":")).encode
 SKIPPED = {"__pycache__", ".DS_Store"}
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
 
@@ -75,17 +79,21 @@ class SealBroken(Exception):
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], memoryview] | None:
-    """Return (header, buffers), or None where the peer has gone."""
-    prefix = bytearray(PREFIX.size)
-    if not _fill(connection, memoryview(prefix)):
+    """Return (header, buffers), or None where the peer has gone; a peer sends no frame before it has its answer."""
+    # Most frames are small and come whole: one call to the system for them. Buffers keep the frame's alignment.
+    content = memoryview(bytearray(FIRST_BYTES))
+    taken = connection.recv_into(content)
+    if not taken or (taken < PREFIX.size and not _fill(connection, content[taken : PREFIX.size])):
         return None
-    length, header_length = PREFIX.unpack(prefix)
-    # The prefix keeps its place, so that buffers are aligned in memory as they are in the frame.
-    content = memoryview(bytearray(length + 4))
-    if not _fill(connection, content[PREFIX.size :]):
+    taken = max(taken, PREFIX.size)
+    length, header_length = PREFIX.unpack_from(content)
+    if length + 4 > FIRST_BYTES:
+        content, first = memoryview(bytearray(length + 4)), content
+        content[:taken] = first[:taken]
+    if taken < length + 4 and not _fill(connection, content[taken : length + 4]):
         return None
     start = PREFIX.size + header_length
-    return json.loads(bytes(content[PREFIX.size : start])), content[start:]
+    return json.loads(bytes(content[PREFIX.size : start])), content[start : length + 4]
 
 
 def _fill(connection: socket.socket, view: memoryview) -> bool:
@@ -99,7 +107,7 @@ def _fill(connection: socket.socket, view: memoryview) -> bool:
 
 def send(connection: socket.socket, header: dict[str, Any], buffers: list[bytes] | None = None) -> None:
     """Write one frame."""
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = encode(header).encode()
     text += b" " * (-(PREFIX.size + len(text)) % ALIGN)
     body = b"".join(part for buffer in buffers or () for part in (buffer, bytes(-len(buffer) % 8)))
     connection.sendall(PREFIX.pack(4 + len(text) + len(body), len(text)) + text + body)
@@ -136,13 +144,18 @@ def pack(named: Named) -> tuple[list[list[Any]], list[bytes]]:
     for name, value in named:
         array = np.asarray(value)
         if array.dtype.kind in "biuf":
-            buffer, dtype = array.tobytes(), str(array.dtype)
+            buffer, dtype = array.tobytes(), _name_of(array.dtype)
         else:
             flat = (np.datetime_as_string(array) if array.dtype.kind == "M" else array).ravel().tolist()
             buffer, dtype = json.dumps(flat, default=_plain).encode(), "json"
         blocks.append([name, dtype, list(array.shape), len(buffer)])
         buffers.append(buffer)
     return blocks, buffers
+
+
+@cache
+def _name_of(dtype: Any) -> str:
+    return str(dtype)
 
 
 def _plain(value: Any) -> Any:
@@ -190,9 +203,13 @@ class Pt2:
         self.names = list(program.graph_signature.user_inputs)
         tensors = list(program.state_dict.values()) or [torch.empty(0)]
         self.device = tensors[0].device
+        self.is_cpu = self.device.type == "cpu"
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise RuntimeError(f"the model was exported on a GPU ({self.device}) and there is none here")
         self.forward: Any = self._lifted(program) or self.module
+        # For good: this process has one thread and does nothing else, and entering it costs each call.
+        self._mode = torch.inference_mode()
+        self._mode.__enter__()
 
     def _lifted(self, program: Any) -> Any:
         """Return the graph as a plain function of its one input, or None where it is more than that.
@@ -208,6 +225,7 @@ class Pt2:
         weights = [program.state_dict.get(spec.target, program.constants.get(spec.target)) for spec in lifted]
         if any(weight is None for weight in weights):
             return None
+        weights = [weight.detach() for weight in weights]
         graph = program.graph_module.forward
         return lambda tensor: graph(*weights, tensor)[0]
 
@@ -216,26 +234,24 @@ class Pt2:
         if self.forward is self.module:
             return
         try:
-            with self.torch.inference_mode():
-                tensor = self._tensor(self._single(example))
-                is_same = self.torch.equal(self.forward(tensor), self.module(tensor))
+            tensor = self._tensor(self._single(example))
+            is_same = self.torch.equal(self.forward(tensor), self.module(tensor))
         except Exception:  # noqa: BLE001 - any failure of the short cut means the long way
             is_same = False
         if not is_same:
             self.forward = self.module
 
     def predict(self, batch: Batch) -> Answer:
-        with self.torch.inference_mode():
-            if batch.container == "dict":
-                given = {name: self._tensor(value) for name, value in batch.named}
-                by_name = set(given) <= set(self.names)
-                answer = self.module(**given) if by_name else self.module(*given.values())
-            elif batch.params:
-                answer = self.module(self._tensor(self._single(batch)), **batch.params)
-            else:
-                answer = self.forward(self._tensor(self._single(batch)))
+        if batch.container == "dict":
+            given = {name: self._tensor(value) for name, value in batch.named}
+            by_name = set(given) <= set(self.names)
+            answer = self.module(**given) if by_name else self.module(*given.values())
+        elif batch.params:
+            answer = self.module(self._tensor(self._single(batch)), **batch.params)
+        else:
+            answer = self.forward(self._tensor(self._single(batch)))
         if isinstance(answer, self.torch.Tensor):
-            values = answer.cpu().numpy()
+            values = answer.numpy() if self.is_cpu else answer.cpu().numpy()
             if batch.container != "frame":
                 return Answer("array", [("", values)])
             values = values.reshape(len(values), -1)
@@ -246,7 +262,7 @@ class Pt2:
 
     def _tensor(self, array: Any) -> Any:
         tensor = self.torch.from_numpy(array)
-        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+        return tensor if self.is_cpu else tensor.to(self.device)
 
     def _single(self, batch: Batch) -> Any:
         import numpy as np
@@ -549,6 +565,9 @@ def main() -> None:
         traceback.print_exc()
         send(control, {"error": failure(error, "seal" if isinstance(error, SealBroken) else "load")})
         sys.exit(3)
+    # What is loaded stays: the collector need not look at it again and again while requests wait.
+    gc.collect()
+    gc.freeze()
     send(control, {"ready": True, "load_s": round(time.perf_counter() - start, 3), "peak_mb": peak_mb()})
     with contextlib.suppress(ConnectionError):
         serve(control, options.listen, model)
