@@ -65,6 +65,8 @@ def fit(pixels, labels, weights, *, epochs: int, learning_rate: float, seed: int
 
     model = DigitNet()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
+    # A rate that ends at nothing: the last batches then no longer decide how good the model comes out.
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
     for epoch in range(epochs):
         model.train()
         total = 0.0
@@ -75,6 +77,7 @@ def fit(pixels, labels, weights, *, epochs: int, learning_rate: float, seed: int
             loss.backward()
             optimizer.step()
             total += loss.item() * len(batch)
+        schedule.step()
         metrics = {
             "train_loss": total / len(used),
             "validation_accuracy": accuracy(model, pixels[held_out], labels[held_out]),

@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.houses import House, Told
 
@@ -121,20 +122,23 @@ def test_production_comes_back_as_the_ledger_says(house: House) -> None:
 def test_ctrl_c_ends_the_training_and_tells_the_run(house: House) -> None:
     command = house.start("run", house.component("slow", mode="slow"))
     deadline = time.monotonic() + 300
-    while not any("train.py" in words for words in house.processes() + training()) and time.monotonic() < deadline:
+    while not training(house) and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(command.pid, signal.SIGINT)
     command.wait(timeout=240)
     assert command.returncode == 130
-    assert training() == []
+    assert training(house) == []
     assert nothing_registered(house, "slow")
 
 
-def training() -> list[str]:
-    import psutil
-
-    found = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
-    return [words for words in found if "train.py" in words and words.rstrip().endswith("slow")]
+def training(house: House) -> list[int]:
+    """Return the trainings that run in this home; their checkouts lie in it."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        is_here = str(process.info["cwd"]).startswith(str(house.home))
+        if is_here and any("train.py" in word for word in process.info["cmdline"] or []):
+            found.append(process.pid)
+    return found
 
 
 def test_a_tracking_server_that_does_not_answer_is_named(house: House, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def _gate(answers: Answers) -> str:
     evaluate = f"evaluate: {scalar(answers.evaluate)}" if answers.evaluate else "# evaluate: evaluate"
     return f"""\
 {"" if answers.task else "# "}task: {task}  # classification or regression
-{evaluate}  # an entry point that returns rows; by default the holdout is asked through the signature
+{evaluate}  # an entry point that writes truth and answer of each row, in place of a holdout; see docs/configuration.md
 gate:
   # metrics: {{{metric}: {bound}}}
   against_champion: {{{named}no_worse_than: 0.02, confidence: 0.95}}

@@ -13,14 +13,17 @@ from headrace.errors import InvalidConfig, InvalidInput, ModelRefused
 from headrace.evaluation.answers import read_outputs, task_of
 from headrace.evaluation.base import Rows
 from headrace.evaluation.metrics import measure_all
+from headrace.lifecycle.entry_point_rows import ask_entry_point
 from headrace.lifecycle.request import CandidateRequest
-from headrace.lifecycle.retrain import Gathered
+from headrace.lifecycle.retrain import Gathered, train_input
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall
 from headrace.monitoring import reference
 from headrace.provenance import golden
 from headrace.registry.mlmodel import read_mlmodel
 from headrace.serving.offline import answers
+from headrace.serving.warmup import own_example
+from headrace.training.train import Workplace
 from headrace.types import Arrays, Golden, ServedVersion, Signature, Stage, Task
 
 GOLDEN_ROWS = 16
@@ -42,58 +45,104 @@ class Evaluated:
     golden: str
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One version's answers.
+
+    Attributes:
+        rows: by name of the set: `holdout`, and `recent` where there are recent labelled rows.
+        inputs: what the holdout's answers were given to; empty where nobody knows.
+        golden: the answers to the golden inputs; empty where it was not asked for them.
+    """
+
+    rows: dict[str, Rows]
+    inputs: Arrays
+    golden: Arrays
+
+
 def evaluate(
-    rooms: Rooms, request: CandidateRequest, component: Component, python: str, model: str, gathered: Gathered
+    rooms: Rooms, request: CandidateRequest, component: Component, place: Workplace, model: str, gathered: Gathered
 ) -> Evaluated:
     """Answer the holdout (and the recent labelled rows) with the candidate and the champion; keep golden answers."""
     folder = rooms.folder(request.flow_id)
-    holdout = holdout_of(component)
-    candidate = ServedVersion(component.component, 0, Path(model), Path(python), allow_pickle=component.allow_pickle)
+    python = place.environment.python
+    candidate = ServedVersion(component.component, 0, Path(model), python, allow_pickle=component.allow_pickle)
     serving = rooms.ledger.serving(component.component, Stage.PRODUCTION)
     champion = serving.version if serving else None
-    with rooms.journal(request.flow_id).step("evaluate", f"answering {holdout.uri} row by row") as note:
-        tables = {"holdout": read_table(holdout, Path(request.folder))}
-        if gathered.recent:
-            recent = DataInput(uri=gathered.recent, label=holdout.label, id=holdout.id)
-            tables["recent"] = read_table(recent, Path("/"))
-        task = component.task or task_of(tables["holdout"].labels)
-        slices = component.gate.slices
-        given = golden_inputs(candidate, component, request, tables["holdout"])
-        taken = inputs_of(candidate, tables)
-        outputs = answer_all(candidate, {**taken, "golden": given})
-        golden.save(Golden(given, outputs.pop("golden")), folder / "golden")
-        files: dict[str, str] = {}
-        judged = {name: rows_of(outputs[name], table, task, slices) for name, table in tables.items()}
-        for name, rows in judged.items():
-            files[f"{name}.candidate"] = save_rows(rows, folder / f"{name}.candidate.npz")
+    with rooms.journal(request.flow_id).step("evaluate", announced(component)) as note:
+        tables = tables_of(request, component, gathered)
+        given = golden_inputs(candidate, request, component, tables.get("holdout"))
+        own = answered(candidate, component, tables, given, place, folder / "evaluate-candidate")
+        found = {"candidate": own}
         if champion is not None:
             served = champion_of(rooms, component.component, champion)
-            outputs = answer_all(served, inputs_of(served, tables))
-            for name, table in tables.items():
-                rows = rows_of(outputs[name], table, task, slices)
-                files[f"{name}.champion"] = save_rows(rows, folder / f"{name}.champion.npz")
-        metrics = dict(measure_all(judged["holdout"], task))
-        reference.save(reference.build(judged["holdout"], task=task, inputs=taken["holdout"]), folder / "reference")
+            found["champion"] = answered(served, component, tables, {}, place, folder / "evaluate-champion")
+        task = task_for(component, own.rows["holdout"].truth)
+        files = {
+            f"{title}.{name}": save_rows(rows, folder / f"{title}.{name}.npz")
+            for name, each in found.items()
+            for title, rows in each.rows.items()
+        }
+        golden.save(Golden(given, own.golden), folder / "golden")
+        metrics = dict(measure_all(own.rows["holdout"], task))
+        reference.save(reference.build(own.rows["holdout"], task=task, inputs=own.inputs), folder / "reference")
         note.numbers = dict(metrics)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:3])
         kept = len(next(iter(given.values())))
-        note.found = f"{len(tables['holdout'])} rows: {shown}; {kept} golden answers recorded"
+        note.found = f"{len(own.rows['holdout'])} rows: {shown}; {kept} golden answers recorded"
     return Evaluated(task, metrics, champion, files, str(folder / "golden"))
 
 
-def holdout_of(component: Component) -> DataInput:
-    """Return the component's holdout. Raises InvalidConfig where none is named, or an entry point is to judge."""
+def announced(component: Component) -> str:
+    """Return what the step does. Raises InvalidConfig where nothing can be judged."""
     if component.evaluate:
-        raise InvalidConfig(
-            f"headrace.yaml asks the entry point `{component.evaluate}` for rows, which this version cannot do yet.",
-            "Take `evaluate:` out and name a holdout: `data: {holdout: {uri: FILE, label: COLUMN}}`.",
-        )
+        return f"asking the entry point `{component.evaluate}` for rows"
     if component.data.holdout is None:
         raise InvalidConfig(
             "headrace.yaml names no holdout, so nothing can be judged.",
-            "Add `data: {holdout: {uri: FILE, label: COLUMN}}` with rows that training does not see.",
+            "Add `data: {holdout: {uri: FILE, label: COLUMN}}` with rows that training does not see, "
+            "or an entry point that writes rows as `evaluate: NAME`.",
         )
-    return component.data.holdout
+    return f"answering {component.data.holdout.uri} row by row"
+
+
+def task_for(component: Component, truth: "np.ndarray[Any, Any]") -> Task:
+    """Return the component's task; where it names none, what the truth looks like."""
+    return component.task or task_of(truth)
+
+
+def tables_of(request: CandidateRequest, component: Component, gathered: Gathered) -> dict[str, LabelledTable]:
+    """Return the labelled tables that versions are asked for through their signature."""
+    tables = {}
+    if component.data.holdout is not None and not component.evaluate:
+        tables["holdout"] = read_table(component.data.holdout, Path(request.folder))
+    if gathered.recent:
+        train = train_input(component)
+        tables["recent"] = read_table(DataInput(uri=gathered.recent, label=train.label, id=train.id), Path("/"))
+    return tables
+
+
+def answered(
+    version: ServedVersion,
+    component: Component,
+    tables: Mapping[str, LabelledTable],
+    given: Arrays,
+    place: Workplace,
+    folder: Path,
+) -> Answered:
+    """Return a version's answers to all that it is judged by, and to the golden inputs where some are given."""
+    taken = inputs_of(version, tables)
+    asked = {**taken, "golden": given} if given else taken
+    outputs = answer_all(version, asked) if asked else {}
+    rows, inputs = {}, taken.get("holdout", {})
+    if component.evaluate:
+        written = ask_entry_point(place, component, version, folder)
+        rows, inputs, truth = {"holdout": written.rows}, written.inputs, written.rows.truth
+    else:
+        truth = tables["holdout"].labels
+    task = task_for(component, truth)
+    rows |= {name: rows_of(outputs[name], table, task, component.gate.slices) for name, table in tables.items()}
+    return Answered(rows, inputs, outputs.get("golden", {}))
 
 
 def champion_of(rooms: Rooms, component: str, version: int) -> ServedVersion:
@@ -149,12 +198,24 @@ def signature_of(version: ServedVersion) -> Signature:
 
 
 def golden_inputs(
-    version: ServedVersion, component: Component, request: CandidateRequest, holdout: LabelledTable
+    version: ServedVersion, request: CandidateRequest, component: Component, holdout: LabelledTable | None
 ) -> Arrays:
-    """Return the inputs whose answers are kept; a later deployment must answer them the same."""
-    named = component.data.golden
+    """Return the inputs whose answers are kept; a later deployment must answer them the same.
+
+    They are the first rows of `data.golden`, else of the holdout, else the model's own input example.
+    """
+    named = component.data.golden or (component.data.holdout if holdout is None else None)
     table = read_table(named, Path(request.folder)) if named else holdout
-    return {name: values[:GOLDEN_ROWS] for name, values in arrays(table.table, signature_of(version)).items()}
+    if table is not None:
+        return {name: values[:GOLDEN_ROWS] for name, values in arrays(table.table, signature_of(version)).items()}
+    example = own_example(read_mlmodel(version.model))
+    if example is None:
+        raise ModelRefused(
+            "The model has no input example, and headrace.yaml names neither a holdout nor golden rows, so nothing "
+            "can tell later whether a deployment answers as this model does.",
+            "Log it with `input_example=X[:4]`, or add `data: {golden: {uri: FILE}}`.",
+        )
+    return {name: values[:GOLDEN_ROWS] for name, values in example.as_arrays().items()}
 
 
 def save_rows(rows: Rows, path: Path) -> str:

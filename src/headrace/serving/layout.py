@@ -73,6 +73,15 @@ class Rows:
     parts: Sequence[bytes | list[Any]]
     shapes: tuple[tuple[int, ...], ...]
 
+    def as_arrays(self) -> Arrays:
+        """Return the rows as arrays by field name, as `rows_of` took them."""
+        found: dict[str, np.ndarray[Any, Any]] = {}
+        for block, part, shape in zip(self.layout.blocks, self.parts, self.shapes, strict=True):
+            values = np.array(part, object) if isinstance(part, list) else np.frombuffer(part, block.dtype)
+            whole = values.reshape(self.count, *shape)
+            found |= {name: whole[:, at] for at, name in enumerate(block.columns)} or {block.name: whole}
+        return found
+
 
 @cache
 def layout_of(inputs: tuple[Field, ...], absent: frozenset[str]) -> Layout:

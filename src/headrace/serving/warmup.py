@@ -23,13 +23,14 @@ def example_rows(version: ServedVersion) -> tuple[Rows, bool]:
     if version.golden is not None:
         inputs = golden.load(version.golden).inputs
         return rows_of(signature, {name: values[:ROWS] for name, values in inputs.items()}), True
-    own = _own_example(model)
+    own = own_example(model)
     if own is not None:
         return own, True
     return rows_of(signature, _made_up(signature)), False
 
 
-def _own_example(model: MlModel) -> Rows | None:
+def own_example(model: MlModel) -> Rows | None:
+    """Return the model's own input example, two rows or more; None where it has none that fits its signature."""
     if model.example is None:
         return None
     try:
