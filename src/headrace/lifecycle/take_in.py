@@ -17,7 +17,7 @@ from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.seal import SealedVersion, data_facts
 from headrace.lifecycle.stopping import stop_if_asked
-from headrace.lifecycle.train import Built, Trained, TrainedRun, check_out
+from headrace.lifecycle.train import Built, Trained, TrainedRun, Work, check_out, workplace
 from headrace.provenance import baseline, golden, sign
 from headrace.provenance.formats import check_formats
 from headrace.types import Actor
@@ -30,7 +30,8 @@ def take_in_phase(durable: Durable, rooms: Rooms, request: CandidateRequest) -> 
     run = durable.step("fetch", fetch, rooms, request, config)
     built = durable.step("environment", build_environment, rooms, request, config, run)
     gathered = Gathered()
-    evaluated = durable.step("evaluate", evaluate, rooms, request, config, built.python, run.model, gathered)
+    place = workplace(Work(rooms, request, config), built)
+    evaluated = durable.step("evaluate", evaluate, rooms, request, config, place, run.model, gathered)
     sealed = durable.step("seal", seal, rooms, request, config, run, built, evaluated)
     return Trained(checkout, built, gathered, run, evaluated, sealed)
 
