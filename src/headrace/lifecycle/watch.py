@@ -141,7 +141,7 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> Event | None:
     )  # fmt: skip
     if judged.consequence == Consequence.ROLL_BACK.value:
         go_back(rooms, request, judged)
-    if judged.consequence != Consequence.RETRAIN.value or not may_retrain(rooms, request):
+    if judged.consequence != Consequence.RETRAIN.value or not may_retrain(rooms, request, judged):
         return None
     trigger = Trigger(Cause.ALARM, request.first, "monitor", judged.sentence, {"alarm": request.flow_id})
     folder = recall(rooms, request.component, request.version).folder
@@ -160,10 +160,14 @@ def go_back(rooms: Rooms, request: WatchRequest, judged: Judged) -> None:
         )  # fmt: skip
 
 
-def may_retrain(rooms: Rooms, request: WatchRequest) -> bool:
-    """Tell whether the component retrains on quality alarms and none did within its cooldown."""
+def may_retrain(rooms: Rooms, request: WatchRequest, judged: Judged) -> bool:
+    """Tell whether the component retrains on what was found and no alarm did within its cooldown.
+
+    Labels that show a loss are `quality`. An estimated loss with output drift, in consecutive windows, is `drift`.
+    """
     retrain = recall_settings(rooms, request.component, request.version).retrain
-    if "quality" not in retrain.on:
+    is_labelled = any(isinstance(one, dict) and one["fired"] and one["name"] in judge.LABELLED for one in judged.signals)
+    if ("quality" if is_labelled else "drift") not in retrain.on:
         return False
     since = rooms.clock.now() - timedelta(seconds=retrain.cooldown)
     return not any(

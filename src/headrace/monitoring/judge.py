@@ -36,6 +36,8 @@ SHARES = {
     estimated.NAME: 0.1,
     service.ERRORS: 0.05,
 }
+#: The signals that rest on labels.
+LABELLED = frozenset({quality.NAME, sequential.NAME})
 #: How many windows in a row make a change a lasting one.
 LASTING = 2
 #: How many windows after a change of version count as right after it.
@@ -120,7 +122,7 @@ def verdict(signals: Sequence[Signal], *, memory: Memory, rows: int, lost: Losse
 
 def _consequence(fired: Mapping[str, list[Signal]], memory: Memory, lost: Losses | None) -> Consequence:
     is_new = bool(memory.previous.rows or memory.previous.mean) and memory.windows <= NEW_WINDOWS
-    lost_quality = quality.NAME in fired or sequential.NAME in fired
+    lost_quality = bool(LABELLED & fired.keys())
     if is_new and (schema.BREAK in fired or service.ERRORS in fired or (lost_quality and _is_worse(lost, memory))):
         return Consequence.ROLL_BACK
     if _asks_for_rebuild(fired, memory):

@@ -1,0 +1,92 @@
+"""What an alarm starts: as much as `retrain.on` says, and never more often than the cooldown."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.config.component import Component, Retrain
+from headrace.config.settings import Settings
+from headrace.deploy.memory import MemoryTarget
+from headrace.environment.base import Environments
+from headrace.ledger.base import Action
+from headrace.ledger.memory import MemoryLedger
+from headrace.lifecycle.request import Cause, WatchRequest
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.versions import VersionRecord, remember
+from headrace.lifecycle.watch import Judged, act
+from headrace.monitoring.base import Consequence
+from headrace.monitoring.signals import estimated, inputs, output, quality, sequential
+from headrace.predictions.memory import MemoryLog
+from headrace.registry.memory import MemoryRegistry
+
+
+def no_environments(_kind: object) -> Environments:
+    raise AssertionError("the watch builds no environment")
+
+
+def watched(folder: Path, *on: str) -> Rooms:
+    clock = ManualClock()
+    settings = Settings(state=folder / "state", home=folder / "home").prepare()
+    made = Rooms(settings, clock, MemoryRegistry(), MemoryLedger(clock), MemoryTarget(), no_environments, MemoryLog())
+    config = Component(component="digits", retrain=Retrain(on=on)).as_json()
+    (folder / "model").mkdir()
+    (folder / "python").touch()
+    remember(
+        made,
+        VersionRecord(
+            "digits", 1, "run-1", "models:/m-1", str(folder / "model"), "seal", str(folder / "python"), "baseline",
+            str(folder), config,
+        ),
+    )  # fmt: skip
+    return made
+
+
+def judged(consequence: Consequence, *fired: str) -> Judged:
+    signals = [{"name": name, "fired": True, "p_value": 0.0, "effect": 1.0, "sentence": name} for name in fired]
+    return Judged(consequence.value, "what was seen", list(signals), 300)
+
+
+WINDOW = WatchRequest("digits", 1, "first", "last")
+LABELLED = judged(Consequence.RETRAIN, quality.NAME, output.NAME)
+ADDED_UP = judged(Consequence.RETRAIN, sequential.NAME)
+ESTIMATED = judged(Consequence.RETRAIN, estimated.NAME, output.NAME, inputs.NAME)
+
+
+@pytest.mark.parametrize(
+    ("on", "found", "starts"),
+    [
+        ((), LABELLED, False),
+        (("quality",), LABELLED, True),
+        (("quality",), ADDED_UP, True),
+        (("quality",), ESTIMATED, False),
+        (("drift",), ESTIMATED, True),
+        (("drift",), LABELLED, False),
+        (("drift", "quality"), LABELLED, True),
+        (("drift", "quality"), ESTIMATED, True),
+        (("drift", "quality"), judged(Consequence.WARN, inputs.NAME), False),
+        (("drift", "quality"), judged(Consequence.WARN, output.NAME, inputs.NAME), False),
+        (("drift", "quality"), judged(Consequence.REBUILD, quality.NAME), False),
+    ],
+)
+def test_an_alarm_starts_what_the_configuration_wants_of_it(
+    tmp_path: Path, on: tuple[str, ...], found: Judged, starts: bool
+) -> None:
+    rooms = watched(tmp_path, *on)
+    request = act(rooms, WINDOW, found)
+    assert (request is not None) is starts
+    if request is not None:
+        assert (request.trigger.cause, request.trigger.reason) == (Cause.ALARM, found.sentence)
+        assert request.with_production_rows
+    (entry,) = rooms.ledger.history("digits")
+    assert entry.action is Action.ALARM
+
+
+def test_the_same_alarm_within_the_cooldown_starts_nothing(tmp_path: Path) -> None:
+    rooms = watched(tmp_path, "quality")
+    assert act(rooms, WINDOW, LABELLED) is not None
+    assert act(rooms, WINDOW, LABELLED) is not None  # a repeat of the same step
+    assert act(rooms, WatchRequest("digits", 1, "next", "later"), LABELLED) is None
+    assert isinstance(rooms.clock, ManualClock)
+    rooms.clock.advance(7 * 3600)
+    assert act(rooms, WatchRequest("digits", 1, "much", "later still"), LABELLED) is not None
