@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,43 +22,56 @@ EXAMPLE = Path(sys.argv[1])
 sys.path.insert(0, str(EXAMPLE))
 torch.set_num_threads(1)
 
-from news.dataset import CLASSES, load_news  # noqa: E402
-from news.hashing import bags  # noqa: E402
-from news.network import NewsNetwork, learn_vocabulary  # noqa: E402
+from news.dataset import CLASSES, News, load_news  # noqa: E402
+from news.hashing import KINDS, bags  # noqa: E402
+from news.network import Facts, NewsClassifier, NewsNetwork, learn_vocabulary  # noqa: E402
 from news.splitting import split  # noqa: E402
 
 
-def tfidf_svc(texts, labels, test, truth):
+def tfidf_svc(learned, test):
     """TF-IDF and a linear support vector machine, as scikit-learn gives them."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.svm import LinearSVC
 
     began = time.process_time()
     vectors, machine = TfidfVectorizer(), LinearSVC(random_state=0)
-    machine.fit(vectors.fit_transform(texts), labels)
+    machine.fit(vectors.fit_transform(learned.texts), class_numbers(learned))
     train_cpu = time.process_time() - began
     began = time.perf_counter()
-    accuracy = float(np.mean(machine.predict(vectors.transform(test)) == truth))
+    accuracy = float(np.mean(machine.predict(vectors.transform(test.texts)) == class_numbers(test)))
     return {"accuracy": accuracy, "train_cpu_s": train_cpu, "texts_per_s": len(test) / (time.perf_counter() - began)}
 
 
-def plain_loop(texts, labels, validation, validation_labels, test, truth, *, epochs=8, patience=2):
-    """The example's own network in a bare PyTorch loop, without Lightning or tracking."""
+@dataclass(frozen=True)
+class How:
+    """How the network is learned; the defaults are those of the example's train.py."""
+
+    kinds: tuple = KINDS
+    fewest_texts: int = 2
+    dim: int = 32
+    learning_rate: float = 0.005
+    dropout: float = 0.5
+    epochs: int = 8
+    patience: int = 2
+
+
+def learn(learned, held, how=How()):
+    """Return the example's own network, learned in a bare PyTorch loop without Lightning or tracking."""
     torch.manual_seed(0)
-    began = time.process_time()
-    vocabulary = learn_vocabulary(texts)
-    network = NewsNetwork(len(vocabulary.hashes), len(CLASSES))
+    vocabulary = learn_vocabulary(learned.texts, fewest_texts=how.fewest_texts, kinds=how.kinds)
+    network = NewsNetwork(len(vocabulary.hashes), len(CLASSES), dim=how.dim)
     network.rarity.copy_(torch.from_numpy(vocabulary.rarity))
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.005, fused=True)
-    encoded, held = vocabulary.encode(texts), vocabulary.encode(validation)
+    optimizer = torch.optim.Adam(network.parameters(), lr=how.learning_rate, fused=True)
+    labels, truth = class_numbers(learned), torch.from_numpy(class_numbers(held))
+    encoded, judged = vocabulary.encode(learned.texts), vocabulary.encode(held.texts)
     rng, best, since, kept = np.random.default_rng(0), np.inf, 0, None
-    for _ in range(epochs):
+    for _ in range(how.epochs):
         network.train()
-        order = rng.permutation(len(texts))
+        order = rng.permutation(len(learned))
         for start in range(0, len(order), 64):
             rows = order[start : start + 64]
             part = encoded.take(rows)
-            keep = rng.random(len(part.ids)) >= 0.5
+            keep = rng.random(len(part.ids)) >= how.dropout
             counts = np.bincount(np.repeat(np.arange(len(rows)), part.counts)[keep], minlength=len(rows))
             tensors = [torch.from_numpy(x) for x in (part.ids[keep], np.cumsum(counts) - counts, counts)]
             loss = torch.nn.functional.cross_entropy(
@@ -68,50 +82,71 @@ def plain_loop(texts, labels, validation, validation_labels, test, truth, *, epo
             optimizer.step()
         network.eval()
         with torch.inference_mode():
-            logits = network(*(torch.from_numpy(x) for x in (held.ids, held.offsets, held.counts)))
-            value = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(validation_labels)))
+            logits = network(*(torch.from_numpy(x) for x in (judged.ids, judged.offsets, judged.counts)))
+            value = float(torch.nn.functional.cross_entropy(logits, truth))
         if value < best:
             best, since, kept = value, 0, {name: tensor.clone() for name, tensor in network.state_dict().items()}
         else:
             since += 1
-            if since >= patience:
+            if since >= how.patience:
                 break
-    train_cpu = time.process_time() - began
     network.load_state_dict(kept)
+    return NewsClassifier(vocabulary, network, Facts(CLASSES, how.dim))
+
+
+def plain_loop(learned, held, test):
+    """What Lightning and tracking cost: the same network and rows without them."""
+    began = time.process_time()
+    classifier = learn(learned, held)
+    train_cpu = time.process_time() - began
     began = time.perf_counter()
-    found = vocabulary.encode(test)
-    with torch.inference_mode():
-        answer = network(*(torch.from_numpy(x) for x in (found.ids, found.offsets, found.counts))).argmax(1).numpy()
+    answer = classifier.probabilities(test.texts).argmax(1)
     seconds = time.perf_counter() - began
-    tokens = int(bags(test).counts.sum())
     return {
-        "accuracy": float(np.mean(answer == truth)),
+        "accuracy": float(np.mean(answer == class_numbers(test))),
         "train_cpu_s": train_cpu,
         "texts_per_s": len(test) / seconds,
-        "tokens_per_s": tokens / seconds,
+        "tokens_per_s": int(bags(test.texts).counts.sum()) / seconds,
     }
 
 
 def script(name, work, *options):
-    """Run one of the example's training scripts, and return what it logged."""
-    store = work / f"{name}.db"
-    env = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{store}", "PYTHONWARNINGS": "ignore"}
+    """Run one of the example's training scripts, and return the metrics it logged and the folder of its model."""
+    place = work / f"{name}-{len(list(work.iterdir()))}"
+    place.mkdir()
+    store = place / "mlflow.db"
+    env = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": f"sqlite:///{store}",
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",
+    }
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, EXAMPLE / f"{name}.py", *options],
-        cwd=work,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        [sys.executable, EXAMPLE / f"{name}.py", *map(str, options)], cwd=place, env=env, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
     if done.returncode:
         sys.exit(done.stderr[-2000:])
     with sqlite3.connect(store) as connection:
-        found = dict(connection.execute("select key, value from metrics").fetchall())
-    model = max(work.rglob("MLmodel"), key=lambda path: path.stat().st_mtime).parent
-    row = {"accuracy": found["test_accuracy"], "train_cpu_s": found["train_cpu_s"]}
-    return row | {"whole_run_s": time.perf_counter() - began, "model": str(model)}
+        found = dict(connection.execute("select key, value from metrics order by timestamp, step").fetchall())
+    (model,) = (path.parent for path in place.rglob("MLmodel"))
+    return found | {"whole_run_s": time.perf_counter() - began, "model": str(model)}
+
+
+def tested(found):
+    """Return what is shown of a script's run."""
+    shown = {"accuracy": found["test_accuracy"], "validation_accuracy": found["validation_accuracy"]}
+    return shown | {name: found[name] for name in ("train_s", "train_cpu_s", "whole_run_s", "model")}
+
+
+def pick(news, mask):
+    rows = np.flatnonzero(mask)
+    return News([news.texts[row] for row in rows], [news.labels[row] for row in rows])
+
+
+def class_numbers(news):
+    return np.array([CLASSES.index(label) for label in news.labels])
 
 
 def main() -> None:
@@ -122,20 +157,20 @@ def main() -> None:
     options = parser.parse_args()
     work = Path(options.work)
     news, test = load_news(options.train, rows=int(options.rows)), load_news(options.test)
-    labels = np.array([CLASSES.index(label) for label in news.labels])
-    truth = np.array([CLASSES.index(label) for label in test.labels])
-    is_held = split(news.texts, {"learn": 0.9, "validation": 0.1}, salt="validation") == "validation"
-    pick = [np.flatnonzero(~is_held), np.flatnonzero(is_held)]
-    learn, held = ([news.texts[row] for row in rows] for rows in pick)
+    parts = split(news.texts, {"learn": 0.9, "validation": 0.1}, salt="validation")
+    learned, held = (pick(news, parts == name) for name in ("learn", "validation"))
     shared = ("--data", options.train, "--test", options.test, "--rows", options.rows)
     found = {
         # The machine learns from the validation rows too: it makes no choices that would need them.
-        "tfidf_svc": tfidf_svc(news.texts, labels, test.texts, truth),
-        "plain_loop": plain_loop(learn, labels[pick[0]], held, labels[pick[1]], test.texts, truth),
-        "main": script("train", work, *shared),
+        "tfidf_svc": tfidf_svc(news, test),
+        "main": tested(script("train", work, *shared)),
     }
     if options.encoder:
-        found["transformer"] = script("transformer", work, *shared, "--encoder", options.encoder)
+        found["transformer"] = tested(script("transformer", work, *shared, "--encoder", options.encoder))
+    else:
+        found["plain_loop"] = plain_loop(learned, held, test)
+    for row in found.values():
+        row |= {"rows": len(news), "test_rows": len(test)}
     print(json.dumps(found))
 
 

@@ -8,6 +8,7 @@ import torch
 from mlflow.pyfunc import PythonModel
 
 from news.network import load_classifier
+from news.report import answer_table
 
 
 class NewsModel(PythonModel):
@@ -15,17 +16,10 @@ class NewsModel(PythonModel):
 
     def load_context(self, context) -> None:
         torch.set_num_threads(1)  # a request is too small to share between threads
-        artifacts = context.artifacts
-        self.classifier = load_classifier(Path(artifacts["weights"]), Path(artifacts["facts"]))
+        self.classifier = load_classifier(Path(context.artifacts["classifier"]))
 
     def predict(self, context, model_input, params=None) -> pd.DataFrame:
-        texts = [text if isinstance(text, str) else "" for text in model_input["text"]]
-        probabilities = self.classifier.probabilities(texts)
-        classes = self.classifier.facts.classes
-        answer = pd.DataFrame({"label": [classes[best] for best in probabilities.argmax(axis=1)]})
-        for number, name in enumerate(classes):
-            answer[name] = probabilities[:, number].astype("float64")
-        return answer
+        return answer_table(self.classifier, model_input["text"])
 
 
 mlflow.models.set_model(NewsModel())

@@ -12,7 +12,7 @@ import torch
 
 from news.dataset import CLASSES, BadData, load_news
 from news.hashing import bags, clean
-from news.network import FACTS, WEIGHTS, Facts, NewsClassifier, NewsNetwork, learn_vocabulary, load_classifier
+from news.network import Facts, NewsClassifier, NewsNetwork, learn_vocabulary, load_classifier
 from news.report import class_metrics, confusion
 from news.splitting import split, stories
 
@@ -52,6 +52,13 @@ def test_words_stems_and_pairs_are_what_is_hashed() -> None:
     assert stem == same_stem
     assert shared != shares
     assert list(found.hashes[5:]) == [shares, same_stem]
+
+
+def test_a_kind_alone_gets_the_hashes_that_it_has_beside_others(news) -> None:
+    whole = set(bags(news.texts).hashes.tolist())
+    alone = [set(bags(news.texts, [kind]).hashes.tolist()) for kind in ("word", "stem", "pair")]
+    assert set.union(*alone) == whole
+    assert sum(map(len, alone)) == len(whole)
 
 
 def test_no_pair_reaches_over_the_end_of_a_text() -> None:
@@ -107,7 +114,7 @@ def test_probabilities_are_the_same_alone_and_in_a_batch(classifier, news) -> No
 
 def test_a_saved_classifier_answers_as_before_and_its_files_are_no_code(classifier, news, tmp_path) -> None:
     classifier.save(tmp_path)
-    again = load_classifier(tmp_path / WEIGHTS, tmp_path / FACTS)
+    again = load_classifier(tmp_path)
     assert np.array_equal(again.probabilities(news.texts), classifier.probabilities(news.texts))
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 from tests.conftest import SmallModels
@@ -20,6 +21,7 @@ from headrace.deploy.torchserve.target import TorchServeTarget
 from headrace.errors import InvalidInput, ModelRefused
 from headrace.processes import free_port
 from headrace.provenance import golden
+from headrace.serving.offline import answers
 from headrace.types import UNNAMED, Golden, ServedVersion, Stage
 
 pytestmark = pytest.mark.usefixtures("java")
@@ -97,7 +99,7 @@ def test_what_cannot_be_served_is_refused_with_its_cause_and_the_old_version_goe
     assert listed == 404
 
 
-def test_tables_and_texts_are_served_by_their_own_flavors(settings: Settings, small_models: SmallModels) -> None:
+def test_tables_are_served_by_their_own_flavor(settings: Settings, small_models: SmallModels) -> None:
     target = TorchServeTarget(settings)
     table = ServedVersion("table", 1, small_models.table, small_models.python)
     try:
@@ -109,6 +111,26 @@ def test_tables_and_texts_are_served_by_their_own_flavors(settings: Settings, sm
         assert (bad.status_code, bad.json()) == (400, {"error": "the input `town` is missing"})
     finally:
         target.remove("table", Stage.DEV)
+
+
+def test_texts_get_the_offline_answers_alone_and_together(settings: Settings, small_models: SmallModels) -> None:
+    texts = ["", "Goalkeeper saves two penalties", "東京で会議", "\U0001f600", "<b>goal</b>", "a\x00b", "x" * 100_000]
+    version = ServedVersion("text", 1, small_models.text, small_models.python)
+    offline = answers(version, {"text": np.array(texts, dtype=object)})
+    expected = [
+        {"label": label, "length": length} for label, length in zip(offline["label"], offline["length"], strict=True)
+    ]
+    target = TorchServeTarget(settings)
+    try:
+        status = target.apply(Route("text", Stage.DEV, [version], {1: 1.0}))
+        url = f"{status.endpoint.url}/predictions/text"
+        together = httpx.post(url, json={"dataframe_records": [{"text": text} for text in texts]}).json()
+        assert together == {"predictions": expected}
+        for text, row in zip(texts, expected, strict=True):
+            assert httpx.post(url, json={"inputs": {"text": [text]}}).json() == {"predictions": [row]}
+        assert httpx.post(url, json={"dataframe_records": [{"headline": "x"}]}).status_code == 400
+    finally:
+        target.remove("text", Stage.DEV)
 
 
 @pytest.fixture(scope="module")

@@ -27,12 +27,16 @@ def test_the_configuration_names_what_the_project_has() -> None:
 def test_every_option_of_a_script_is_a_parameter_of_its_entry_point() -> None:
     project = read_project(FOLDER)
     for name, script in {"main": "train.py", "transformer": "transformer.py"}.items():
-        options = {
-            line.split('"')[1].removeprefix("--").replace("-", "_")
-            for line in (FOLDER / script).read_text().splitlines()
-            if "add_argument(" in line
-        }
-        assert options == set(project.entry_point(name).parameters), script
+        found = options("training.py") | options(script)
+        assert found == set(project.entry_point(name).parameters), script
+
+
+def options(script: str) -> set[str]:
+    return {
+        line.split('"')[1].removeprefix("--").replace("-", "_")
+        for line in (FOLDER / script).read_text().splitlines()
+        if "add_argument(" in line
+    }
 
 
 def test_the_headlines_that_come_with_it_are_balanced_and_different() -> None:

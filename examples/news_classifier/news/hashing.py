@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: What of a text is hashed.
+KINDS = ("word", "stem", "pair")
 #: `shares`, `shared` and `share` have a stem in common.
 STEM_BYTES = 5
 BASE = 0x100000001B3
@@ -41,8 +43,12 @@ def clean(text: str) -> str:
     return NOISE.sub(" ", lowered) if "<" in lowered or ";" in lowered else lowered
 
 
-def bags(texts: Sequence[str]) -> Bags:
-    """Return each text's words, their stems (the first bytes) and its pairs of neighbouring words as 64-bit hashes."""
+def bags(texts: Sequence[str], kinds: Sequence[str] = KINDS) -> Bags:
+    """Return each text's words, their stems (the first bytes) and its pairs of neighbouring words as 64-bit hashes.
+
+    Args:
+        kinds: only these; a hash is the same whatever is hashed beside it.
+    """
     raw = [clean(text).encode("utf-8", "replace") for text in texts]
     buffer = np.frombuffer(b"\n".join(raw) + b"\n", dtype=np.uint8)
     text_ends = np.cumsum([len(piece) + 1 for piece in raw])
@@ -54,7 +60,9 @@ def bags(texts: Sequence[str]) -> Bags:
     stems = _mix((sums[stem_ends] - sums[starts]) * inverses[starts] + np.uint64(77))
     pairs = _mix(words * np.uint64(0x9E3779B97F4A7C15) + np.roll(words, -1))
     is_pair = np.append(rows[1:] == rows[:-1], False) if len(rows) else np.zeros(0, dtype=bool)
-    wanted = np.column_stack([np.ones((len(rows), 2), dtype=bool), is_pair]).reshape(-1)
+    wanted = np.column_stack(
+        [np.full(len(rows), "word" in kinds), np.full(len(rows), "stem" in kinds), is_pair & ("pair" in kinds)]
+    ).reshape(-1)
     hashes = np.column_stack([words, stems, pairs]).reshape(-1)[wanted]
     counts = np.bincount(np.repeat(rows, 3)[wanted], minlength=len(raw)).astype(np.int64)
     return Bags(hashes, np.cumsum(counts) - counts, counts)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from news.hashing import bags
+from news.hashing import KINDS, bags
 
 WEIGHTS, FACTS = "weights.safetensors", "classifier.json"
 
@@ -65,9 +65,12 @@ class Vocabulary:
         return Encoded(places[is_known].astype(np.int64), np.cumsum(counts) - counts, counts, unknown)
 
 
-def learn_vocabulary(texts: Sequence[str], *, fewest_texts: int = 2) -> Vocabulary:
-    """Return the n-grams that stand in at least `fewest_texts` of the texts, with their rarity."""
-    found = bags(texts)
+def learn_vocabulary(texts: Sequence[str], *, fewest_texts: int = 2, kinds: Sequence[str] = KINDS) -> Vocabulary:
+    """Return the n-grams of some kinds that stand in at least `fewest_texts` of the texts, with their rarity.
+
+    What the vocabulary lacks is left out of every text, so `kinds` need not be told again.
+    """
+    found = bags(texts, kinds)
     rows = np.repeat(np.arange(len(texts), dtype=np.uint64), found.counts)
     order = np.lexsort((rows, found.hashes))
     hashes, rows = found.hashes[order], rows[order]
@@ -119,13 +122,17 @@ class NewsClassifier:
 
     def __init__(self, vocabulary: Vocabulary, network: NewsNetwork, facts: Facts) -> None:
         self.vocabulary, self.network, self.facts = vocabulary, network.eval(), facts
+        self.classes = facts.classes
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def probabilities(self, texts: Sequence[str], *, batch: int = 1024) -> np.ndarray:
         """Return probabilities, shape (texts, classes)."""
-        encoded = self.vocabulary.encode(texts)
-        with torch.inference_mode():
-            logits = self.network(*(torch.from_numpy(part) for part in (encoded.ids, encoded.offsets, encoded.counts)))
-            return torch.softmax(logits, dim=1).numpy()
+        answers = np.zeros((len(texts), len(self.classes)), dtype=np.float32)
+        for start in range(0, len(texts), batch):
+            found = self.vocabulary.encode(texts[start : start + batch])
+            with torch.inference_mode():
+                logits = self.network(*(torch.from_numpy(part) for part in (found.ids, found.offsets, found.counts)))
+                answers[start : start + batch] = torch.softmax(logits, dim=1).numpy()
+        return answers
 
     def save(self, folder: Path) -> None:
         """Write `weights.safetensors` and `classifier.json`; nothing in them is code."""
@@ -137,10 +144,10 @@ class NewsClassifier:
         (folder / FACTS).write_text(json.dumps(asdict(self.facts)))
 
 
-def load_classifier(weights: Path, facts: Path) -> NewsClassifier:
+def load_classifier(folder: Path) -> NewsClassifier:
     """Return a classifier from the two files that `NewsClassifier.save` wrote."""
-    found = json.loads(facts.read_text())
-    tensors = load_file(weights)
+    found = json.loads((folder / FACTS).read_text())
+    tensors = load_file(folder / WEIGHTS)
     hashes = tensors.pop("vocabulary").numpy().view(np.uint64)
     network = NewsNetwork(len(hashes), len(found["classes"]), dim=found["dim"])
     network.load_state_dict(tensors)

@@ -1,8 +1,19 @@
-"""What a run says about its answers: accuracy, each class, and which classes are taken for which."""
+"""Answers as tables: what a served model gives, and what a run says of them (each class, which are confused)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pandas as pd
+
+
+def answer_table(classifier, texts: Iterable[object]) -> pd.DataFrame:
+    """Return the label and each class's probability; what is no text counts as an empty one."""
+    probabilities = classifier.probabilities([text if isinstance(text, str) else "" for text in texts])
+    classes = classifier.classes
+    answer = pd.DataFrame({"label": [classes[best] for best in probabilities.argmax(axis=1)]})
+    for number, name in enumerate(classes):
+        answer[name] = probabilities[:, number].astype("float64")
+    return answer
 
 
 def confusion(truth: np.ndarray, answer: np.ndarray, classes: int) -> np.ndarray:

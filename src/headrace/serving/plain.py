@@ -18,6 +18,8 @@ from headrace.types import Field
 TRUE, FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 #: Under what TorchServe's handlers look for a request's content.
 WRAPPERS = ("data", "body")
+# Bodies are capped already; the module's own 128 KiB would refuse a long text in CSV that is welcome in JSON.
+csv.field_size_limit(2**31 - 1)
 encode = msgspec.json.encode
 
 
