@@ -82,6 +82,12 @@ def test_an_alarm_starts_what_the_configuration_wants_of_it(
     assert entry.action is Action.ALARM
 
 
+def test_an_alarm_that_started_nothing_does_not_hold_the_next_one_up(tmp_path: Path) -> None:
+    rooms = watched(tmp_path, "quality")
+    assert act(rooms, WINDOW, ESTIMATED) is None
+    assert act(rooms, WatchRequest("digits", 1, "next", "later"), LABELLED) is not None
+
+
 def test_the_same_alarm_within_the_cooldown_starts_nothing(tmp_path: Path) -> None:
     rooms = watched(tmp_path, "quality")
     assert act(rooms, WINDOW, LABELLED) is not None

@@ -128,9 +128,11 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> Event | None:
         return None
     if judged.repeats and judged.consequence == Consequence.WARN.value:
         return None  # The first window said so already; it is in `windows.jsonl` all the same.
+    retrains = judged.consequence == Consequence.RETRAIN.value and may_retrain(rooms, request, judged)
     evidence: dict[str, Json] = {
         "window": {"first": request.first, "last": request.last, "rows": judged.rows},
         "consequence": judged.consequence,
+        "retrains": retrains,
         "signals": judged.signals,
     }
     rooms.ledger.append(
@@ -141,7 +143,7 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> Event | None:
     )  # fmt: skip
     if judged.consequence == Consequence.ROLL_BACK.value:
         go_back(rooms, request, judged)
-    if judged.consequence != Consequence.RETRAIN.value or not may_retrain(rooms, request, judged):
+    if not retrains:
         return None
     trigger = Trigger(Cause.ALARM, request.first, "monitor", judged.sentence, {"alarm": request.flow_id})
     folder = recall(rooms, request.component, request.version).folder
@@ -172,7 +174,7 @@ def may_retrain(rooms: Rooms, request: WatchRequest, judged: Judged) -> bool:
     since = rooms.clock.now() - timedelta(seconds=retrain.cooldown)
     return not any(
         entry.action is Action.ALARM
-        and entry.evidence.get("consequence") == Consequence.RETRAIN.value
+        and entry.evidence.get("retrains")
         and entry.key != f"{request.flow_id}/alarm"
         and entry.at > since
         for entry in rooms.ledger.history(request.component, limit=1000)
