@@ -121,15 +121,14 @@ def gate(rooms: Rooms, request: CandidateRequest, trained: Trained, version: int
             "findings": [finding.sentence for finding in judgement.findings],
             "champion": evaluated.champion,
         }
+        because = next(finding.sentence for finding in judgement.findings if finding.verdict is judgement.verdict)
         rooms.ledger.append(
             Draft(
-                request.component, Action.GATED, Actor("gate"),
-                f"{judgement.verdict.value}: {judgement.findings[0].sentence}", f"{request.flow_id}/gated",
-                version=version, baseline=trained.sealed.digest, evidence=evidence,
+                request.component, Action.GATED, Actor("gate"), f"{judgement.verdict.value}: {because}",
+                f"{request.flow_id}/gated", version=version, baseline=trained.sealed.digest, evidence=evidence,
             )
         )  # fmt: skip
         if judgement.verdict is not Verdict.PASS:
-            because = next(finding.sentence for finding in judgement.findings if finding.verdict is judgement.verdict)
             refuse(rooms, request, version, f"gate: {because}")
             raise GateFailed(
                 f"Version {version} of {request.component} did not pass its gate "
