@@ -42,7 +42,7 @@ BATCHES = (1, 64)
 SMOKE_ROWS = 2000
 #: The defaults of train.py and transformer.py.
 CHOSEN: dict[str, dict[str, Any]] = {
-    "main": {"kinds": ["word", "stem", "pair"], "fewest_texts": 2, "dropout": 0.5, "learning_rate": 0.005},
+    "main": {"kinds": ["word", "stem", "pair"], "fewest_texts": 2, "dropout": 0.5, "learning_rate": 0.0025},
     "transformer": {"learning_rate": 5e-5, "epochs": 2},
 }
 Found = dict[str, dict[str, Any]]

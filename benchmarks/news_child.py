@@ -49,7 +49,7 @@ class How:
     kinds: tuple = KINDS
     fewest_texts: int = 2
     dim: int = 32
-    learning_rate: float = 0.005
+    learning_rate: float = 0.0025
     dropout: float = 0.5
     epochs: int = 8
     patience: int = 2

@@ -65,7 +65,7 @@ def fit(rows: Rows, options: argparse.Namespace) -> NewsClassifier:
 
 
 def arguments() -> argparse.Namespace:
-    made = parser(__doc__, epochs=8, patience=2, learning_rate=0.005, batch_size=64)
+    made = parser(__doc__, epochs=8, patience=2, learning_rate=0.0025, batch_size=64)
     made.add_argument("--dim", type=int, default=32)
     made.add_argument("--dropout", type=float, default=0.5)
     return made.parse_args()

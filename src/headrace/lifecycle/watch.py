@@ -168,7 +168,9 @@ def may_retrain(rooms: Rooms, request: WatchRequest, judged: Judged) -> bool:
     Labels that show a loss are `quality`. An estimated loss with output drift, in consecutive windows, is `drift`.
     """
     retrain = recall_settings(rooms, request.component, request.version).retrain
-    is_labelled = any(isinstance(one, dict) and one["fired"] and one["name"] in judge.LABELLED for one in judged.signals)
+    is_labelled = any(
+        isinstance(one, dict) and one["fired"] and one["name"] in judge.LABELLED for one in judged.signals
+    )
     if ("quality" if is_labelled else "drift") not in retrain.on:
         return False
     since = rooms.clock.now() - timedelta(seconds=retrain.cooldown)
