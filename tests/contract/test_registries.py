@@ -62,6 +62,15 @@ def test_a_run_that_has_ended_keeps_its_state(registry: Registry) -> None:
     assert registry.run(run.id).state is RunState.FAILED
 
 
+def test_a_finished_run_may_turn_out_to_have_failed(registry: Registry) -> None:
+    run = registry.start_run("digits", key="refused", tags={})
+    registry.end_run(run.id, RunState.FINISHED)
+    registry.end_run(run.id, RunState.KILLED)
+    assert registry.run(run.id).state is RunState.FINISHED
+    registry.end_run(run.id, RunState.FAILED)
+    assert registry.run(run.id).state is RunState.FAILED
+
+
 def test_a_run_that_is_not_there_is_not_found(registry: Registry) -> None:
     with pytest.raises(NotFound):
         registry.run("0" * 32)

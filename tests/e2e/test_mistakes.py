@@ -3,7 +3,9 @@
 import os
 import signal
 import socket
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -64,6 +66,14 @@ def test_a_bad_training_registers_nothing(house: House, mode: str, code: int, wo
     assert told.code == code, error
     assert words in f"{error['fact']} {error['remedy']}"
     assert nothing_registered(house, mode)
+    with closing(sqlite3.connect(house.home / "mlflow.db")) as runs:
+        rows = runs.execute(
+            "SELECT status, (SELECT value FROM tags WHERE tags.run_uuid = runs.run_uuid AND key = 'headrace.refused') "
+            "FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = ?",
+            (mode,),
+        ).fetchall()
+    assert [status for status, _ in rows] == ["FAILED"]
+    assert [bool(refused) for _, refused in rows] == [mode == "pickle"]
 
 
 def test_a_metric_that_the_run_lacks_is_named(house: House) -> None:

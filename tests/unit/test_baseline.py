@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from headrace.errors import InvalidConfig, ModelRefused
+from headrace.errors import Conflict, InvalidConfig, InvalidInput, ModelRefused, NotFound
 from headrace.files import sha256_file
 from headrace.provenance.attest import Attestation, Kind, attest, read_attestations
 from headrace.provenance.baseline import DataFacts, Draft, Sealed, read_baseline, seal
@@ -24,7 +24,7 @@ from headrace.provenance.code import Code
 from headrace.provenance.compare import compare, compare_packages
 from headrace.provenance.digest import digest_folder
 from headrace.provenance.envelope import open_bundle, sign_statement
-from headrace.provenance.sign import own_signer, trusted_signers
+from headrace.provenance.sign import distrust, own_signer, trust, trusted_signers
 from headrace.provenance.store import ModelStore
 from headrace.provenance.verify import admit, findings, verify
 from headrace.types import UNNAMED, Actor, Golden
@@ -210,11 +210,39 @@ def test_only_trusted_keys_count_and_verifying_needs_no_private_key(
         ModelRefused, match=r"`baseline.sig` was signed with the key .*, which is not trusted"
     ) as refusal:
         verify(baseline, model, trusted_signers(strangers))
-    assert str(strangers / "trusted") in refusal.value.remedy
+    assert "headrace signers add" in refusal.value.remedy
     [public] = (keys / "trusted").glob("*.pub")
-    shutil.copy(public, strangers / "trusted" / "ada.pub")
+    assert trust(strangers, public, name="ada").name == "ada"
+    assert trust(strangers, public, name="again").name == "ada"
+    with pytest.raises(Conflict, match="own key"):
+        distrust(strangers, own_signer(strangers).name)
     (strangers / "signing.pem").unlink()
     assert verify(baseline, model, trusted_signers(strangers)).signer == "ada"
+    assert admit(baseline, model, ModelStore(tmp_path / "models"), trusted_signers(strangers)).seal
+
+    assert distrust(strangers, "ada").name == "ada"
+    with pytest.raises(ModelRefused, match="not trusted here"):
+        verify(baseline, model, trusted_signers(strangers))
+    with pytest.raises(NotFound, match="no signer `ada`"):
+        distrust(strangers, "ada")
+
+
+def test_what_is_no_public_key_is_not_trusted(keys: Path, tmp_path: Path) -> None:
+    own_signer(keys)
+    with pytest.raises(InvalidInput, match="is a private key"):
+        trust(tmp_path, keys / "signing.pem")
+    (tmp_path / "text.pub").write_text("hello")
+    with pytest.raises(InvalidInput, match="no public key"):
+        trust(tmp_path, tmp_path / "text.pub")
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        trust(tmp_path, tmp_path / "nowhere.pub")
+    [public] = (keys / "trusted").glob("*.pub")
+    with pytest.raises(InvalidInput, match="no name for a signer"):
+        trust(tmp_path, public, name="../ada")
+    other = own_signer(tmp_path / "other")
+    trust(tmp_path, public, name="ada")
+    with pytest.raises(InvalidInput, match="the name of another key"):
+        trust(tmp_path, tmp_path / "other" / "trusted" / f"{other.name}.pub", name="ada")
 
 
 def test_the_copies_to_serve_are_read_only_and_checked(copy: tuple[Path, Path], keys: Path, tmp_path: Path) -> None:
@@ -319,7 +347,7 @@ def test_a_baseline_is_shown_with_how_each_fact_is_known_and_as_a_card(
         attestations=[gate_verdict(signer="ada")], decisions=["promoted by person:ada"],
     )  # fmt: skip
     for part in ("# digits, version 3", f"`{version[1].digest}`, signed by ada", "| accuracy | 0.9613 |",
-                 "| torch | 2.13.0 |", "gate by gate: verdict pass", "- promoted by person:ada",
+                 "| torch | 2.13.0 |", "gate by gate: pass", "- promoted by person:ada",
                  "| inputs | (one tensor) | float32 | [-1, 2] |"):  # fmt: skip
         assert part in card
 

@@ -17,11 +17,13 @@ from headrace.config.component import Component
 from headrace.config.settings import Settings, read_settings
 from headrace.errors import HeadraceError, InvalidInput, ModelRefused
 from headrace.ledger.base import Action, Draft
+from headrace.lifecycle.statements import state_entry
 from headrace.lifecycle.versions import VersionRecord, recall, remember, version_folder
 from headrace.provenance.baseline import Draft as BaselineDraft
 from headrace.provenance.baseline import seal
 from headrace.provenance.code import Code
 from headrace.provenance.sign import own_signer
+from headrace.registry.memory import MemoryRegistry
 from headrace.types import Actor, Stage
 
 ADA = Actor("person:ada")
@@ -33,23 +35,25 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HEADRACE_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
     settings: Settings = read_settings().prepare()
+    registry = MemoryRegistry()
+    monkeypatch.setattr(wiring, "registry", lambda _: registry)
     rooms = wiring.rooms(settings)
+    run = registry.start_run("digits", key="r", tags={})
     model = tmp_path / "model"
     model.mkdir()
     (model / "MLmodel").write_text("flavors: {python_function: {loader_module: mlflow.onnx, data: m.onnx}}\n")
     (model / "m.onnx").write_bytes(b"weights")
     draft = BaselineDraft(
-        component="digits", at=datetime(2026, 1, 1, tzinfo=UTC), actor=ADA, run_id="r", model=model,
+        component="digits", at=datetime(2026, 1, 1, tzinfo=UTC), actor=ADA, run_id=run.id, model=model,
         code=Code("/nowhere", "a" * 40), lock="numpy==2.0.0\nonly-then==1.0\n", lock_digest="c" * 64, python="3.11.7",
         parameters={"epochs": "3"},
     )  # fmt: skip
     sealed = seal(draft, version_folder(rooms, "digits", 1) / "baseline", own_signer(settings.keys))
     config = Component(component="digits").as_json()
-    remember(rooms, VersionRecord("digits", 1, "r", "models:/m", str(model), sealed.model.digest, "python",
+    remember(rooms, VersionRecord("digits", 1, run.id, "models:/m", str(model), sealed.model.digest, "python",
                                   sealed.digest, str(tmp_path), config))  # fmt: skip
-    rooms.ledger.move(
-        Draft("digits", Action.PROMOTED, ADA, "first", "k", Stage.PRODUCTION, 1, sealed.digest), expected=None
-    )
+    promoted = Draft("digits", Action.PROMOTED, ADA, "first", "k", Stage.PRODUCTION, 1, sealed.digest)
+    state_entry(rooms, rooms.ledger.move(promoted, expected=None))
     return model
 
 
@@ -73,6 +77,41 @@ def test_an_untouched_version_is_verified_and_a_flipped_byte_is_named(model: Pat
     (model / "m.onnx").write_bytes(b"Weights")
     with pytest.raises(ModelRefused, match=r"`m\.onnx` was changed"):
         call("baseline", "verify", "digits/1")
+
+
+def test_decisions_are_attested_and_a_changed_or_lost_statement_is_named(model: Path) -> None:
+    [promotion] = json.loads(call("baseline", "show", "digits/1", "--json"))["attestations"]
+    assert (promotion["kind"], promotion["actor"]) == ("promotion", "person:ada")
+    assert (promotion["facts"]["stage"], promotion["facts"]["version"]) == ("production", 1)
+    assert "promotion  person:ada" in call("baseline", "show", "digits")
+    assert "promotion by person:ada: first (signed by installation-" in call("baseline", "export", "digits/1")
+
+    rooms = wiring.rooms(read_settings())
+    folder = version_folder(rooms, "digits", 1) / "attestations"
+    [kept] = folder.glob("*.json")
+    good = kept.read_bytes()
+    kept.write_bytes(good.replace(b"a", b"b", 1))
+    with pytest.raises(ModelRefused, match=rf"attestations: `{kept.name}` was changed after it was signed"):
+        call("baseline", "verify", "digits/1")
+    kept.unlink()
+    with pytest.raises(ModelRefused, match="no statement repeats the ledger's entry 1 \\(promoted by person:ada\\)"):
+        call("baseline", "verify", "digits/1")
+
+    # A repeat of the step writes the very same statement.
+    [entry] = rooms.ledger.history("digits")
+    state_entry(rooms, entry)
+    assert [path.name for path in folder.glob("*.json")] == [kept.name]
+    assert "1 attestations" in call("baseline", "verify", "digits/1")
+
+
+def test_another_installations_key_is_trusted_by_its_public_half(model: Path, tmp_path: Path) -> None:
+    other = own_signer(tmp_path / "other")
+    public = tmp_path / "other" / "trusted" / f"{other.name}.pub"
+    call("signers", "add", str(public), "--name", "laptop")
+    listed = json.loads(call("signers", "list", "--json"))["signers"]
+    assert [(one["is_own"], one["name"] == "laptop") for one in listed] == [(True, False), (False, True)]
+    call("signers", "remove", "laptop")
+    assert len(json.loads(call("signers", "list", "--json"))["signers"]) == 1
 
 
 def test_the_ledgers_chain_is_verified_and_a_changed_entry_named(model: Path) -> None:

@@ -34,7 +34,7 @@ def no_environments(_kind: object) -> Environments:
 @pytest.fixture
 def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
     # The door has tests of its own; what is asked here is the order of things.
-    monkeypatch.setattr("headrace.lifecycle.promote.verify_version", lambda *_: None)
+    monkeypatch.setattr("headrace.lifecycle.promote.pass_production_door", lambda *_: None)
     clock = ManualClock()
     settings = Settings(state=tmp_path / "state", home=tmp_path / "home").prepare()
     made = Rooms(settings, clock, MemoryRegistry(), MemoryLedger(clock), MemoryTarget(), no_environments, MemoryLog())

@@ -5,15 +5,20 @@ import re
 import secrets
 from pathlib import Path
 
+from rich.markup import escape
+
 from headrace import wiring
 from headrace.cli.terminal import console, print_json, table
 from headrace.config.settings import read_settings
 from headrace.errors import InvalidInput, ModelRefused, NotFound
 from headrace.files import write_atomically
+from headrace.lifecycle import statements
+from headrace.lifecycle.doors import baseline_of
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.versions import VersionRecord, recall, served_version, version_folder
+from headrace.lifecycle.versions import VersionRecord, recall, version_folder
 from headrace.provenance import card, compare, verify
-from headrace.provenance.baseline import Baseline, read_baseline
+from headrace.provenance.attest import Kind
+from headrace.provenance.baseline import read_baseline
 from headrace.provenance.code import commits_between
 from headrace.provenance.sign import trusted_signers
 from headrace.types import Json, Stage
@@ -42,23 +47,26 @@ def folder_of(rooms: Rooms, record: VersionRecord) -> Path:
     return version_folder(rooms, record.component, record.version) / "baseline"
 
 
-def baseline_of(rooms: Rooms, record: VersionRecord) -> Baseline:
-    """Return a version's baseline once its signature and digest were found right."""
-    trusted = trusted_signers(rooms.settings.keys)
-    return verify.verify(folder_of(rooms, record), None, trusted, expected=record.baseline).baseline
-
-
 def show(name: str, *, as_json: bool) -> None:
     """Show what a version is made of, and how each fact is known."""
     rooms = open_rooms()
     record = find(rooms, name)
     baseline = read_baseline(folder_of(rooms, record))
+    stated = statements.read(rooms, record)
     if as_json:
-        print_json({"version": record.version, "digest": record.baseline, "baseline": baseline.as_json()})
+        print_json(
+            {"version": record.version, "digest": record.baseline, "baseline": baseline.as_json(),
+             "attestations": [one.as_json() for one in stated.good], "problems": [*stated.problems]}
+        )  # fmt: skip
         return
     rows = [[row.field, row.value, row.mark] for row in card.rows(baseline)]
     console().print(f"[bold]{record.component} v{record.version}[/bold], baseline {record.baseline}")
     console().print(table("", ["fact", "value", ""], rows))
+    said = [[f"{one.at:%Y-%m-%d %H:%M}", one.kind.value, one.actor, one.in_short(), one.signer] for one in stated.good]
+    if said:
+        console().print(table("", ["attested (UTC)", "what", "by", "", "signed by"], said))
+    for problem in stated.problems:
+        console().print(f"[red]✗[/red] {escape(problem)}")
 
 
 def check_all(name: str, *, model: Path | None, as_json: bool) -> None:
@@ -68,19 +76,26 @@ def check_all(name: str, *, model: Path | None, as_json: bool) -> None:
     trusted = trusted_signers(rooms.settings.keys)
     place = model or Path(record.model)
     found = verify.findings(folder_of(rooms, record), place, trusted, expected=record.baseline)
+    copies = [*found]
+    stated = statements.read(rooms, record)
+    found += [f"attestations: {problem}" for problem in stated.problems]
     if as_json:
         print_json({"component": record.component, "version": record.version, "findings": [*found]})
     if found and as_json:
         raise SystemExit(ModelRefused.exit_code)
     if found:
-        remedy = f"Serve another version; the next deploy makes a new copy if you remove this one: rm -rf {place}"
+        remedy = (
+            f"Serve another version; the next deploy makes a new copy if you remove this one: rm -rf {place}"
+            if copies
+            else f"Fetch them again from run {record.run_id}, or look at `headrace history {record.component}`"
+        )
         raise ModelRefused("\n  ".join(found), remedy)
     if not as_json:
         signer = verify.verify(folder_of(rooms, record), None, trusted).signer
         files = len(read_baseline(folder_of(rooms, record)).model.files)
         console().print(
             f"[green]✓[/green] {record.component} v{record.version}: {files} model files, golden answers, lock and "
-            f"signature are as {signer} signed them (baseline {record.baseline[:12]})"
+            f"signature are as {signer} signed them (baseline {record.baseline[:12]}); {len(stated.good)} attestations"
         )
 
 
@@ -116,7 +131,7 @@ def export(name: str, *, to: Path | None, as_json: bool) -> None:
     holdout = {name.removeprefix("holdout_"): value for name, value in metrics.items() if name.startswith("holdout_")}
     text = card.model_card(
         verified.baseline, verified.digest, version=record.version, signer=verified.signer, metrics=holdout,
-        decisions=decisions,
+        attestations=statements.read(rooms, record).good, decisions=decisions,
     )  # fmt: skip
     if to is not None:
         write_atomically(to, text, mode=0o644)
@@ -130,16 +145,12 @@ def export(name: str, *, to: Path | None, as_json: bool) -> None:
 
 def preflight(name: str, *, as_json: bool) -> None:
     """Try a version in the interpreter that will serve it, and list every finding."""
-    from headrace.lifecycle.preflight import preflight as try_out
+    from headrace.lifecycle.readiness import examine
 
     rooms = open_rooms()
     record = find(rooms, name)
-    baseline = baseline_of(rooms, record)
-    version = served_version(rooms, record.component, record.version, Stage.DEV)
-    result = try_out(
-        version, variables=rooms.settings.child_environment(), trained_with=baseline.environment.packages,
-        trained_python=baseline.environment.python,
-    )  # fmt: skip
+    baseline_of(rooms, record)
+    result = examine(rooms, record.component, record.version, Stage.DEV)
     if as_json:
         found: list[Json] = [
             {"check": item.check, "fact": item.fact, "remedy": item.remedy} for item in result.findings
@@ -151,8 +162,7 @@ def preflight(name: str, *, as_json: bool) -> None:
     for item in result.findings:
         console().print(f"{item.check}: {item.fact}\n  → {item.remedy}", markup=False)
     result.refuse()
-    numbers = ", ".join(f"{key} {value}" for key, value in result.numbers.items())
-    console().print(f"[green]✓[/green] {record.component} v{record.version} is ready to serve: {numbers}")
+    console().print(f"[green]✓[/green] {record.component} v{record.version} is ready to serve: {result.sentence()}")
 
 
 def restore(name: str, *, as_json: bool) -> None:
@@ -191,6 +201,11 @@ def reproduce(name: str, *, here: bool, as_json: bool) -> None:
         lambda text: out.print(f"  {text}", markup=False),
     )  # fmt: skip
     found = train_again(original, workshop, here=here)
+    statements.state(
+        rooms, record, Kind.REPRODUCED,
+        {"likeness": found.likeness.value, "sentences": [*found.sentences], "run": found.run_id},
+        at=rooms.clock.now(), actor=rooms.settings.actor,
+    )  # fmt: skip
     if as_json:
         print_json(
             {"likeness": found.likeness.value, "sentences": [*found.sentences], "run": found.run_id,

@@ -18,9 +18,10 @@ def diff(one: Side, other: Side = "here", as_json: AsJson = False) -> None:
     Examples: headrace environment diff digits/3 here
               headrace environment diff digits/2 digits/3
     """
-    from headrace.cli.baseline import baseline_of, find, open_rooms
+    from headrace.cli.baseline import find, open_rooms
     from headrace.cli.terminal import console, print_json
     from headrace.lifecycle import environments
+    from headrace.lifecycle.doors import baseline_of
 
     rooms = open_rooms()
     sides = []

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import environment
+from headrace.cli import environment, signers
 
 Version = Annotated[str, typer.Argument(help="A version: digits/3; digits alone is its champion.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -20,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(baseline, name="baseline")
     app.add_typer(ledger, name="ledger")
     app.add_typer(environment.app, name="environment")
+    app.add_typer(signers.app, name="signers")
     app.command()(check)
     app.command()(restore)
     app.command()(reproduce)

@@ -80,6 +80,22 @@ class EnvironmentKind(StrEnum):
     DOCKER = "docker"
 
 
+class CodePolicy(StrEnum):
+    """What becomes of a tree with uncommitted changes, or one without git."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+    ALLOW_DEV = "allow-dev"
+
+
+class KeepData(StrEnum):
+    """How a version's data stays at hand: `auto` copies what is not large."""
+
+    AUTO = "auto"
+    COPY = "copy"
+    REFERENCE = "reference"
+
+
 class Approval(StrEnum):
     """Who lets a passed candidate into production."""
 
@@ -112,6 +128,7 @@ class Data(Frozen):
     golden: DataInput | None = None
     #: An MLproject entry point that makes the files above where they are absent.
     prepare: str | None = None
+    keep: KeepData = KeepData.AUTO
 
 
 class Bound(Frozen):
@@ -253,6 +270,7 @@ class Component(Frozen):
     project: str = "."
     entry_point: str = "main"
     parameters: dict[str, str | int | float | bool] = {}
+    code: CodePolicy = CodePolicy.ALLOW
     data: Data = Data()
     environment: EnvironmentKind = EnvironmentKind.UV
     tests: str | None = None

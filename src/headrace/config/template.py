@@ -118,6 +118,7 @@ def _environment(answers: Answers) -> str:
     return f"""\
 environment: uv  # a locked environment from what the MLproject names; `inherit` (dev only) or `docker`
 {tests}  # run before each training, in the project's folder
+# code: allow  # or refuse, or allow-dev: what becomes of uncommitted changes
 # allow_pickle: false  # models that run code when they are loaded are refused
 """
 

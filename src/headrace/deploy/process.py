@@ -227,6 +227,7 @@ def _status(component: str, stage: Stage, answer: dict[str, Any]) -> Status:
         warm=answer["warm"],
         restarts=answer["restarts"],
         problem=answer["problem"],
+        measured={int(number): numbers for number, numbers in answer.get("measured", {}).items()},
     )
 
 

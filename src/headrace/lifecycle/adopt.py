@@ -11,6 +11,7 @@ from headrace.errors import InvalidInput
 from headrace.ledger.base import Action, Draft
 from headrace.lifecycle.doors import admit_version
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.statements import state_entry
 from headrace.lifecycle.versions import VersionRecord, remember, version_folder
 from headrace.provenance import baseline, sign
 from headrace.provenance.code import Code
@@ -54,12 +55,13 @@ def adopt(rooms: Rooms, uri: str, component: Component, *, actor: Actor, reason:
     )  # fmt: skip
     remember(rooms, record)
     rooms.registry.tag_version(version.component, version.number, {"headrace.baseline": sealed.digest})
-    rooms.ledger.append(
+    entry = rooms.ledger.append(
         Draft(
             version.component, Action.REGISTERED, actor, f"adopted from {uri}: {reason}", f"adopt/{sealed.digest}",
             version=version.number, baseline=sealed.digest, evidence={"model": uri, "run": version.run_id},
         )
     )  # fmt: skip
+    state_entry(rooms, entry)
     return record
 
 

@@ -12,6 +12,7 @@ from headrace.errors import Conflict, HeadraceError, NotAllowed, NotFound
 from headrace.ledger.base import Action, Draft, Entry
 from headrace.lifecycle.request import Cause, PromoteRequest, Trigger
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.statements import STATED, state_entry
 from headrace.lifecycle.triggers.door import RETRAINING
 from headrace.lifecycle.versions import recall, version_folder
 from headrace.provenance.baseline import read_baseline
@@ -104,6 +105,8 @@ def decide(
     decided = rooms.ledger.append(_decision(entry, action, actor, comment))
     if (decided.action, decided.actor) != (action, actor):
         raise Conflict(f"Version {entry.version} of {component} was {decided.action.value} by {decided.actor} already.")
+    if decided.action in STATED:
+        state_entry(rooms, decided)
     return decided, promotion_of(entry, decided) if action is Action.APPROVED else None
 
 
@@ -112,7 +115,7 @@ def approved_by_hand(rooms: Rooms, component: str, version: int, actor: Actor, r
     for entry in waiting(rooms, component):
         if entry.version == version:
             draft = _decision(entry, Action.APPROVED, actor, reason)
-            rooms.ledger.append(replace(draft, evidence={**draft.evidence, "by_hand": True}))
+            state_entry(rooms, rooms.ledger.append(replace(draft, evidence={**draft.evidence, "by_hand": True})))
 
 
 def check_may_promote(rooms: Rooms, component: str, version: int, actor: Actor) -> None:

@@ -7,16 +7,19 @@ from typing import cast
 
 from headrace.acceptance.http import accept
 from headrace.config.component import Component
-from headrace.deploy.base import Route
-from headrace.errors import AcceptanceFailed, GateFailed, HeadraceError
+from headrace.deploy.base import Route, Status
+from headrace.errors import AcceptanceFailed, Conflict, GateFailed, HeadraceError
 from headrace.evaluation.gate import judge
 from headrace.ledger.base import Action, Draft
 from headrace.lifecycle import approvals
-from headrace.lifecycle.doors import verify_version
+from headrace.lifecycle.doors import baseline_of, refuse_for_production, verify_version
 from headrace.lifecycle.durable import Durable, Role
 from headrace.lifecycle.evaluate import load_rows, signature_of
+from headrace.lifecycle.preflight import measured
+from headrace.lifecycle.readiness import explained, look
 from headrace.lifecycle.request import CandidateRequest, Outcome, PromoteRequest, State
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.statements import state_entry
 from headrace.lifecycle.stopping import stop_if_asked
 from headrace.lifecycle.train import Trained
 from headrace.lifecycle.versions import VersionRecord, recall, remember, served_version, version_folder
@@ -72,7 +75,7 @@ def register(rooms: Rooms, request: CandidateRequest, trained: Trained) -> int:
                 trained.built.python, sealed.digest, request.folder, trained.checkout.config, sealed.train_data,
             ),
         )  # fmt: skip
-        rooms.ledger.append(
+        entry = rooms.ledger.append(
             Draft(
                 request.component, Action.REGISTERED, Actor(request.trigger.actor), request.trigger.reason,
                 f"{request.flow_id}/registered", version=version, baseline=sealed.digest,
@@ -82,6 +85,7 @@ def register(rooms: Rooms, request: CandidateRequest, trained: Trained) -> int:
                 },
             )
         )  # fmt: skip
+        state_entry(rooms, entry)
         note.found = f"version {version}, baseline {sealed.digest[:12]}"
         note.numbers = {"version": version, "baseline": sealed.digest}
     return version
@@ -122,12 +126,13 @@ def gate(rooms: Rooms, request: CandidateRequest, trained: Trained, version: int
             "champion": evaluated.champion,
         }
         because = next(finding.sentence for finding in judgement.findings if finding.verdict is judgement.verdict)
-        rooms.ledger.append(
+        entry = rooms.ledger.append(
             Draft(
                 request.component, Action.GATED, Actor("gate"), f"{judgement.verdict.value}: {because}",
                 f"{request.flow_id}/gated", version=version, baseline=trained.sealed.digest, evidence=evidence,
             )
         )  # fmt: skip
+        state_entry(rooms, entry)
         if judgement.verdict is not Verdict.PASS:
             refuse(rooms, request, version, f"gate: {because}")
             raise GateFailed(
@@ -162,17 +167,28 @@ def deploy_to_dev(rooms: Rooms, request: CandidateRequest, version: int) -> str:
     stop_if_asked(rooms, request.flow_id)
     with rooms.journal(request.flow_id).step("dev", f"deploying v{version} to dev in its own environment") as note:
         served = served_version(rooms, request.component, version, Stage.DEV)
-        verify_version(rooms, request.component, version)
         settings = recall_settings(rooms, request.component, version)
         serve = settings.serve.model_copy(update={"port": 0})
         try:
-            status = rooms.target.apply(Route(request.component, Stage.DEV, [served], {version: 1.0}, serve))
+            verify_version(rooms, request.component, version)
+            look(rooms, request.component, version, Stage.DEV)
+            status = apply(rooms, Route(request.component, Stage.DEV, [served], {version: 1.0}, serve), version)
         except HeadraceError as error:
             refuse(rooms, request, version, f"dev: {error.fact}")
             raise
-        note.found = f"digests verified, golden answers match, at {status.endpoint.url}"
-        note.numbers = {"url": status.endpoint.url}
+        numbers = dict(status.measured.get(version, {}))
+        told = ["digests verified, packages as at training", measured(numbers), "golden answers match"]
+        note.found = f"{', '.join(part for part in told if part)}, at {status.endpoint.url}"
+        note.numbers = {"url": status.endpoint.url, **numbers}
     return status.endpoint.url
+
+
+def apply(rooms: Rooms, route: Route, version: int) -> Status:
+    """Have the target serve a route; where it refuses the version, preflight finds the first cause."""
+    try:
+        return rooms.target.apply(route)
+    except HeadraceError as error:
+        raise explained(rooms, route.component, version, route.stage, error) from error
 
 
 def recall_settings(rooms: Rooms, component: str, version: int) -> Component:
@@ -196,12 +212,13 @@ def run_acceptance(rooms: Rooms, request: CandidateRequest, trained: Trained, ve
                 f"Version {version} of {request.component} was not accepted: {because}",
                 "Dev is taken down and production is as it was. Change the model, or `acceptance:` in headrace.yaml.",
             )
-        rooms.ledger.append(
+        entry = rooms.ledger.append(
             Draft(
                 request.component, Action.ACCEPTED, Actor("acceptance"), result.findings[0].sentence,
                 f"{request.flow_id}/accepted", version=version, baseline=trained.sealed.digest, evidence=evidence,
             )
         )  # fmt: skip
+        state_entry(rooms, entry)
         note.found = "; ".join(finding.sentence for finding in result.findings[:2])
 
 
@@ -214,7 +231,14 @@ def take_dev_down(rooms: Rooms, request: CandidateRequest) -> None:
 
 def decide(rooms: Rooms, request: CandidateRequest, trained: Trained, version: int) -> Decision:
     """Promote now, or wait for a person."""
+    record = recall(rooms, request.component, version)
     with rooms.journal(request.flow_id).step("decide", "whether a person has to approve") as note:
+        try:
+            refuse_for_production(record, baseline_of(rooms, record))
+        except Conflict as error:
+            refuse(rooms, request, version, error.fact)
+            note.found = f"v{version} stays out of production"
+            return Decision(State.DONE, f"{error.fact} It was tried out in dev. {error.remedy}")
         rule = approvals.rule(rooms, request.component, version, request.trigger.cause)
         if rule.is_needed:
             approvals.request(rooms, request.component, version, request.trigger, rule.because)

@@ -7,8 +7,9 @@ from contextlib import suppress
 from headrace.errors import Conflict, HeadraceError
 from headrace.ledger.base import Action, Draft
 from headrace.lifecycle.aliases import project
-from headrace.lifecycle.doors import verify_version
+from headrace.lifecycle.doors import refuse_for_production, verify_version
 from headrace.lifecycle.durable import Durable
+from headrace.lifecycle.readiness import look
 from headrace.lifecycle.reconcile import (
     one_route_at_a_time,
     previous_champion,
@@ -18,6 +19,7 @@ from headrace.lifecycle.reconcile import (
 from headrace.lifecycle.release_tag import tag
 from headrace.lifecycle.request import Outcome, PromoteRequest, State
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.statements import catch_up
 from headrace.lifecycle.stopping import stop_if_asked
 from headrace.lifecycle.versions import recall
 from headrace.types import Actor, Stage
@@ -50,14 +52,26 @@ def warm(rooms: Rooms, request: PromoteRequest) -> None:
                 "somebody else was faster.",
                 f"Look at `headrace history {request.component}`, then promote {name} again if it should still be.",
             )
-        verify_version(rooms, request.component, request.version)
+        pass_production_door(rooms, request.component, request.version)
         before = previous_champion(rooms, request.component)
         status = settle(rooms, request.component, warm=[] if before is None else [before], must_warm=request.version)
         note.found = (
-            "nothing serves yet"
+            f"digests verified, packages as at training; {spell(present)} serves yet"
             if status is None
             else f"{name} is verified, loaded and gives its golden answers; {spell(present)} still serves"
         )
+
+
+def pass_production_door(rooms: Rooms, component: str, version: int) -> None:
+    """Check digests, what production asks of a version's origin, its files and its interpreter's packages.
+
+    Raises:
+        ModelRefused: something differs from the baseline or from the training's environment.
+        Conflict: it may be tried out in dev and no more.
+    """
+    verified = verify_version(rooms, component, version)
+    refuse_for_production(recall(rooms, component, version), verified.baseline)
+    look(rooms, component, version, Stage.PRODUCTION)
 
 
 def spell(version: int | None) -> str:
@@ -77,6 +91,7 @@ def decide(rooms: Rooms, request: PromoteRequest) -> None:
             ),
             expected=request.expected,
         )  # fmt: skip
+        catch_up(rooms, request.component, request.version)
         note.found = f"entry {entry.sequence}: {spell(request.expected)} → v{request.version}, by {entry.actor}"
 
 

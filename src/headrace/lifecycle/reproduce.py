@@ -6,7 +6,8 @@ First every input is compared with the baseline; only if all are as they were, t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from headrace.config.settings import Settings
 from headrace.data.tables import describe
 from headrace.environment.base import Environments, Lock
 from headrace.errors import HeadraceError
+from headrace.lifecycle.inputs import copy_of
 from headrace.provenance import golden
-from headrace.provenance.baseline import GOLDEN, Baseline, packages, this_platform
+from headrace.provenance.baseline import GOLDEN, Baseline, DataFacts, packages, this_platform
 from headrace.provenance.code import checkout
 from headrace.provenance.compare import compare_packages
 from headrace.provenance.tensors import tensor_digest
@@ -90,13 +92,17 @@ def reproduce(original: Original, workshop: Workshop, *, here: bool = False) -> 
     copy = checkout(original.folder, workshop.folder / "checkout", None if here else _commit(baseline))
     component = Component.model_validate({**baseline.settings, "folder": copy.folder})
     lock = workshop.environments.lock(component.project_folder)
+    sources = {use: _source(workshop.settings, facts, here=here) for use, facts in baseline.data.items()}
     gaps = [
         *_code_gaps(baseline, copy.code.diff, copy.code.commit),
-        *_data_gaps(baseline),
+        *_data_gaps(baseline, sources),
         *_environment_gaps(baseline, lock),
     ]
     if gaps:
         return Reproduction(Likeness.DIFFERENT, gaps)
+    replaced = _replaced(baseline, sources)
+    for sentence in replaced:
+        workshop.tell(sentence)
     workshop.tell(f"all inputs are as they were; training version {original.version} again")
     environment = workshop.environments.build(lock, progress=workshop.tell)
     run = workshop.registry.start_run(
@@ -106,6 +112,9 @@ def reproduce(original: Original, workshop: Workshop, *, here: bool = False) -> 
     )
     point = read_project(component.project_folder).entry_point(component.entry_point)
     wanted = {name: value for name, value in baseline.parameters.items() if name in point.parameters}
+    data = component.data.train
+    if data is not None and data.parameter and "train" in sources:
+        wanted[data.parameter] = str(sources["train"])
     trained = train(
         Workplace(workshop.settings, environment, component.project_folder),
         workshop.registry,
@@ -114,7 +123,8 @@ def reproduce(original: Original, workshop: Workshop, *, here: bool = False) -> 
         parameters=wanted,
         folder=workshop.folder / "train",
     )
-    return _compare(original, trained, environment.python)
+    found = _compare(original, trained, environment.python)
+    return replace(found, sentences=[*found.sentences, *replaced])
 
 
 def _commit(baseline: Baseline) -> str | None:
@@ -134,20 +144,40 @@ def _code_gaps(baseline: Baseline, diff: str, commit: str) -> list[str]:
     return [f"code: the version was trained from uncommitted changes ({named}) that are not the ones here"]
 
 
-def _data_gaps(baseline: Baseline) -> list[str]:
+def _source(settings: Settings, facts: DataFacts, *, here: bool) -> Path:
+    """Return where a data input is read from: its copy where one was kept, unless it is asked for what lies there."""
+    copy = copy_of(settings, facts)
+    return copy if facts.kept == "copy" and not here and copy.exists() else Path(facts.uri)
+
+
+def _data_gaps(baseline: Baseline, sources: Mapping[str, Path]) -> list[str]:
     found = []
     for use, facts in baseline.data.items():
+        path = sources[use]
         try:
-            here = describe(Path(facts.uri))
+            now = describe(path)
         except HeadraceError as error:
             found.append(f"data: {use} cannot be read: {error.fact}")
             continue
-        if here.sha256 != facts.sha256:
-            rows = f", {here.rows} rows here, {facts.rows} at training" if here.rows != facts.rows else ""
+        if now.sha256 != facts.sha256:
+            rows = f", {now.rows} rows here, {facts.rows} at training" if now.rows != facts.rows else ""
             found.append(
-                f"data: {use} ({facts.uri}) is another file than at training "
-                f"(sha256 {here.sha256[:12]}… here, {facts.sha256[:12]}… at training{rows})"
+                f"data: {use} ({path}) is another file than at training "
+                f"(sha256 {now.sha256[:12]}… here, {facts.sha256[:12]}… at training{rows})"
             )
+    return found
+
+
+def _replaced(baseline: Baseline, sources: Mapping[str, Path]) -> list[str]:
+    """Return a sentence for each data input whose file is another by now, and whose copy was taken instead."""
+    found = []
+    for use, facts in baseline.data.items():
+        if sources[use] == Path(facts.uri):
+            continue
+        with suppress(HeadraceError):
+            if describe(Path(facts.uri)).sha256 == facts.sha256:
+                continue
+        found.append(f"data: {use} ({facts.uri}) was replaced since; the copy that was kept was taken")
     return found
 
 

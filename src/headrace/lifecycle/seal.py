@@ -1,14 +1,14 @@
 """Sealing: everything that a version is made of, tied together and signed before it is registered."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.config.component import Component, DataInput
-from headrace.data.tables import describe
+from headrace.config.component import Component
 from headrace.lifecycle.doors import admit_version
 from headrace.lifecycle.evaluate import Evaluated
+from headrace.lifecycle.inputs import Held, check_still
 from headrace.lifecycle.request import CandidateRequest
-from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
 from headrace.provenance import baseline, code, golden, sign
 from headrace.registry.base import Run
@@ -49,15 +49,16 @@ def seal_version(
     request: CandidateRequest,
     component: Component,
     made_of: Ingredients,
-    gathered: Gathered,
+    held: Mapping[str, Held],
     evaluated: Evaluated,
 ) -> SealedVersion:
     """Seal and sign the baseline, admit the model into the store, and keep the baseline with the run."""
     folder = rooms.folder(request.flow_id)
     with rooms.journal(request.flow_id).step("seal", "signing the baseline") as note:
+        check_still(held)
         run = rooms.registry.run(made_of.run_id)
         signer = sign.own_signer(rooms.settings.keys)
-        draft = draft_of(rooms, request, component, made_of, gathered, evaluated, run)
+        draft = draft_of(rooms, request, component, made_of, held, evaluated, run)
         sealed = baseline.seal(draft, folder / "baseline", signer)
         admitted = admit_version(rooms, sealed.folder, Path(made_of.model), expected=sealed.digest)
         rooms.registry.upload(made_of.run_id, sealed.folder, "headrace/baseline")
@@ -77,7 +78,7 @@ def draft_of(
     request: CandidateRequest,
     component: Component,
     made_of: Ingredients,
-    gathered: Gathered,
+    held: Mapping[str, Held],
     evaluated: Evaluated,
     run: Run,
 ) -> baseline.Draft:
@@ -95,30 +96,9 @@ def draft_of(
         lock_digest=made_of.lock_digest,
         python=made_of.python,
         environment_kind=component.environment.value,
-        data=data_facts(Path(request.folder), component, gathered),
+        data={use: one.facts for use, one in held.items()},
         parameters=run.parameters,
         golden=golden.load(Path(evaluated.golden)),
         settings=component.as_json(),
         allow_pickle=component.allow_pickle,
-    )
-
-
-def data_facts(folder: Path, component: Component, gathered: Gathered) -> dict[str, baseline.DataFacts]:
-    """Return digest, rows and schema of each data input, as this training used it."""
-    named = {"train": component.data.train, "holdout": component.data.holdout, "golden": component.data.golden}
-    used = {use: item for use, item in named.items() if item is not None}
-    if gathered.train_data and component.data.train is not None:
-        used["train"] = component.data.train.model_copy(update={"uri": gathered.train_data})
-    if gathered.recent:
-        used["recent"] = DataInput(
-            uri=gathered.recent, label=component.data.train.label if component.data.train else None
-        )
-    return {use: facts_of(folder / item.uri, item) for use, item in used.items()}
-
-
-def facts_of(path: Path, item: DataInput) -> baseline.DataFacts:
-    """Return the facts about one data input."""
-    described = describe(path)
-    return baseline.DataFacts(
-        uri=str(path), sha256=described.sha256, rows=described.rows, columns=described.schema, label=item.label or ""
     )

@@ -3,6 +3,7 @@
 From here on it is a candidate like any other. What nobody checked is marked as stated in its baseline.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from headrace.lifecycle.adopt import STATED, draft_of_registered
 from headrace.lifecycle.doors import admit_version
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.evaluate import Evaluated, evaluate
+from headrace.lifecycle.inputs import Held, check_still, hold
 from headrace.lifecycle.request import CandidateRequest
 from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.seal import SealedVersion, data_facts
+from headrace.lifecycle.seal import SealedVersion
 from headrace.lifecycle.stopping import stop_if_asked
 from headrace.lifecycle.train import Built, Trained, TrainedRun, Work, check_out, workplace
 from headrace.provenance import baseline, golden, sign
@@ -31,8 +33,9 @@ def take_in_phase(durable: Durable, rooms: Rooms, request: CandidateRequest) -> 
     built = durable.step("environment", build_environment, rooms, request, config, run)
     gathered = Gathered()
     place = workplace(Work(rooms, request, config), built)
+    held = durable.step("hold", hold, rooms, request, without_train(config), gathered)
     evaluated = durable.step("evaluate", evaluate, rooms, request, config, place, run.model, gathered)
-    sealed = durable.step("seal", seal, rooms, request, config, run, built, evaluated)
+    sealed = durable.step("seal", seal, rooms, request, config, run, built, held, evaluated)
     return Trained(checkout, built, gathered, run, evaluated, sealed)
 
 
@@ -59,20 +62,30 @@ def build_environment(rooms: Rooms, request: CandidateRequest, component: Compon
     return Built(str(environment.python), lock.digest, lock.python, lock.text)
 
 
+def without_train(component: Component) -> Component:
+    """Return the component without its training data: what the version was trained on nobody here knows."""
+    return component.model_copy(update={"data": component.data.model_copy(update={"train": None})})
+
+
 def seal(
-    rooms: Rooms, request: CandidateRequest, component: Component, run: TrainedRun, built: Built, evaluated: Evaluated
+    rooms: Rooms,
+    request: CandidateRequest,
+    component: Component,
+    run: TrainedRun,
+    built: Built,
+    held: Mapping[str, Held],
+    evaluated: Evaluated,
 ) -> SealedVersion:
     """Seal what is known, and admit the model into the store."""
     with rooms.journal(request.flow_id).step("seal", "signing the baseline") as note:
         version = rooms.registry.version(request.component, request.version)
         lock = Lock(built.digest, built.lock, built.python_version)
-        # What it was trained on nobody here knows; what it was judged by is known.
-        data = data_facts(Path(request.folder), component, Gathered())
+        check_still(held)
         draft = replace(
             draft_of_registered(rooms, component, version, Path(run.model), lock),
             actor=Actor(request.trigger.actor),
             reason=request.trigger.reason,
-            data={use: facts for use, facts in data.items() if use != "train"},
+            data={use: one.facts for use, one in held.items()},
             golden=golden.load(Path(evaluated.golden)),
             stated=STATED,
         )

@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headrace.config.component import Component, DataInput
+from headrace.config.component import CodePolicy, Component, DataInput
 from headrace.config.parse import read_component
 from headrace.environment.base import Environment, Lock
-from headrace.errors import InvalidConfig, TrainingFailed
+from headrace.errors import Conflict, InvalidConfig, ModelRefused, TrainingFailed
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.evaluate import Evaluated, evaluate
+from headrace.lifecycle.inputs import Held, hold
 from headrace.lifecycle.request import CandidateRequest
 from headrace.lifecycle.retrain import Gathered, gather
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.seal import Ingredients, SealedVersion, seal_version
 from headrace.lifecycle.stopping import is_asked_to_stop, stop_if_asked
 from headrace.provenance import code
-from headrace.provenance.formats import check_formats
+from headrace.provenance.formats import Formats, check_formats
+from headrace.registry.base import RunState
 from headrace.training import train as training
 from headrace.training.supervise import Attendant
 from headrace.training.train import Workplace
@@ -93,11 +95,12 @@ def train_phase(durable: Durable, rooms: Rooms, request: CandidateRequest) -> Tr
         durable.step("tests", run_tests, work, built)
     durable.step("data", prepare_data, work, built)
     gathered = durable.step("gather", gather, rooms, request, config)
-    run = durable.step("train", train, work, checkout, built, gathered)
+    held = durable.step("hold", hold, rooms, request, config, gathered)
+    run = durable.step("train", train, work, checkout, built, held)
     place = workplace(work, built)
     evaluated = durable.step("evaluate", evaluate, rooms, request, config, place, run.model, gathered)
     made_of = Ingredients(run.model, run.run_id, built.lock, built.digest, built.python_version)
-    sealed = durable.step("seal", seal_version, rooms, request, config, made_of, gathered, evaluated)
+    sealed = durable.step("seal", seal_version, rooms, request, config, made_of, held, evaluated)
     return Trained(checkout, built, gathered, run, evaluated, sealed)
 
 
@@ -116,7 +119,21 @@ def check_out(rooms: Rooms, request: CandidateRequest) -> Checkout:
                 "Start again with `headrace run`.",
             )
         note.found = str(copy.code)
+        refuse_dirty(config, copy.code)
     return Checkout(str(folder), copy.code.as_json(), config.as_json())
+
+
+def refuse_dirty(config: Component, found: code.Code) -> None:
+    """Raise Conflict where no commit holds the code and headrace.yaml asks for one."""
+    if config.code is not CodePolicy.REFUSE or not found.is_dirty:
+        return
+    changed = [*sorted(found.changes or ())]
+    named = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+    fact = f"no commit holds {named}" if found.has_git else f"{found.repository} is not under git"
+    raise Conflict(
+        f"{config.component} says `code: refuse`, and {fact}.",
+        "Commit it and run again, or write `code: allow-dev` in headrace.yaml to try it out in dev.",
+    )
 
 
 def build_environment(work: Work) -> Built:
@@ -185,13 +202,13 @@ def prepare_data(work: Work, built: Built) -> None:
         note.found = f"{len(missing)} files"
 
 
-def train(work: Work, checkout: Checkout, built: Built, gathered: Gathered) -> TrainedRun:
+def train(work: Work, checkout: Checkout, built: Built, held: Mapping[str, Held]) -> TrainedRun:
     """Run the MLflow Project and fetch its model; a repeat finds the run and the child that are there."""
     rooms, request, component = work.rooms, work.request, work.component
     parameters = {name: str(value) for name, value in component.parameters.items()}
     data = component.data.train
     if data is not None and data.parameter:
-        parameters[data.parameter] = gathered.train_data or str(work.data_path(data))
+        parameters[data.parameter] = held["train"].path
     run = rooms.registry.start_run(component.component, key=request.flow_id, tags=run_tags(request, checkout))
     journal = rooms.journal(request.flow_id)
     with journal.step("train", f"mlflow run -e {component.entry_point} {spell(component.parameters)}".rstrip()) as note:
@@ -200,12 +217,22 @@ def train(work: Work, checkout: Checkout, built: Built, gathered: Gathered) -> T
             place, rooms.registry, run,
             entry_point=component.entry_point, parameters=parameters, folder=work.folder / "train",
         )  # fmt: skip
-        formats = check_formats(trained.folder, allow_pickle=component.allow_pickle)
+        formats = accepted_formats(rooms, run.id, trained.folder, allow_pickle=component.allow_pickle)
         metrics = dict(trained.run.metrics)
         shown = spell({name: f"{value:.4g}" for name, value in metrics.items()})
         note.found = ", ".join(part for part in (f"run {run.id[:8]}", shown, *formats.names) if part)
         note.numbers = {"run": run.id, **metrics}
     return TrainedRun(run.id, trained.uri, str(trained.folder))
+
+
+def accepted_formats(rooms: Rooms, run_id: str, model: Path, *, allow_pickle: bool) -> Formats:
+    """Return what the model's files are; one that is refused ends its run as FAILED, with the reason as a tag."""
+    try:
+        return check_formats(model, allow_pickle=allow_pickle)
+    except ModelRefused as error:
+        rooms.registry.log(run_id, tags={"headrace.refused": error.fact})
+        rooms.registry.end_run(run_id, RunState.FAILED)
+        raise
 
 
 def run_tags(request: CandidateRequest, checkout: Checkout) -> dict[str, str]:

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     IMAGE = "image"
     ACCEPTANCE = "acceptance"
     APPROVAL = "approval"
+    PROMOTION = "promotion"
     REPRODUCED = "reproduced"
 
 
@@ -50,6 +51,27 @@ class Attestation:
     actor: str
     facts: Mapping[str, Json] = field(default_factory=dict)
     signer: str = ""
+
+    def in_short(self) -> str:
+        """Return what it says in a few words: the verdict and its metrics, or the reason."""
+        facts = self.facts
+        metrics = facts.get("metrics")
+        told = [str(facts[name]) for name in ("verdict", "likeness") if facts.get(name)]
+        if isinstance(metrics, dict):
+            told += [f"{name} {float(str(value)):.4g}" for name, value in metrics.items()]
+        told += [f"version {facts['version']}"] if self.kind is Kind.VERSION and "version" in facts else []
+        return ", ".join(told) or str(facts.get("reason", ""))
+
+    def as_json(self) -> dict[str, Json]:
+        return {
+            "component": self.component,
+            "baseline": self.core,
+            "kind": self.kind.value,
+            "at": self.at.isoformat(),
+            "actor": self.actor,
+            "facts": dict(self.facts),
+            "signer": self.signer,
+        }
 
 
 def attest(attestation: Attestation, folder: Path, signer: Signer) -> Path:
@@ -79,11 +101,12 @@ def read_attestations(folder: Path, core: str, trusted: Trusted) -> Sequence[Att
     Raises:
         ModelRefused: one was changed, was signed by nobody who is trusted, or is about another version.
     """
-    found = [_read(path, core, trusted) for path in folder.glob("*.json")]
+    found = [read_attestation(path, core, trusted) for path in folder.glob("*.json")]
     return sorted(found, key=lambda attestation: attestation.at)
 
 
-def _read(path: Path, core: str, trusted: Trusted) -> Attestation:
+def read_attestation(path: Path, core: str, trusted: Trusted) -> Attestation:
+    """Return one statement. Raises ModelRefused as `read_attestations`."""
     opened = open_bundle(path.read_bytes(), trusted, path.name)
     statement = opened.statement
     try:

@@ -133,8 +133,9 @@ def _signature(signature: Mapping[str, Json] | None) -> str:
 
 
 def _attested(item: Attestation) -> str:
-    facts = ", ".join(f"{name} {value}" for name, value in item.facts.items())
-    return f"{item.at:%Y-%m-%d %H:%M} UTC, {item.kind.value} by {item.actor}: {facts} (signed by {item.signer})"
+    return (
+        f"{item.at:%Y-%m-%d %H:%M} UTC, {item.kind.value} by {item.actor}: {item.in_short()} (signed by {item.signer})"
+    )
 
 
 def _listing(title: str, lines: Sequence[str]) -> str:

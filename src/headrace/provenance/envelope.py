@@ -122,7 +122,7 @@ def open_bundle(raw: bytes, trusted: Trusted, name: str) -> Opened:
         known = ", ".join(key.name for key in trusted.keys.values()) or "nobody"
         raise ModelRefused(
             f"`{name}` was signed with the key {fingerprint[:12]}…, which is not trusted here (trusted: {known})",
-            f"If you trust it, put its public key as NAME.pub into {trusted.folder}",
+            "If you trust it, get its public key from there (`headrace signers list`): headrace signers add FILE.pub",
         )
     if not _is_good(signer, payload, signature):
         raise _changed(name, f"the signature of {signer.name} does not fit")

@@ -2,6 +2,7 @@
 
     own_signer(settings.keys) -> Signer       # made at first use, 0600, in the 0700 state folder
     trusted_signers(settings.keys) -> Trusted # every public key in keys/trusted/*.pub, the own one among them
+    trust(settings.keys, file) / distrust(settings.keys, name)
 
 Verification needs public keys only. Who loses the private key loses the power to sign and nothing else: the next use
 makes a new one, and what the old one signed stays good as long as its public key stays in `trusted`.
@@ -9,6 +10,7 @@ makes a new one, and what the old one signed stays good as long as its public ke
 
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace.errors import InvalidConfig
+from headrace.errors import Conflict, InvalidConfig, InvalidInput, NotFound
 from headrace.files import write_atomically
 
 if TYPE_CHECKING:
@@ -96,6 +98,74 @@ def trusted_signers(keys: Path) -> Trusted:
         fingerprint = hashlib.sha256(pem).hexdigest()
         found[fingerprint] = TrustedKey(path.stem, fingerprint, pem)
     return Trusted(found, folder)
+
+
+def trust(keys: Path, public_key: Path, *, name: str = "") -> TrustedKey:
+    """Count another installation's signatures from now on; a repeat changes nothing.
+
+    Raises:
+        InvalidInput: the file is no public key of an elliptic curve, or the name says something else already.
+    """
+    try:
+        raw = public_key.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{public_key} cannot be read: {error.strerror}.") from error
+    if b"PRIVATE KEY" in raw:
+        raise InvalidInput(
+            f"{public_key} is a private key. Whoever has it signs in its owner's name.",
+            "Ask for the public one: `headrace signers list` shows its file there.",
+        )
+    pem = _canonical(raw, public_key)
+    key = TrustedKey(name or public_key.stem, hashlib.sha256(pem).hexdigest(), pem)
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]{0,62}", key.name) is None:
+        raise InvalidInput(
+            f"`{key.name}` is no name for a signer.", "Use letters, digits, `.`, `_`, `-`: --name laptop"
+        )
+    known = {one.name: one for one in trusted_signers(keys).keys.values()}
+    if key.name in known and known[key.name].fingerprint != key.fingerprint:
+        raise InvalidInput(
+            f"`{key.name}` is the name of another key ({known[key.name].fingerprint[:12]}).",
+            "Give it a name: --name NAME",
+        )
+    twin = next((one for one in known.values() if one.fingerprint == key.fingerprint), None)
+    if twin is None:
+        write_atomically(keys / TRUSTED / f"{key.name}.pub", pem, mode=0o644)
+    return twin or key
+
+
+def distrust(keys: Path, name: str) -> TrustedKey:
+    """Count a signer's signatures no more.
+
+    Raises:
+        NotFound: there is no such signer.
+        Conflict: it is this installation's own, which comes back with the next signature.
+    """
+    known = {one.name: one for one in trusted_signers(keys).keys.values()}
+    if name not in known:
+        raise NotFound(f"There is no signer `{name}` (there are: {', '.join(sorted(known)) or 'none'}).")
+    private = keys / PRIVATE
+    if private.exists() and _public_pem(private) == known[name].pem:
+        raise Conflict(
+            f"`{name}` is this installation's own key.",
+            f"To sign with another from now on, move the private key away first: {private}",
+        )
+    (keys / TRUSTED / f"{name}.pub").unlink()
+    return known[name]
+
+
+def _canonical(raw: bytes, path: Path) -> bytes:
+    """Return a public key as the one PEM text that fingerprints are taken of."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    try:
+        key = load_pem_public_key(raw)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise InvalidInput(f"{path} holds no public key in PEM form.") from error
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise InvalidInput(f"{path} is no elliptic-curve key; headrace signs with those.")
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _make_key(private: Path) -> None:

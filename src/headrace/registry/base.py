@@ -53,7 +53,10 @@ class Registry(Protocol):
         ...
 
     def end_run(self, run_id: str, state: RunState) -> None:
-        """Say how a run ended; a run that has ended keeps its state."""
+        """Say how a run ended; a run that has ended keeps its state.
+
+        One exception: FINISHED may become FAILED, as MLflow says the first before anybody has looked at the model.
+        """
         ...
 
     def log(

@@ -38,7 +38,7 @@ class MemoryRegistry:
 
     def end_run(self, run_id: str, state: RunState) -> None:
         run = self.run(run_id)
-        if run.state is RunState.RUNNING:
+        if run.state is RunState.RUNNING or (run.state is RunState.FINISHED and state is RunState.FAILED):
             self._runs[run_id] = replace(run, state=state)
 
     def log(

@@ -67,7 +67,8 @@ class MlflowRegistry:
 
     def end_run(self, run_id: str, state: RunState) -> None:
         with _told(f"run {run_id}"):
-            if self._client.get_run(run_id).info.status in ("RUNNING", "SCHEDULED"):
+            may_become = {RunState.FAILED: ("RUNNING", "SCHEDULED", "FINISHED")}.get(state, ("RUNNING", "SCHEDULED"))
+            if self._client.get_run(run_id).info.status in may_become:
                 self._client.set_terminated(run_id, state.value)
 
     def log(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from headrace.errors import HeadraceError, ModelRefused
 from headrace.serving import crash
@@ -98,6 +99,14 @@ class Replicas:
             tuple(worker.address for worker in self.workers),
             self.warmth.by_row if self.warmth else True,
         )
+
+    def measured(self) -> dict[str, Any]:
+        """Return what loading and the first answers took: load_s, peak_mb, forward_ms by number of rows."""
+        ready = self.workers[0].ready if self.workers else None
+        found: dict[str, Any] = {"load_s": ready.load_s, "peak_mb": ready.peak_mb} if ready else {}
+        if self.warmth is not None:
+            found |= {"forward_ms": dict(self.warmth.forward_ms), "peak_mb": self.warmth.peak_mb}
+        return found
 
     def kill(self, address: str) -> None:
         """End a worker that hangs; the watch starts another."""

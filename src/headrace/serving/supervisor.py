@@ -170,6 +170,7 @@ class Supervisor:
             "warm": sorted(self.sets),
             "restarts": self.restarts + sum(one.restarts for one in self.sets.values()) + self.fronts.restarts,
             "problem": self.problem or next(iter(problems), ""),
+            "measured": {str(number): one.measured() for number, one in sorted(self.sets.items())},
         }
 
     async def stop(self) -> None:
