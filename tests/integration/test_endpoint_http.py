@@ -7,17 +7,17 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from tests.conftest import SmallModels
+from tests.endpoints import Endpoints, small_endpoints
 
 from headrace.config.component import Serve
-from headrace.config.settings import Settings, read_settings
+from headrace.config.settings import read_settings
 from headrace.deploy.base import Route
 from headrace.deploy.process import ProcessTarget
 from headrace.types import ServedVersion, Stage
@@ -25,47 +25,12 @@ from headrace.types import ServedVersion, Stage
 pytestmark = pytest.mark.slow
 ROW = [round(0.01 * place, 2) for place in range(64)]
 RECORD = {"age": 1.5, "rooms": 3, "town": "Bern"}
-LIMIT = 200_000
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """One endpoint for each small model, the `mlp` with two fronts."""
-
-    mlp: httpx.Client
-    table: httpx.Client
-    text: httpx.Client
-    folder: Path
 
 
 @pytest.fixture(scope="module")
 def endpoints(small_models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
-    shared = read_settings()
-    home = tmp_path_factory.mktemp("home")
-    variables = {**shared.variables, "PREDICT_KEY": "open sesame", "FEEDBACK_KEY": "label sesame"}
-    settings = Settings(shared.state, home, None, "person:test", variables).prepare()
-    target = ProcessTarget(settings)
-
-    def serve(name: str) -> httpx.Client:
-        version = ServedVersion(name, 1, getattr(small_models, name), small_models.python)
-        serve = Serve(
-            fronts=2 if name == "mlp" else 1,
-            deadline_ms=5000,
-            max_body_bytes=LIMIT,
-            queue=256,
-            predict_keys=("PREDICT_KEY",) if name == "text" else (),
-            feedback_keys=("FEEDBACK_KEY",) if name == "text" else (),
-        )
-        status = target.apply(Route(name, Stage.PRODUCTION, [version], {1: 1.0}, serve))
-        return httpx.Client(base_url=status.endpoint.url, timeout=20, trust_env=False)
-
-    try:
-        with ThreadPoolExecutor(3) as starting:
-            mlp, table, text = starting.map(serve, ("mlp", "table", "text"))
-        yield Endpoints(mlp, table, text, home)
-    finally:
-        for name in ("mlp", "table", "text"):
-            target.remove(name, Stage.PRODUCTION)
+    with small_endpoints(small_models, tmp_path_factory.mktemp("home")) as running:
+        yield running
 
 
 def score(client: httpx.Client, document: Any, **headers: str) -> httpx.Response:
