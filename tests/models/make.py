@@ -66,7 +66,7 @@ def text(path: Path) -> None:
 
 
 def sleepy(path: Path) -> None:
-    """A model that takes 20 ms for each row, whatever the machine does besides; its capacity is known."""
+    """A model that takes 20 ms for each row, whatever the machine does besides; on a row below zero it hangs."""
     import pandas as pd
 
     code = path.parent / "sleepy_model.py"
@@ -74,6 +74,8 @@ def sleepy(path: Path) -> None:
         "import time\nimport mlflow\n\n"
         "class Sleepy(mlflow.pyfunc.PythonModel):\n"
         "    def predict(self, context, model_input, params=None):\n"
+        "        if (model_input['x'] < 0).any():\n"
+        "            time.sleep(1e6)\n"
         "        time.sleep(0.02 * len(model_input))\n"
         "        return model_input['x'].to_numpy()\n\n"
         "mlflow.models.set_model(Sleepy())\n"

@@ -24,7 +24,15 @@ class Hands:
         self.pool = pool
         self.is_free = True
         self.batches: list[list[Job]] = []
+        self.is_ended = False
         pool.workers.append(self)
+
+    @property
+    def working_on(self) -> list[Job]:
+        return [] if self.is_free else self.batches[-1]
+
+    def hung(self) -> None:
+        self.is_ended = True
 
     def send(self, jobs: list[Job]) -> None:
         self.is_free = False
@@ -125,6 +133,44 @@ def test_late_request_answers_504_and_leaves_the_queue() -> None:
                 await late
             assert raised.value.status == 504
         assert bench.pool.queued_rows == 0
+
+    run(story)
+
+
+def test_cancelled_requests_leave_the_queue_and_make_room() -> None:
+    async def story() -> None:
+        bench = Bench()
+        running = bench.ask(0)
+        await asyncio.sleep(0)
+        gone = [bench.ask(n) for n in range(8)]
+        for job in list(bench.pool.waiting):
+            job.leave()
+        for one in gone:
+            with pytest.raises(Rejected) as raised:
+                await one
+            assert raised.value.status == 499
+        while bench.pool.queued_rows:
+            await asyncio.sleep(0.001)
+        staying = bench.ask(5)
+        bench.hands.answer()
+        await asyncio.sleep(0)
+        bench.hands.answer()
+        assert (values(await running), values(await staying)) == ([0], [10])
+        assert bench.sizes() == [1, 1], "no worker saw the rows of those who left"
+
+    run(story)
+
+
+def test_worker_that_hangs_is_ended_and_one_that_is_late_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        bench = Bench()
+        late = bench.ask(1, deadline_s=0.0)
+        with pytest.raises(Rejected):
+            await late
+        assert not bench.hands.is_ended
+        monkeypatch.setattr("headrace.serving.batch.HANG_S", 0.01)
+        while not bench.hands.is_ended:
+            await asyncio.sleep(0.001)
 
     run(story)
 

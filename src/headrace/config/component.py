@@ -15,6 +15,16 @@ DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d)$")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+def process_only(value: str) -> str:
+    """Refuse `inline`: the front has neither the model's libraries nor its interpreter (ADR 0014)."""
+    if value == "inline":
+        raise ValueError(
+            "`inline` cannot be had: a version runs in its own environment, which has no HTTP server in it, and the "
+            "server's has no model libraries; write `process`, or leave the line out"
+        )
+    return value
+
+
 def seconds(value: Any) -> Any:
     """Return `6h`, `90s` or a plain number as seconds."""
     if not isinstance(value, str):
@@ -168,7 +178,7 @@ class Serve(Frozen):
 
     workers: Count = 1
     threads: Count = 1
-    isolation: Literal["process", "inline"] = "process"
+    isolation: Annotated[Literal["process", "inline"], AfterValidator(process_only)] = "process"
     max_batch: int = Field(default=64, ge=1)
     deadline_ms: float = Field(default=1000, gt=0)
     queue: int = Field(default=1024, ge=1)

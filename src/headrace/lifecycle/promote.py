@@ -1,10 +1,10 @@
 """Promotion: loaded and warm first, then the ledger, then the traffic. A version that cannot serve changes nothing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from headrace.errors import Conflict, HeadraceError
+from headrace.errors import Conflict, GateFailed, HeadraceError
 from headrace.ledger.base import Action, Draft
 from headrace.lifecycle.aliases import project
 from headrace.lifecycle.doors import refuse_for_production, verify_version
@@ -22,7 +22,9 @@ from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.statements import catch_up
 from headrace.lifecycle.stopping import stop_if_asked
 from headrace.lifecycle.versions import recall
-from headrace.types import Actor, Stage
+from headrace.rollout.observed import Tally, look
+from headrace.rollout.verdict import judge_step
+from headrace.types import Actor, Stage, Verdict
 
 
 def promote(durable: Durable, rooms: Rooms, request: PromoteRequest) -> Outcome:
@@ -112,8 +114,16 @@ def shift(rooms: Rooms, request: PromoteRequest) -> str:
 
 
 def canary(rooms: Rooms, request: PromoteRequest, tell: Callable[[str], None]) -> None:
-    """Give the new version a growing share, where the component asks for it."""
-    release = recall(rooms, request.component, request.version).settings.release
+    """Give the new version a growing share, where the component asks for it, and stop where it does worse.
+
+    Errors and answers slower than half the deadline are compared with the champion's of the same step. Few requests
+    decide nothing: the steps go on, and the journal says so.
+
+    Raises:
+        GateFailed: it does worse than chance allows.
+    """
+    settings = recall(rooms, request.component, request.version).settings
+    release = settings.release
     if release.strategy != "canary" or request.expected is None:
         return
     for percent in release.steps[:-1]:
@@ -123,9 +133,29 @@ def canary(rooms: Rooms, request: PromoteRequest, tell: Callable[[str], None]) -
             if serving is None or serving.version != request.version:
                 return
             shares = {request.version: percent / 100, request.expected: 1 - percent / 100}
-            rooms.target.apply(production_route(rooms, request.component, shares))
+            url = rooms.target.apply(production_route(rooms, request.component, shares)).endpoint.url
         tell(f"{percent} % of the traffic goes to v{request.version}")
+        slow_s = settings.serve.deadline_ms / 2000
+        before = look(url, slow_s=slow_s)
         time.sleep(release.step_s)
+        tell(judged(request, before, look(url, slow_s=slow_s)))
+
+
+def judged(request: PromoteRequest, before: Mapping[int, Tally], after: Mapping[int, Tally]) -> str:
+    """Return what a canary's step showed, in a sentence.
+
+    Raises:
+        GateFailed: the new version has more errors or slow answers than chance allows.
+    """
+    nothing = Tally()
+    seen = [after.get(one, nothing).since(before.get(one, nothing)) for one in (request.expected or 0, request.version)]
+    found = judge_step(*seen)
+    if found.verdict is Verdict.FAIL:
+        raise GateFailed(
+            f"The canary of {request.component} v{request.version} was stopped: {' '.join(found.sentences)}",
+            f"v{request.expected} goes on serving. See `headrace status` and the log of its worker.",
+        )
+    return f"v{request.version} at this step: {found.verdict.value.replace('_', ' ')}. {' '.join(found.sentences)}"
 
 
 def take_back(rooms: Rooms, request: PromoteRequest, error: HeadraceError) -> None:

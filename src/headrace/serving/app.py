@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from headrace.serving.metrics import Counts, prometheus
 from headrace.serving.plain import read_csv
 from headrace.serving.protocols import handle_openapi, handle_torchserve, handle_v2
 from headrace.serving.recorder import Recorder
-from headrace.serving.rejection import BAD_REQUEST, FULL, MEDIA_TYPE, MODEL_FAILED, NOT_FOUND, UNFIT, Rejected
+from headrace.serving.rejection import BAD_REQUEST, FULL, GONE, MEDIA_TYPE, MODEL_FAILED, NOT_FOUND, UNFIT, Rejected
 from headrace.serving.scoring import Asked, decode_json
 from headrace.types import Actual, Json
 
@@ -64,6 +65,7 @@ class App:
         self.recorder = recorder
         self.counts = counts
         self.active = 0
+        self._watches: set[asyncio.Task[None]] = set()
         self._page = page
         self._paths: dict[str, Callable[[Exchange], Any]] = {
             "/invocations": self._invocations,
@@ -87,7 +89,10 @@ class App:
             handler = self._paths.get(exchange.path) or self._below(exchange)
             await handler(exchange)
         except Rejected as rejected:
-            self.counts.failed(rejected.status)
+            if rejected.status == GONE:
+                self.counts.cancelled += 1
+            else:
+                self.counts.failed(rejected.status)
             exchange.reject(rejected)
         except Exception:  # The request's boundary: it is answered and logged, the front goes on.
             log.exception("%s %s", exchange.method, exchange.path[:100])
@@ -120,13 +125,28 @@ class App:
         start = exchange.start
         done: asyncio.Future[Part] = loop.create_future()
         is_probe = generation is not self.generation or self._is_probe(exchange)
-        job = Job(asked.rows, asked.params, done, start, start + generation.deadline_s, asked.length, not is_probe)
-        served.pool.submit(job, is_only=self.active == 1)
-        if generation.plan.shadow and not is_probe:
-            copy_to_shadows(generation, job, served)
-        part = await done
-        self.counts.of(served.version).answered(loop.time() - start, asked.rows.count)
+        deadline = start + generation.deadline_s
+        watch = partial(self._watch, exchange)
+        job = Job(asked.rows, asked.params, done, start, deadline, asked.length, not is_probe, watch)
+        try:
+            served.pool.submit(job, is_only=self.active == 1)
+            if generation.plan.shadow and not is_probe:
+                copy_to_shadows(generation, job, served)
+            part = await done
+        except Rejected as rejected:
+            if rejected.status >= MODEL_FAILED:
+                self.counts.of(served.version).errors += 1
+            raise
+        self.counts.of(served.version).answered(time.monotonic() - start, asked.rows.count)
         return part
+
+    def _watch(self, exchange: Exchange, job: Job) -> None:
+        """Take a request out of the queue when its client leaves. Not for all: most are answered before this."""
+        task = asyncio.ensure_future(_left(exchange, job))
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
+        assert job.done is not None
+        job.done.add_done_callback(lambda _: task.cancel())
 
     def find(self, exchange: Exchange) -> tuple[Generation, Served]:
         """Return who answers: a pinned version, one that a probe asks for, or the route's choice. Raises Rejected."""
@@ -211,6 +231,11 @@ class App:
             raise Rejected(FULL, error.fact, error.remedy, retry_after_s=5) from error
         self.counts.feedback += len(actuals)
         exchange.json({"accepted": len(actuals)}, 202)
+
+
+async def _left(exchange: Exchange, job: Job) -> None:
+    await exchange.proto.client_disconnect()
+    job.leave()
 
 
 def read_actuals(body: bytes) -> list[Actual]:

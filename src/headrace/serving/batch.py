@@ -1,6 +1,7 @@
 """Rows of several requests joined greedily, without a timer: a free worker takes what is waiting."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,15 @@ from typing import Any, Protocol
 from headrace.serving.frames import Failure, Outputs
 from headrace.serving.layout import Rows
 from headrace.serving.metrics import VersionCounts
-from headrace.serving.rejection import FULL, LATE, MODEL_FAILED, TOO_LARGE, Rejected
+from headrace.serving.rejection import FULL, GONE, LATE, MODEL_FAILED, TOO_LARGE, Rejected
 from headrace.types import Json
 
 #: How often late requests are looked for.
 SWEEP_S = 0.01
+#: A client is watched for leaving once it has waited this long: most are answered before.
+WATCH_S = 0.05
+#: How long past a request's deadline a worker may go on with it before it counts as hung.
+HANG_S = 2.0
 #: Texts below this length pad so little that they are not told apart.
 SHORT = 64
 
@@ -24,8 +29,9 @@ class Job:
 
     Attributes:
         done: gets the `Part` of the answer; None for a shadow's copy, whose answer is only logged.
-        deadline: when it is too late, in the loop's time.
+        deadline: when it is too late, in `time.monotonic`; the loop's own time may be rounded.
         kept: it goes into the prediction log; golden probes do not.
+        watch: is called once, when the request has waited for long; it calls `leave` when the client has gone.
         alone: it was in a batch that failed, so it goes by itself.
     """
 
@@ -36,12 +42,18 @@ class Job:
     deadline: float
     length: int = 0
     kept: bool = True
+    watch: "Callable[[Job], None] | None" = None
     alone: bool = False
     tries: int = 0
 
     @property
     def is_over(self) -> bool:
         return self.done is not None and self.done.done()
+
+    def leave(self) -> None:
+        """The client has gone: nobody waits for the answer."""
+        if self.done is not None and not self.done.done():
+            self.done.set_exception(Rejected(GONE, "The client has gone."))
 
 
 @dataclass(slots=True)
@@ -73,6 +85,15 @@ class Worker(Protocol):
 
     @property
     def is_free(self) -> bool: ...
+
+    @property
+    def working_on(self) -> Sequence[Job]:
+        """The jobs that were sent and are not back."""
+        ...
+
+    def hung(self) -> None:
+        """Have it killed: it is long past the deadline of all that it works on."""
+        ...
 
     def send(self, jobs: list[Job]) -> None:
         """Start on a batch; `Pool.answered`, `Pool.failed` or `Pool.lost` is called when it ends."""
@@ -212,7 +233,7 @@ class Pool:
         """Return how many rows a batch may have so that its oldest is answered in time."""
         if self._rows_per_s <= 0:
             return self._max_batch
-        left_s = first.deadline - self.loop.time()
+        left_s = first.deadline - time.monotonic()
         return max(1, min(self._max_batch, int(left_s * self._rows_per_s / 2)))
 
     def _next(self) -> Job | None:
@@ -243,7 +264,7 @@ class Pool:
                 job.done.set_result(Part(answer, start, end, ids[start:end]))
             start = end
         # After the answers, which are on their way by then.
-        self.loop.call_soon(self._recorded, jobs, answer, ids, self.loop.time())
+        self.loop.call_soon(self._recorded, jobs, answer, ids, time.monotonic())
         self.wake()
         self._settle()
 
@@ -290,19 +311,30 @@ class Pool:
     # Time
 
     def _sweep(self) -> None:
-        """Answer what is too late, waiting or running."""
-        now = self.loop.time()
+        """Answer what is too late, waiting or running; forget whom nobody waits for; end workers that hang."""
+        now = time.monotonic()
         for jobs in (self.waiting, self._running):
             for job in jobs:
                 if job.deadline <= now and job.done is not None and not job.done.done():
                     where = "in the queue" if jobs is self.waiting else "in the model"
                     job.done.set_exception(Rejected(LATE, self._late(where, job)))
-        while self.waiting and (self.waiting[0].is_over or self.waiting[0].deadline <= now):
-            self.queued_rows -= self.waiting.popleft().rows.count
+                elif job.watch is not None and now - job.start > WATCH_S:
+                    watch, job.watch = job.watch, None
+                    watch(job)
+        self._forget(now)
+        for worker in self.workers:
+            if worker.working_on and all(job.deadline + HANG_S < now for job in worker.working_on):
+                worker.hung()
         self._settle()
         self._sweeping = bool(self.waiting or self._running)
         if self._sweeping:
             self.loop.call_later(SWEEP_S, self._sweep)
+
+    def _forget(self, now: float) -> None:
+        """Take out of the queue what is answered already, and shadows' copies that are late."""
+        if any(job.is_over or job.deadline <= now for job in self.waiting):
+            self.waiting = deque(job for job in self.waiting if not job.is_over and job.deadline > now)
+            self.queued_rows = sum(job.rows.count for job in self.waiting)
 
     def _late(self, where: str, job: Job) -> str:
         cause = f" {self.problem}" if self.problem else ""

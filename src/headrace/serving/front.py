@@ -103,7 +103,7 @@ class Front:
         for generation in (app.prepared, app.generation):
             known |= generation.served if generation else {}
         try:
-            prepared = await prepare(plan, known, app.recorder, self.counts)
+            prepared = await prepare(plan, known, app.recorder, self.counts, self._stuck)
         except HeadraceError as error:
             self._say(Prepared(plan.generation, error.fact))
             return
@@ -152,6 +152,10 @@ class Front:
             served = self._app.generation.served.get(message.version)
             if served is not None:
                 served.pool.problem = message.text
+
+    def _stuck(self, version: int, address: str) -> None:
+        log.warning("A worker of version %s is long past the deadline; it will be ended.", version)
+        self._say(control.Stuck(version, address))
 
     def _counted(self) -> Counts:
         if self._recorder is not None:

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,12 @@ class Generation:
         return all(self.served[version].is_ready for version, _ in self.shares.bounds)
 
 
-async def prepare(plan: Plan, old: dict[int, Served], recorder: Recorder, counts: Counts) -> Generation:
+async def prepare(
+    plan: Plan, old: dict[int, Served], recorder: Recorder, counts: Counts, stuck: Callable[[int, str], None]
+) -> Generation:
     """Return a plan made ready: compiled, and connected to a worker of every version.
 
-    Versions that `old` has with the same workers are taken over, queue and all.
+    Versions that `old` has with the same workers are taken over, queue and all. `stuck` is told of workers that hang.
 
     Raises:
         HeadraceError: a model folder cannot be read, the shares are wrong, or no worker lets us in.
@@ -95,7 +98,7 @@ async def prepare(plan: Plan, old: dict[int, Served], recorder: Recorder, counts
     for version in plan.versions:
         known = old.get(version.version)
         if known is None or known.plan != version:
-            known = _serve(version, plan, recorder, counts)
+            known = _serve(version, plan, recorder, counts, stuck)
             fresh.append(known)
         served[version.version] = known
     try:
@@ -113,7 +116,9 @@ async def prepare(plan: Plan, old: dict[int, Served], recorder: Recorder, counts
     return Generation(plan, served, shares, plan.serve.deadline_ms / 1000)
 
 
-def _serve(version: VersionPlan, plan: Plan, recorder: Recorder, counts: Counts) -> Served:
+def _serve(
+    version: VersionPlan, plan: Plan, recorder: Recorder, counts: Counts, stuck: Callable[[int, str], None]
+) -> Served:
     model = read_mlmodel(Path(version.model))
     number = version.version
     subject = ServedVersion(plan.component, number, Path(version.model), Path())
@@ -137,7 +142,7 @@ def _serve(version: VersionPlan, plan: Plan, recorder: Recorder, counts: Counts)
         recorded=recorded,
         describe=describe,
     )
-    links = [Link(pool, address) for address in version.addresses]
+    links = [Link(pool, address, partial(stuck, number)) for address in version.addresses]
     pool.workers = list(links)
     headers = [("content-type", "application/json"), ("x-headrace-version", str(number))]
     return Served(version, model.signature, scoring_of(model.signature), pool, links, headers)

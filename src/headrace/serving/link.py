@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,8 +18,10 @@ LONGEST_WAIT_S = 0.25
 class Link(asyncio.Protocol):
     """The Unix socket to one child. It reconnects by itself until it is closed."""
 
-    def __init__(self, pool: Pool, address: str) -> None:
+    def __init__(self, pool: Pool, address: str, stuck: Callable[[str], None]) -> None:
         self.pool = pool
+        self._stuck = stuck
+        self._is_told = False
         self.address = address
         self.connected = asyncio.Event()
         self._transport: Any = None
@@ -33,10 +37,20 @@ class Link(asyncio.Protocol):
     def is_free(self) -> bool:
         return self._is_up and not self._jobs
 
+    @property
+    def working_on(self) -> Sequence[Job]:
+        return self._jobs
+
+    def hung(self) -> None:
+        # Once: the supervisor kills the child, and the connection with it.
+        if not self._is_told:
+            self._is_told = True
+            self._stuck(self.address)
+
     def send(self, jobs: list[Job]) -> None:
         self._jobs = jobs
         self._sequence += 1
-        self._sent = self.pool.loop.time()
+        self._sent = time.monotonic()
         self._transport.write(frames.request(self._sequence, "predict", [job.rows for job in jobs], jobs[0].params))
 
     def close(self) -> None:
@@ -60,6 +74,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         # The child's greeting makes it usable: a dying child's socket still takes connections for a moment.
         self._transport = transport
+        self._is_told = False
         self._buffer.clear()
 
     def data_received(self, data: bytes) -> None:
@@ -96,7 +111,7 @@ class Link(asyncio.Protocol):
         except (ValueError, msgspec.DecodeError) as error:
             self.pool.failed(jobs, frames.Failure("predict", type(error).__name__, str(error)))
             return
-        self.pool.answered(jobs, outputs, self.pool.loop.time() - self._sent)
+        self.pool.answered(jobs, outputs, time.monotonic() - self._sent)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -12,9 +12,15 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class VersionCounts(msgspec.Struct):
-    """One version's numbers in one front."""
+    """One version's numbers in one front.
+
+    Attributes:
+        requests: answered ones.
+        errors: those that got a 5xx after the version was chosen.
+    """
 
     requests: int = 0
+    errors: int = 0
     rows: int = 0
     seconds: float = 0.0
     latency: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
@@ -90,6 +96,7 @@ def prometheus(component: str, counts: Counts, gauges: Gauges) -> str:
     for version, numbers in sorted(counts.versions.items()):
         label = f'version="{version}"'
         page.add("requests_total", "counter", numbers.requests, label)
+        page.add("version_errors_total", "counter", numbers.errors, label)
         page.add("rows_total", "counter", numbers.rows, label)
         page.histogram("request_seconds", BOUNDS, numbers.latency, numbers.seconds, label)
         page.histogram("batch_rows", BATCH_BOUNDS, numbers.batches, numbers.batch_rows, label)

@@ -10,6 +10,8 @@ SLOW = 408
 TOO_LARGE = 413
 MEDIA_TYPE = 415
 UNFIT = 422
+#: Nobody hears it: the client closed the connection before its answer.
+GONE = 499
 MODEL_FAILED = 500
 FULL = 503
 LATE = 504
