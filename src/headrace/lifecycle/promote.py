@@ -22,7 +22,7 @@ from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.statements import catch_up
 from headrace.lifecycle.stopping import stop_if_asked
 from headrace.lifecycle.versions import recall
-from headrace.rollout.observed import Tally, look
+from headrace.rollout.observed import Tally, tallies
 from headrace.rollout.verdict import judge_step
 from headrace.types import Actor, Stage, Verdict
 
@@ -136,9 +136,9 @@ def canary(rooms: Rooms, request: PromoteRequest, tell: Callable[[str], None]) -
             url = rooms.target.apply(production_route(rooms, request.component, shares)).endpoint.url
         tell(f"{percent} % of the traffic goes to v{request.version}")
         slow_s = settings.serve.deadline_ms / 2000
-        before = look(url, slow_s=slow_s)
+        before = tallies(url, slow_s=slow_s)
         time.sleep(release.step_s)
-        tell(judged(request, before, look(url, slow_s=slow_s)))
+        tell(judged(request, before, tallies(url, slow_s=slow_s)))
 
 
 def judged(request: PromoteRequest, before: Mapping[int, Tally], after: Mapping[int, Tally]) -> str:

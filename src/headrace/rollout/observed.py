@@ -34,7 +34,7 @@ class Tally:
         return Observed(self.requests - before.requests, self.errors - before.errors, self.slow - before.slow)
 
 
-def look(url: str, *, slow_s: float) -> Mapping[int, Tally]:
+def tallies(url: str, *, slow_s: float) -> Mapping[int, Tally]:
     """Return the tallies by version; empty where the endpoint counts nothing or does not answer.
 
     Args:
