@@ -4,7 +4,8 @@
 
 The model is one from code that leaves a trace when it is loaded. The doors are those that a version passes:
 `verify` (`headrace baseline verify`, and sealing), `admit` (registering, packaging, deploying: copies are made and
-checked), and `worker` (a real worker process on a changed copy). Digesting is timed next to `sha256sum`.
+checked), `worker` (a real worker process on a changed copy), and `attested` (a signed statement about the version; that
+one is lost or added is told by the ledger, not by the files). Digesting is timed next to `sha256sum`.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import numpy as np
 
 from benchmarks.report import Claim, report
 from headrace.errors import ModelRefused
+from headrace.provenance.attest import Attestation, Kind, attest, read_attestations
 from headrace.provenance.baseline import Draft, Sealed, seal
 from headrace.provenance.code import Code
 from headrace.provenance.digest import digest_folder
@@ -221,6 +223,28 @@ def tamper_copies(version: Version, other: Version, trusted: Trusted, scratch: P
                 shutil.rmtree(scratch / "store")
 
 
+def tamper_statements(
+    version: Version, other: Version, signer: Signer, trusted: Trusted, scratch: Path
+) -> Iterator[dict[str, Any]]:
+    """Change a signed statement about a version, or put one about another in its place."""
+    for case in CASES:
+        if case.change in ("delete", "add an extra file"):
+            continue
+        folders = []
+        for number, one in enumerate((version, other)):
+            folder = Path(tempfile.mkdtemp(dir=scratch)) / f"attestations-{number}"
+            facts = {"verdict": "pass", "number": number}
+            path = attest(
+                Attestation("tampered", one.sealed.digest, Kind.GATE, datetime.now(UTC), "gate", facts), folder, signer
+            )
+            path.rename(folder / "gate.json")
+            folders.append(folder)
+        expected = case.apply(folders[0], "gate.json", folders[1])
+        if expected is not None:
+            said = refusal(lambda: read_attestations(folders[0], version.sealed.digest, trusted))  # noqa: B023
+            yield row("attested", "attestation", "gate.json", case, said, expected)
+
+
 def start(model: Path, seal_digest: str, scratch: Path) -> None:
     """Start a worker on a model and wait until it is loaded."""
     served = ServedVersion("tampered", 1, model, Path(sys.executable), seal=seal_digest)
@@ -278,6 +302,7 @@ def run(*, smoke: bool) -> str:
         version, other = (make_version(folder / f"v{number}", number, signer, trace) for number in (1, 2))
         rows = list(tamper(version, other, trusted, folder))
         rows += list(tamper_copies(version, other, trusted, folder))
+        rows += list(tamper_statements(version, other, signer, trusted, folder))
         is_untouched = not trace.exists()
         control = refusal(lambda: start(version.model, version.sealed.model.digest, folder))
         count = 10 if smoke else 100
@@ -292,7 +317,9 @@ def claims(
     rows: list[dict[str, Any]], untouched: bool, control: bool, said: list[str], count: int, ratio: float, speeds: str
 ) -> list[Claim]:
     refused, named = (sum(found[key] for found in rows) / len(rows) for key in ("refused", "named"))
-    doors = ", ".join(f"{door} {sum(found['door'] == door for found in rows)}" for door in (*DOORS, "worker"))
+    doors = ", ".join(
+        f"{door} {sum(found['door'] == door for found in rows)}" for door in (*DOORS, "worker", "attested")
+    )
     shown = f"{len(rows)} changes ({doors})"
     return [
         Claim("tampering_refused", refused, "== 1", refused == 1, shown),

@@ -15,8 +15,10 @@ from headrace import wiring
 from headrace.cli.main import app
 from headrace.config.component import Component
 from headrace.config.settings import Settings, read_settings
-from headrace.errors import HeadraceError, InvalidInput, ModelRefused
+from headrace.errors import HeadraceError, InvalidInput, ModelRefused, Unavailable
 from headrace.ledger.base import Action, Draft
+from headrace.lifecycle.preflight import Finding, Preflight
+from headrace.lifecycle.readiness import explained, look
 from headrace.lifecycle.statements import state_entry
 from headrace.lifecycle.versions import VersionRecord, recall, remember, version_folder
 from headrace.provenance.baseline import Draft as BaselineDraft
@@ -142,6 +144,25 @@ def test_an_environment_is_compared_with_the_python_at_hand(model: Path, monkeyp
     assert any(sentence.startswith("pytest ") and sentence.endswith(" only here") for sentence in found)
     assert "only-then 1.0 only at training" in call("environment", "diff", "models:/digits/1")
     assert call("environment", "diff", "digits/1", "digits/v1") == "nothing differs\n"
+
+
+def test_a_deployment_is_refused_where_packages_are_others_than_at_training(model: Path) -> None:
+    rooms = wiring.rooms(read_settings())
+    remember(rooms, replace(recall(rooms, "digits", 1), python=sys.executable))
+    with pytest.raises(ModelRefused, match=r"numpy 2\.0\.0 at training, .* here; only-then 1\.0 only at training"):
+        look(rooms, "digits", 1, Stage.PRODUCTION)
+
+
+def test_a_targets_refusal_is_explained_by_preflight(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms = wiring.rooms(read_settings())
+    refusal = ModelRefused("digits version 1 ended with exit code 1", "See its log")
+    cause = Finding("load", "it imports `lost`, which its environment does not have", "Add `lost`")
+    monkeypatch.setattr("headrace.lifecycle.readiness.examine", lambda *_: Preflight([cause]))
+    assert explained(rooms, "digits", 1, Stage.DEV, refusal).fact == cause.fact
+    monkeypatch.setattr("headrace.lifecycle.readiness.examine", lambda *_: Preflight())
+    assert explained(rooms, "digits", 1, Stage.DEV, refusal) is refusal
+    taken = Unavailable("port 80 is taken")
+    assert explained(rooms, "digits", 1, Stage.DEV, taken) is taken
 
 
 def test_only_environments_that_no_home_needs_are_collected(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from headrace.config.component import DataInput
+from headrace.data.profile import profile
 from headrace.data.tables import arrays, describe, read_table
 from headrace.errors import InvalidConfig
 from headrace.types import UNNAMED, Field, FieldKind, Signature
@@ -93,3 +94,14 @@ def test_the_description_changes_with_the_content(folder: Path) -> None:
     assert before.schema["label"] == "string"
     (folder / "rows.csv").write_text("id,a,b,label\n7,1.0,4,x\n")
     assert describe(folder / "rows.csv").sha256 != before.sha256
+
+
+def test_a_profile_has_numbers_and_no_texts(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("size,town,odd,empty\n1,Bern,nan,\n3,Ulm,2.5,\n5,Bern,nan,\n")
+    found = profile(path)
+    assert found["size"] == {"nulls": 0, "min": 1, "max": 5, "mean": 3}
+    assert found["town"] == {"nulls": 0, "distinct": 2}
+    assert found["odd"]["nulls"] in (0, 2)
+    assert found["empty"]["nulls"] == 3
+    assert all(isinstance(value, int | float) for numbers in found.values() for value in numbers.values())

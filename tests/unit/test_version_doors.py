@@ -15,6 +15,7 @@ from headrace.errors import Conflict, TrainingFailed
 from headrace.ledger.memory import MemoryLedger
 from headrace.lifecycle.doors import refuse_for_production
 from headrace.lifecycle.inputs import check_still, copy_of, hold
+from headrace.lifecycle.preflight import is_same_version
 from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
 from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
@@ -105,6 +106,7 @@ def test_a_copy_is_kept_that_a_replaced_file_does_not_touch(rooms: Rooms, tmp_pa
     component, request = held(rooms, tmp_path, keep)
     found = hold(rooms, request, component, Gathered())["train"]
     assert (found.facts.kept, found.facts.rows, found.facts.uri) == ("copy", 1, str(path))
+    assert found.facts.profile["x"] == {"nulls": 0, "min": 1, "max": 1, "mean": 1}
     path.write_text("x,y\n1,3\n")
     copy = copy_of(rooms.settings, found.facts)
     assert (str(copy), copy.name, copy.read_text()) == (found.path, "train.csv", "x,y\n1,2\n")
@@ -123,3 +125,10 @@ def test_a_reference_that_is_replaced_meanwhile_is_noticed(rooms: Rooms, tmp_pat
     path.write_text("x,y\n1,3\n")
     with pytest.raises(TrainingFailed, match="was replaced while the candidate was made"):
         check_still(found)
+
+
+def test_a_version_is_the_same_however_it_is_spelled() -> None:
+    assert is_same_version("2024.7.4", "2024.07.04")
+    assert is_same_version("not a version", "not a version")
+    assert not is_same_version("not a version", "1.0")
+    assert not is_same_version("2.13.0", "2.13.0+cpu")

@@ -123,6 +123,16 @@ def describe(path: Path) -> Description:
     return Description(sha256_file(path), table.num_rows, {field.name: str(field.type) for field in table.schema})
 
 
+def is_image_folder(path: Path) -> bool:
+    """Tell whether a data input is a folder of images by class."""
+    return path.is_dir()
+
+
+def read_columns(path: Path) -> pa.Table:
+    """Return a data file's table as it is. Raises InvalidConfig."""
+    return _read(path)
+
+
 def _read(path: Path) -> pa.Table:
     if not path.exists():
         raise InvalidConfig(f"The data file {path} is not there.", "Correct its `uri` in headrace.yaml.")

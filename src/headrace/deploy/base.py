@@ -34,7 +34,7 @@ class Status:
     Attributes:
         generation: rises by one with every committed route.
         warm: the versions that are loaded.
-        measured: of each version that tells: load_s, peak_mb, forward_ms by number of rows.
+        measured: of each version that tells: load_s, peak_mb, forward_ms by number of rows; image, by its digest.
         problem: the first cause where it does not serve; empty where all is well.
     """
 

@@ -19,11 +19,12 @@ from headrace.lifecycle.preflight import measured
 from headrace.lifecycle.readiness import explained, look
 from headrace.lifecycle.request import CandidateRequest, Outcome, PromoteRequest, State
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.statements import state_entry
+from headrace.lifecycle.statements import state, state_entry
 from headrace.lifecycle.stopping import stop_if_asked
 from headrace.lifecycle.train import Trained
 from headrace.lifecycle.versions import VersionRecord, recall, remember, served_version, version_folder
 from headrace.provenance import golden
+from headrace.provenance.attest import Kind
 from headrace.types import Actor, Json, Stage, Verdict
 
 
@@ -177,6 +178,10 @@ def deploy_to_dev(rooms: Rooms, request: CandidateRequest, version: int) -> str:
             refuse(rooms, request, version, f"dev: {error.fact}")
             raise
         numbers = dict(status.measured.get(version, {}))
+        if "image" in numbers:
+            record = recall(rooms, request.component, version)
+            facts: dict[str, Json] = {"version": version, "image": numbers["image"]}
+            state(rooms, record, Kind.IMAGE, facts, at=rooms.clock.now(), actor="headrace")
         told = ["digests verified, packages as at training", measured(numbers), "golden answers match"]
         note.found = f"{', '.join(part for part in told if part)}, at {status.endpoint.url}"
         note.numbers = {"url": status.endpoint.url, **numbers}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from headrace.config.component import Component, DataInput, KeepData
 from headrace.config.settings import Settings
+from headrace.data.profile import profile
 from headrace.data.tables import Description, describe
 from headrace.errors import TrainingFailed, Unavailable
 from headrace.lifecycle.request import CandidateRequest
@@ -84,8 +85,8 @@ def _hold(settings: Settings, path: Path, item: DataInput, keep: KeepData) -> He
 def facts_of(path: Path, described: Description, item: DataInput, *, kept: str) -> DataFacts:
     """Return what a baseline says about one data input."""
     return DataFacts(
-        uri=str(path), sha256=described.sha256, rows=described.rows, columns=described.schema, label=item.label or "",
-        kept=kept,
+        uri=str(path), sha256=described.sha256, rows=described.rows, columns=described.schema, profile=profile(path),
+        label=item.label or "", kept=kept,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
+from packaging.version import InvalidVersion, Version
 
 from headrace.environment.distributions import installed
 from headrace.errors import EnvironmentFailed, HeadraceError, ModelRefused
@@ -186,14 +187,26 @@ def _interpreter(
             Finding("environment", fact, "Serve it in its own environment: `environment: uv` in headrace.yaml")
         )
     wanted = trained_with if trained_with is not None else _requirements(model)
-    present = {name: here.packages.get(name, "") for name in wanted}
-    gaps = compare_packages(wanted, {name: version for name, version in present.items() if version})
+    present = {
+        name: version if is_same_version(version, here.packages[name]) else here.packages[name]
+        for name, version in wanted.items()
+        if name in here.packages
+    }
+    gaps = compare_packages(wanted, present)
     if gaps:
         fact = "; ".join(gaps[:6]) + (f"; and {len(gaps) - 6} more" if len(gaps) > 6 else "")
         found.append(
             Finding("environment", fact, "Serve it in its own environment: `environment: uv` in headrace.yaml")
         )
     return found
+
+
+def is_same_version(one: str, other: str) -> bool:
+    """Tell whether two spellings are one version: indexes say 2024.7.4 where a package may call itself 2024.07.04."""
+    try:
+        return one == other or Version(one) == Version(other)
+    except InvalidVersion:
+        return False
 
 
 def _requirements(model: MlModel) -> dict[str, str]:

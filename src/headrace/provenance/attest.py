@@ -14,6 +14,7 @@ from pathlib import Path
 
 from headrace.errors import ModelRefused
 from headrace.files import sha256_json, write_atomically
+from headrace.provenance.digest import open_plain
 from headrace.provenance.envelope import open_bundle, sign_statement
 from headrace.provenance.sign import Signer, Trusted
 from headrace.types import Json
@@ -59,6 +60,7 @@ class Attestation:
         told = [str(facts[name]) for name in ("verdict", "likeness") if facts.get(name)]
         if isinstance(metrics, dict):
             told += [f"{name} {float(str(value)):.4g}" for name, value in metrics.items()]
+        told += [str(facts["image"])[:19]] if self.kind is Kind.IMAGE and "image" in facts else []
         told += [f"version {facts['version']}"] if self.kind is Kind.VERSION and "version" in facts else []
         return ", ".join(told) or str(facts.get("reason", ""))
 
@@ -107,7 +109,8 @@ def read_attestations(folder: Path, core: str, trusted: Trusted) -> Sequence[Att
 
 def read_attestation(path: Path, core: str, trusted: Trusted) -> Attestation:
     """Return one statement. Raises ModelRefused as `read_attestations`."""
-    opened = open_bundle(path.read_bytes(), trusted, path.name)
+    with open_plain(path.parent, path.name) as file:
+        opened = open_bundle(file.readall(), trusted, path.name)
     statement = opened.statement
     try:
         [subject] = statement["subject"]

@@ -70,6 +70,7 @@ class DataFacts(_Facts, frozen=True):
     Attributes:
         rows: None where it has no rows that can be counted.
         columns: name to type.
+        profile: column to a few numbers about it, such as its mean.
         kept: `reference` (the URI, checked against the digest when it is read again) or `copy`.
     """
 
@@ -77,6 +78,7 @@ class DataFacts(_Facts, frozen=True):
     sha256: str
     rows: int | None = None
     columns: dict[str, str] = {}
+    profile: dict[str, dict[str, float]] = {}
     label: str = ""
     kept: str = "reference"
 

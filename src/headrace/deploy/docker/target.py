@@ -15,7 +15,7 @@ from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.deploy.base import Route, Status
-from headrace.deploy.docker.engine import Engine
+from headrace.deploy.docker.engine import Engine, Image
 from headrace.deploy.process import ProcessTarget
 from headrace.errors import ModelRefused
 from headrace.files import sha256_json, write_atomically
@@ -65,8 +65,11 @@ class DockerTarget:
 
     def apply(self, route: Route) -> Status:
         """Start what is missing and move the route; see `Target`. Raises ModelRefused for an image of other content."""
-        versions = [self._contained(version, route.stage) for version in route.versions]
-        return self._inner.apply(replace(route, versions=versions))
+        images = {version.version: self._image(version) for version in route.versions}
+        versions = [self._contained(version, route.stage, images[version.version]) for version in route.versions]
+        status = self._inner.apply(replace(route, versions=versions))
+        measured = {number: {**status.measured.get(number, {}), "image": image.id} for number, image in images.items()}
+        return replace(status, measured=measured)
 
     def status(self, component: str, stage: Stage) -> Status | None:
         return self._inner.status(component, stage)
@@ -89,8 +92,8 @@ class DockerTarget:
     def _inner(self) -> ProcessTarget:
         return ProcessTarget(self.settings)
 
-    def _contained(self, version: ServedVersion, stage: Stage) -> ServedVersion:
-        """Return the version with an interpreter that starts containers."""
+    def _image(self, version: ServedVersion) -> Image:
+        """Return the version's image. Raises ModelRefused where it holds another model than the baseline says."""
         image = self.engine.image(self.image_of(version))
         if version.seal and image.labels.get(SEAL) != version.seal:
             raise ModelRefused(
@@ -98,6 +101,10 @@ class DockerTarget:
                 f"{image.labels.get(SEAL, 'without a seal')[:12]}, the baseline says {version.seal[:12]}.",
                 f"Build it again: `headrace image build {version.component} --version {version.version}`.",
             )
+        return image
+
+    def _contained(self, version: ServedVersion, stage: Stage, image: Image) -> ServedVersion:
+        """Return the version with an interpreter that starts containers."""
         variables = [*WORKER_VARIABLES, *version.environment_variables, *version.secrets]
         labels = {
             "org.headrace.endpoint": f"{version.component}-{stage.value}",
