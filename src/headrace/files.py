@@ -1,13 +1,27 @@
 """Files that are never seen half-written, and their digests."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from headrace.errors import HeadraceError, Unavailable
 from headrace.types import Json
+
+#: What the system says where a disk takes nothing more, and what the user can do about it.
+DISK_REMEDIES = {
+    errno.ENOSPC: "Make room on that disk, or put headrace on another with HEADRACE_HOME.",
+    errno.EDQUOT: "Make room within your quota, or put headrace on another disk with HEADRACE_HOME.",
+    errno.EROFS: "Mount it writable, or put headrace elsewhere with HEADRACE_HOME.",
+    errno.EACCES: "Give yourself the right to write there, or put headrace elsewhere with HEADRACE_HOME.",
+}
+#: The same in SQLite's words.
+SQLITE_WORDS = {"disk is full": errno.ENOSPC, "readonly database": errno.EROFS}
 
 
 def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o600) -> None:
@@ -52,3 +66,32 @@ def canonical_json(document: Json) -> bytes:
 def sha256_json(document: Json) -> str:
     """Return the SHA-256 of a document's canonical JSON, as hex."""
     return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def disk_trouble(error: BaseException) -> HeadraceError | None:
+    """Return what to tell where a full or unwritable disk is behind an error; None where it is not.
+
+    What somebody has told already on the way, with more knowledge of what was being written, is told again.
+    """
+    for one in _behind(error):
+        number, place = _disk_error(one)
+        if number:
+            told = next((each for each in _behind(error) if isinstance(each, HeadraceError)), None)
+            fact = f"{place or 'The disk'} cannot be written: {os.strerror(number)}."
+            return told or Unavailable(fact, DISK_REMEDIES[number])
+    return None
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _disk_error(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, OSError) and error.errno in DISK_REMEDIES:
+        return error.errno, str(error.filename or "")
+    if isinstance(error, sqlite3.Error):
+        return next((number for words, number in SQLITE_WORDS.items() if words in str(error)), 0), ""
+    return 0, ""

@@ -4,7 +4,9 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -160,3 +162,51 @@ def test_a_tracking_server_that_does_not_answer_is_named(house: House, tmp_path:
     house.headrace("down", HEADRACE_HOME=str(home))
     assert told.code == 10
     assert url in str(error_of(told)["fact"])
+
+
+def test_a_port_that_is_taken_is_named_and_nothing_serves(house: House) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        folder = house.component("crowded")
+        with (folder / "headrace.yaml").open("a") as file:
+            file.write(f"serve: {{port: {port}}}\n")
+        told = house.headrace("run", folder, "--json")
+    assert told.code == 10, told.out
+    assert str(port) in str(error_of(told)["fact"])
+    (row,) = [one for one in house.headrace("status", "--json").document["components"] if one["component"] == "crowded"]
+    assert row["production"] is None
+    assert row["url"] is None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MB of its own; a release does not fit."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", place], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("making a small disk needs the right to mount one")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_told_and_down_still_works(house: House, small_disk: Path) -> None:
+    home = small_disk / "home"
+    told = house.headrace("run", house.component("full"), "--json", HEADRACE_HOME=str(home))
+    down = house.headrace("down", HEADRACE_HOME=str(home))
+    assert told.code == 10, told.out + told.err
+    assert "No space left" in str(error_of(told)["fact"])
+    assert down.code == 0, down.err
+    assert House(home, house.variables).processes() == []
+
+
+def test_a_disk_that_cannot_be_written_is_told(house: House, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    told = house.headrace("up", "--json", HEADRACE_HOME=str(small_disk / "home"))
+    assert told.code == 10
+    assert "Read-only" in str(error_of(told)["fact"])
+    assert "HEADRACE_HOME" in str(error_of(told)["remedy"])

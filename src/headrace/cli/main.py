@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from headrace.cli import evidence, monitor, predictions, tokens, triggers
+
+if TYPE_CHECKING:
+    from headrace.errors import HeadraceError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -280,17 +283,25 @@ def run_command() -> None:
         # Typer turns Ctrl-C into an exit code that it returns.
         sys.exit(app(standalone_mode=False) or 0)
     except HeadraceError as error:
-        from headrace.cli.terminal import print_error
-
-        print_error(error, as_json="--json" in sys.argv)
-        sys.exit(error.exit_code)
+        _tell(error)
     except typer.Abort:
         sys.exit(130)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        show = getattr(error, "show", None)
+        from headrace.files import disk_trouble
+
+        show, trouble = getattr(error, "show", None), disk_trouble(error)
+        if trouble is not None:
+            _tell(trouble)
         if show is None:
             raise
         show()
         sys.exit(2)
+
+
+def _tell(error: "HeadraceError") -> NoReturn:
+    from headrace.cli.terminal import print_error
+
+    print_error(error, as_json="--json" in sys.argv)
+    sys.exit(error.exit_code)

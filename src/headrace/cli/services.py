@@ -1,5 +1,6 @@
 """Commands about what runs: up, down, status."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ from headrace.cli import client as control
 from headrace.cli.terminal import console, print_json, table
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.base import Target
+from headrace.errors import Unavailable
 from headrace.processes import stop_alone
 from headrace.types import Json
 
@@ -111,10 +113,12 @@ def take_down(settings: Settings) -> list[str]:
     client = control.find(settings)
     if client is not None and client.process is not None:
         for flow in client.ask("GET", "/api/status")["flows"]:
-            client.ask("POST", "/api/stop", flow=flow, actor=settings.actor)
-            stopped.append(flow)
-            for _ in client.events(flow, timeout_s=WAIT_S):
-                pass
+            # Where even that cannot be written, the flow ends with the process and goes on at the next `up`.
+            with suppress(Unavailable):
+                client.ask("POST", "/api/stop", flow=flow, actor=settings.actor)
+                stopped.append(flow)
+                for _ in client.events(flow, timeout_s=WAIT_S):
+                    pass
         # Its endpoints are its children and stop by themselves, drained, below.
         stop_alone(client.process)
         stopped.append("control")

@@ -17,6 +17,7 @@ CHILD_VARIABLES = (
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
     "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE",
 )  # fmt: skip
+RESERVE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,11 @@ class Settings:
         return self.home / "run"
 
     @property
+    def reserve(self) -> Path:
+        """A file that is given up when the disk is full, so that a flow can still write how it ended."""
+        return self.home / "reserve"
+
+    @property
     def flows(self) -> Path:
         """A folder for each flow: checkout, logs, events."""
         return self.home / "flows"
@@ -126,6 +132,8 @@ class Settings:
         for folder in (self.state, self.home, self.run, self.flows):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.state.chmod(0o700)
+        if not self.reserve.exists():
+            self.reserve.write_bytes(bytes(RESERVE_BYTES))
         self._remember_home()
         return self
 

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError, NotAllowed
+from headrace.files import disk_trouble
 from headrace.lifecycle.tokens import Rank, Tokens, Unauthorized
 
 #: So many wrong tokens from one address within so long, and it has to wait.
@@ -109,6 +110,12 @@ class Access:
         return Caller(token.rank, f"token:{token.name}")
 
 
+def refusal(error: HeadraceError) -> Response:
+    """Return an error as fact and remedy."""
+    body = {"fact": error.fact, "remedy": error.remedy, "exit_code": error.exit_code}
+    return JSONResponse(body, status_code=error.http_status)
+
+
 def told(handler: Plain) -> Plain:
     """Return the handler with errors told as fact and remedy."""
 
@@ -116,9 +123,13 @@ def told(handler: Plain) -> Plain:
         try:
             return await handler(request)
         except HeadraceError as error:
-            body = {"fact": error.fact, "remedy": error.remedy, "exit_code": error.exit_code}
-            return JSONResponse(body, status_code=error.http_status)
+            return refusal(error)
         except (msgspec.DecodeError, ValueError) as error:
             return JSONResponse({"fact": str(error), "remedy": "", "exit_code": 2}, status_code=400)
+        except Exception as error:
+            trouble = disk_trouble(error)
+            if trouble is None:
+                raise
+            return refusal(trouble)
 
     return answer

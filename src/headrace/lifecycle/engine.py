@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
+from headrace.files import disk_trouble
 from headrace.lifecycle.durable import Role
 from headrace.lifecycle.request import Outcome
 from headrace.lifecycle.rooms import Rooms
@@ -29,7 +30,15 @@ class DbosSteps:
     """The steps of the flow that runs in this thread."""
 
     def step(self, name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return DBOS.run_step({"name": name}, function, *args, **kwargs)
+        try:
+            return DBOS.run_step({"name": name}, function, *args, **kwargs)
+        except Exception as error:
+            trouble = disk_trouble(error)
+            if trouble is None:
+                raise
+            # Room for DBOS and the journal to write how this flow ends.
+            _house().rooms.settings.reserve.unlink(missing_ok=True)
+            raise trouble from error
 
     def on(self, role: Role, phase: str, request: object, *args: object) -> object:
         with SetWorkflowID(f"{DBOS.workflow_id}/{phase}"):
