@@ -8,18 +8,21 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from tests.conftest import SmallModels
-from tests.endpoints import Endpoints, small_endpoints
+from tests.endpoints import Endpoints, home_settings, small_endpoints
 
 from headrace.config.component import Serve
 from headrace.config.settings import read_settings
 from headrace.deploy.base import Route
 from headrace.deploy.process import ProcessTarget
+from headrace.errors import InvalidInput
 from headrace.types import ServedVersion, Stage
 
 pytestmark = pytest.mark.slow
@@ -117,7 +120,8 @@ def test_keys_are_apart_for_predicting_and_feedback(endpoints: Endpoints) -> Non
     wrong = endpoints.text.post("/feedback", json=truth, headers={"authorization": "Bearer open sesame"})
     right = endpoints.text.post("/feedback", json=truth, headers={"authorization": "Bearer label sesame"})
     assert (wrong.status_code, right.status_code) == (401, 202)
-    assert "sesame" not in (endpoints.folder / "run" / "text-production" / "route.json").read_text()
+    folder = endpoints.folder / "run" / "text-production"
+    assert all("sesame" not in (folder / name).read_text() for name in ("route.json", "given.json"))
 
 
 def test_metrics_of_two_fronts_add_up(endpoints: Endpoints) -> None:
@@ -239,6 +243,30 @@ def test_other_versions_wait_behind_the_same_address(endpoints: Endpoints, small
     for _ in range(10):
         assert score(endpoints.table, {"instances": [RECORD]}).headers["x-headrace-version"] == "1"
     assert _shadowed(endpoints.table, _count(before) + 10)
+
+
+def test_keys_and_secrets_outlive_the_supervisor(small_models: SmallModels, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    secret = ProcessTarget(home_settings(home, {"PREDICT_KEY": "open sesame", "TOKEN": "hidden"}))
+    version = ServedVersion("text", 1, small_models.text, small_models.python, secrets=("TOKEN",))
+    route = Route("text", Stage.PRODUCTION, [version], {1: 1.0}, Serve(predict_keys=("PREDICT_KEY",)))
+    document = {"dataframe_records": [{"text": "hi"}]}
+    try:
+        before = secret.apply(route)
+        psutil.Process(before.endpoint.pid).kill()
+        # By somebody who knows neither: a control process that was started from another shell.
+        after = ProcessTarget(home_settings(home)).apply(route)
+        assert (after.endpoint.url, after.problem) == (before.endpoint.url, "")
+        assert after.endpoint.pid != before.endpoint.pid
+        with httpx.Client(base_url=after.endpoint.url, timeout=20, trust_env=False) as client:
+            assert score(client, document).status_code == 401
+            assert score(client, document, authorization="Bearer open sesame").status_code == 200
+        assert ((home / "run" / "text-production" / "given.json").stat().st_mode & 0o777) == 0o600
+    finally:
+        secret.remove("text", Stage.PRODUCTION)
+    assert not (home / "run" / "text-production" / "given.json").exists()
+    with pytest.raises(InvalidInput, match="TOKEN"):
+        ProcessTarget(home_settings(home, {"PREDICT_KEY": "open sesame"})).apply(route)
 
 
 def _count(text: str) -> int:

@@ -25,8 +25,8 @@ def ask(folder: Path, document: dict[str, Json], *, timeout_s: float) -> dict[st
     """Send one request to the supervisor of a run folder and return its answer.
 
     Raises:
-        NoSupervisor: there is none.
-        Unavailable: it does not answer in time, or ended meanwhile.
+        NoSupervisor: there is none, or it ended meanwhile.
+        Unavailable: it does not answer in time.
         HeadraceError: what the supervisor itself raised.
     """
     with socket.socket(socket.AF_UNIX) as connection:
@@ -39,6 +39,11 @@ def ask(folder: Path, document: dict[str, Json], *, timeout_s: float) -> dict[st
         try:
             connection.sendall(json.dumps(document).encode() + b"\n")
             line = _line(connection)
+        except ConnectionError as cause:
+            raise NoSupervisor(
+                f"The supervisor in {folder} ended when it was asked to `{document['do']}`.",
+                f"See {folder / 'supervisor.log'}.",
+            ) from cause
         except OSError as cause:
             raise Unavailable(
                 f"The supervisor in {folder} did not answer to `{document['do']}` within {timeout_s:g} s.",

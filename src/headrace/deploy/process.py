@@ -61,7 +61,8 @@ class ProcessTarget:
         if folder.is_dir():
             with _alone(folder):
                 self._stop(folder)
-                (folder / "route.json").unlink(missing_ok=True)
+                for name in ("route.json", "given.json"):
+                    (folder / name).unlink(missing_ok=True)
 
     def endpoints(self) -> Sequence[Endpoint]:
         found = []

@@ -50,7 +50,8 @@ KNOWN = (
     ),
     (
         Cause.GPU,
-        r"(?:exported on a GPU|deserialize object on a CUDA device|Torch not compiled with CUDA|No CUDA GPUs)",
+        r"(?:exported on a GPU|deserialize object on a CUDA device|Torch not compiled with CUDA|No CUDA GPUs"
+        r"|Found no NVIDIA driver)",
         "Save it with `model.to('cpu')` before `log_model`, or serve it on a machine with a GPU.",
     ),
     (
@@ -71,7 +72,8 @@ KNOWN = (
     (
         Cause.WRONG_INPUT,
         r"(?:Guard failed|mat1 and mat2|expected scalar type|size of tensor|shapes cannot be multiplied|Expected input"
-        r"|invalid shape|Incompatible input types|could not broadcast|dtype)",
+        r"|invalid shape|Incompatible input types|could not broadcast|dtype|mismatch in its core dimension|not aligned"
+        r"|X has \d+ features)",
         "The model takes other inputs than its signature says: log it again with an input example of two or more rows.",
     ),
 )

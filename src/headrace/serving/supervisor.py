@@ -7,7 +7,8 @@ line per request on the Unix socket `control.sock` there:
     {"do": "commit", "generation": 3, "golden": [2]}  → the status
     {"do": "discard"}, {"do": "status"}, {"do": "stop"}
 
-The committed route is kept in `route.json` (without secrets), and restored by the next start.
+The committed route is kept in `route.json`, and restored by the next start. What it needs and must not say is kept
+beside it in `given.json`, for this user's eyes alone: API keys as SHA-256, secrets of versions as they are.
 """
 
 import argparse
@@ -42,6 +43,7 @@ from headrace.types import ServedVersion
 log = logging.getLogger(__name__)
 BACKLOG = 4096
 ROUTE = Path("route.json")
+GIVEN = Path("given.json")
 FAILED = Path("failed.json")
 CONTROL = "control.sock"
 
@@ -81,6 +83,7 @@ class Supervisor:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     restarts: int = 0
     given: Mapping[str, str] = field(default_factory=dict, repr=False)
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
 
@@ -98,6 +101,10 @@ class Supervisor:
             HeadraceError: a version cannot be loaded or a secret is missing; nothing changed.
         """
         self.given = {**self.given, **given}
+        keys = {*spec.serve.predict_keys, *spec.serve.feedback_keys}
+        self.digests = {**self.digests, **{name: digest_of(given[name]) for name in keys if given.get(name)}}
+        # Before anything is loaded: what is missing is told at once.
+        self._keys(tuple(sorted(keys)))
         if self.plan is not None and spec == self.spec and not self.problem:
             return {"generation": self.plan.generation, "unchanged": True, "unchecked": [], "token": self.token}
         await self.discard()
@@ -135,6 +142,7 @@ class Supervisor:
         await self.fronts.commit(candidate.plan)
         old, self.sets = self.sets, candidate.sets
         self.spec, self.plan, self.candidate, self.problem = candidate.spec, candidate.plan, None, ""
+        write_atomically(self.folder / GIVEN, json.dumps(self._to_keep(candidate.spec)), mode=0o600)
         write_atomically(self.folder / ROUTE, control.encode_line({"generation": generation, "route": candidate.spec}))
         leaving = [one for one in old.values() if one not in self.sets.values()]
         self._go(self._let_go(leaving, released))
@@ -151,6 +159,9 @@ class Supervisor:
         with contextlib.suppress(FileNotFoundError):
             document = json.loads((self.folder / ROUTE).read_bytes())
             self.generation = int(document["generation"])
+            with contextlib.suppress(FileNotFoundError):
+                kept = json.loads((self.folder / GIVEN).read_bytes())
+                self.given, self.digests = kept["secrets"], kept["digests"]
             try:
                 async with self.lock:
                     answer = await self.prepare(control.route_of(document["route"]), {})
@@ -203,9 +214,21 @@ class Supervisor:
             shadow_share=spec.shadow_share,
             probe=self.token,
             log=str(self.predictions) if self.predictions else "",
-            predict_keys=_keys(spec.serve.predict_keys, self.given),
-            feedback_keys=_keys(spec.serve.feedback_keys, self.given),
+            predict_keys=self._keys(spec.serve.predict_keys),
+            feedback_keys=self._keys(spec.serve.feedback_keys),
         )
+
+    def _keys(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_secret(name, self.digests) for name in names)
+
+    def _to_keep(self, spec: RouteSpec) -> dict[str, Any]:
+        """Return what the next start needs besides the route."""
+        keys = {*spec.serve.predict_keys, *spec.serve.feedback_keys}
+        names = {name for version in spec.versions for name in version.secrets}
+        return {
+            "digests": {name: self.digests[name] for name in sorted(keys)},
+            "secrets": {name: self.given[name] for name in sorted(names)},
+        }
 
     def _address(self) -> str:
         return f"w{next(self._numbers)}.sock"
@@ -282,10 +305,6 @@ def _secret(name: str, given: Mapping[str, str]) -> str:
             f"Set the environment variable {name} and deploy again.",
         )
     return given[name]
-
-
-def _keys(names: tuple[str, ...], given: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(digest_of(_secret(name, given)) for name in names)
 
 
 def _same_workers(one: control.Limits, other: control.Limits) -> bool:
