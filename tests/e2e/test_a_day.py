@@ -52,7 +52,7 @@ class Day:
         return self.git("rev-parse", "HEAD")
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return the ledger, newest first; read here, because a command for each look would slow down what it waits for."""
+        """Return the ledger, newest first; read here, as a command for each look would slow down what it waits for."""
         ledger = SqlLedger(f"sqlite:///{self.house.home / 'ledger.db'}")
         try:
             return [entry.as_json() for entry in ledger.history(NAME, limit=1000)]

@@ -1,10 +1,12 @@
 """Commands that read what was decided."""
 
+import sys
+
 from headrace import wiring
-from headrace.cli.terminal import console, print_json, table
+from headrace.cli import plain
+from headrace.cli.terminal import print_json
 from headrace.config.settings import read_settings
 from headrace.errors import NotFound
-from headrace.ledger.base import Entry
 
 
 def history(component: str, *, limit: int, as_json: bool) -> None:
@@ -18,23 +20,4 @@ def history(component: str, *, limit: int, as_json: bool) -> None:
     if as_json:
         print_json({"component": component, "entries": [entry.as_json() for entry in entries]})
         return
-    rows = [
-        [
-            str(entry.sequence),
-            f"{entry.at.astimezone():%Y-%m-%d %H:%M:%S}",
-            entry.action.value,
-            moved(entry),
-            str(entry.actor),
-            entry.reason,
-        ]
-        for entry in entries
-    ]
-    console().print(table("", ["#", "when", "what", "version", "who", "why"], rows))
-
-
-def moved(entry: Entry) -> str:
-    """Return `v1 → v2` for what changed production, `v2` for the rest."""
-    now = "–" if entry.version is None else f"v{entry.version}"
-    if entry.stage is None:
-        return now
-    return f"{'–' if entry.from_version is None else f'v{entry.from_version}'} → {now}"
+    sys.stdout.write(plain.history([entry.as_json() for entry in entries]) + "\n")

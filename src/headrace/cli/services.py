@@ -1,17 +1,18 @@
 """Commands about what runs: up, down, status."""
 
+import sys
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 from headrace import wiring
 from headrace.cli import client as control
-from headrace.cli.terminal import console, print_json, table
+from headrace.cli import plain
+from headrace.cli.terminal import console, print_json
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.base import Target
 from headrace.errors import Unavailable
 from headrace.processes import stop_alone
-from headrace.types import Json
+from headrace.types import Json, Stage
 
 WAIT_S = 60.0
 
@@ -23,7 +24,7 @@ def up(*, as_json: bool) -> None:
     with out.status("starting …"):
         client = control.ensure(settings)
         answer = client.ask("POST", "/api/up")
-    show(answer, settings, as_json=as_json)
+    show(answer, as_json=as_json)
 
 
 def status(*, as_json: bool) -> None:
@@ -31,19 +32,17 @@ def status(*, as_json: bool) -> None:
     settings = read_settings()
     client = control.find(settings)
     if client is None:
-        show(at_rest(settings), settings, as_json=as_json)
+        show(at_rest(settings), as_json=as_json)
         return
-    show(client.ask("GET", "/api/status"), settings, as_json=as_json)
+    show(client.ask("GET", "/api/status"), as_json=as_json)
 
 
 def at_rest(settings: Settings) -> dict[str, Json]:
     """Return what the ledger says while no control process runs."""
     if not settings.home.exists():
-        return {"components": [], "flows": [], "home": str(settings.home), "control": None, "mlflow": None}
-    from headrace.types import Stage
-
+        return plain.at_rest(str(settings.home), [])
     ledger = wiring.ledger(settings)
-    rows: list[Json] = []
+    rows: list[dict[str, Json]] = []
     for name in ledger.components():
         serving = ledger.serving(name, Stage.PRODUCTION)
         rows.append(
@@ -51,50 +50,17 @@ def at_rest(settings: Settings) -> dict[str, Json]:
                 "component": name,
                 "production": serving.version if serving else None,
                 "since": serving.at.isoformat() if serving else None,
-                "url": None,
-                "problem": "headrace is down; start it with `headrace up`" if serving else "",
             }
         )
-    return {"components": rows, "flows": [], "home": str(settings.home), "control": None, "mlflow": None}
+    return plain.at_rest(str(settings.home), rows)
 
 
-def show(answer: dict[str, Any], settings: Settings, *, as_json: bool) -> None:
+def show(answer: dict[str, Any], *, as_json: bool) -> None:
     """Print a status."""
     if as_json:
         print_json(answer)
         return
-    out = console()
-    out.print(f"home      {answer['home']}")
-    out.print(f"control   {answer.get('control') or 'not running'}")
-    if answer.get("mlflow"):
-        out.print(f"MLflow    {answer['mlflow']}")
-    rows = [
-        [
-            row["component"],
-            f"v{row['production']}" if row["production"] is not None else "–",
-            row["url"] or "–",
-            ago(row["since"]),
-            row["problem"] or "fine",
-        ]
-        for row in answer["components"]
-    ]
-    if rows:
-        out.print(table("", ["component", "production", "endpoint", "since", "state"], rows))
-    else:
-        out.print("No component yet. Begin with `headrace init` and `headrace run` in an MLflow Project's folder.")
-    for flow in answer["flows"]:
-        out.print(f"running   {flow}   (headrace follow {flow})")
-
-
-def ago(at: str | None) -> str:
-    """Return how long ago a moment was, in one unit."""
-    if at is None:
-        return "–"
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{max(seconds, 0):.0f} s ago"
+    sys.stdout.write(plain.status(answer) + "\n")
 
 
 def down(*, as_json: bool) -> None:

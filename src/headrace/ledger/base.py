@@ -8,6 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from headrace.types import Actor, Json, Stage
 
+#: The revision of the tables that this code knows.
+SCHEMA = "0001"
+
 
 class Action(StrEnum):
     """What was decided or found."""

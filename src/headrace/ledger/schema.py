@@ -23,9 +23,10 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from headrace.errors import Unavailable
+from headrace.ledger.base import SCHEMA
 
 #: The newest revision in `migrations/versions`.
-HEAD = "0001"
+HEAD = SCHEMA
 VERSION_TABLE = "ledger_schema"
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_S = 30

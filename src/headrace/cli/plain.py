@@ -1,0 +1,93 @@
+"""Text for terminals without a library: what `history` and `status` show at once."""
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace.types import Json
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows under their headings, in columns as wide as they need."""
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (columns, *rows)
+    ]
+    return "\n".join([_bold(lines[0]), *lines[1:]])
+
+
+def history(entries: Sequence[dict[str, Any]]) -> str:
+    """Return ledger entries, as `Entry.as_json` gives them, for people."""
+    rows = [
+        [
+            str(entry["sequence"]),
+            f"{datetime.fromisoformat(entry['at']).astimezone():%Y-%m-%d %H:%M:%S}",
+            entry["action"],
+            moved(entry),
+            entry["actor"],
+            entry["reason"],
+        ]
+        for entry in entries
+    ]
+    return table(["#", "when", "what", "version", "who", "why"], rows)
+
+
+def moved(entry: dict[str, Any]) -> str:
+    """Return `v1 → v2` for what changed production, `v2` for the rest."""
+    now, before = (f"v{number}" if number is not None else "–" for number in (entry["version"], entry["from_version"]))
+    return now if entry["stage"] is None else f"{before} → {now}"
+
+
+def status(answer: dict[str, Any]) -> str:
+    """Return what runs and where, for people."""
+    lines = [f"home      {answer['home']}", f"control   {answer.get('control') or 'not running'}"]
+    if answer.get("mlflow"):
+        lines.append(f"MLflow    {answer['mlflow']}")
+    rows = [
+        [
+            row["component"],
+            f"v{row['production']}" if row["production"] is not None else "–",
+            row["url"] or "–",
+            ago(row["since"]),
+            row["problem"] or "fine",
+        ]
+        for row in answer["components"]
+    ]
+    if rows:
+        lines.append(table(["component", "production", "endpoint", "since", "state"], rows))
+    else:
+        lines.append("No component yet. Begin with `headrace init` and `headrace run` in an MLflow Project's folder.")
+    lines += [
+        f"waiting   v{version} of {row['component']}   (headrace approve {row['component']} --version {version})"
+        for row in answer["components"]
+        for version in row.get("waiting", ())
+    ]
+    lines += [f"running   {flow}   (headrace follow {flow})" for flow in answer["flows"]]
+    return "\n".join(lines)
+
+
+def at_rest(home: str, components: Sequence[dict[str, Json]]) -> dict[str, Json]:
+    """Return the status of a home in which no control process runs."""
+    down = "headrace is down; start it with `headrace up`"
+    rows: list[Json] = [
+        {**row, "url": None, "problem": down if row["production"] is not None else ""} for row in components
+    ]
+    return {"components": rows, "flows": [], "home": home, "control": None, "mlflow": None}
+
+
+def ago(at: str | None) -> str:
+    """Return how long ago a moment was, in one unit."""
+    if at is None:
+        return "–"
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
+
+
+def _bold(text: str) -> str:
+    return f"\033[1m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text

@@ -1,0 +1,75 @@
+"""`history` and `status` answer from the ledger's file as the command line proper does, and load next to nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headrace.cli import records, services, start
+from headrace.ledger.base import Action, Draft
+from headrace.ledger.sql import SqlLedger
+from headrace.types import Actor, Stage
+
+ADA = Actor("person:ada")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "home"
+    ledger = SqlLedger(f"sqlite:///{home / 'ledger.db'}")
+    for number in (1, 2, 3):
+        ledger.append(
+            Draft("digits", Action.GATED, ADA, "good – it is", f"g{number}", version=number, evidence={"a": 0.5})
+        )
+    ledger.move(Draft("digits", Action.PROMOTED, ADA, "best", "p", Stage.PRODUCTION, 3), expected=None)
+    ledger.append(Draft("flowers", Action.GATED, ADA, "fine", "f"))
+    ledger.close()
+    monkeypatch.setenv("HEADRACE_STATE", str(tmp_path))
+    monkeypatch.setenv("HEADRACE_HOME", str(home))
+    return home
+
+
+@pytest.mark.parametrize("words", [["--json"], [], ["--limit", "2", "--json"]])
+def test_history_is_the_same_both_ways(home: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert start._quick(["history", "digits", *words])
+    quick = capsys.readouterr().out
+    records.history("digits", limit=2 if "--limit" in words else 30, as_json="--json" in words)
+    assert quick == capsys.readouterr().out
+    assert "good – it is" in quick
+
+
+@pytest.mark.parametrize("words", [["--json"], []])
+def test_status_at_rest_is_the_same_both_ways(home: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert start._quick(["status", *words])
+    quick = capsys.readouterr().out
+    services.status(as_json="--json" in words)
+    assert quick == capsys.readouterr().out
+    assert "digits" in quick
+
+
+@pytest.mark.parametrize(
+    "words", [["history"], ["history", "nobody"], ["history", "digits", "--limti", "2"], ["history", "a", "b"],
+              ["history", "digits", "--limit", "x"], ["status", "--help"]],
+)  # fmt: skip
+def test_what_is_not_plain_is_left_to_the_command_line(home: Path, words: list[str]) -> None:
+    assert not start._quick(words)
+
+
+def test_a_control_process_that_died_is_left_to_the_command_line(home: Path) -> None:
+    (home / "run").mkdir()
+    document = {"url": "http://127.0.0.1:9", "token": "x", "pid": 2**22 + 1, "started": 0.0}
+    (home / "run" / "control.json").write_text(json.dumps(document))
+    assert not start._quick(["status"])
+
+
+def test_history_loads_next_to_nothing(home: Path) -> None:
+    probe = (
+        "import sys; from headrace.cli import start; sys.argv = ['headrace', 'history', 'digits', '--json'];"
+        "start.run(); print(*sys.modules, sep=',', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["entries"][0]["version"] == 3
+    loaded = {name.partition(".")[0] for name in done.stderr.strip().split(",")}
+    assert loaded & {"typer", "rich", "sqlalchemy", "pydantic", "httpx", "psutil", "numpy", "alembic"} == set()
