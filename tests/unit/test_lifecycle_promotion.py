@@ -1,5 +1,8 @@
 """Production changes whole or not at all, and going back goes to what really served before."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from headrace.environment.base import Environments
 from headrace.errors import Conflict, ModelRefused
 from headrace.ledger.base import Action
 from headrace.ledger.memory import MemoryLedger
+from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle.aliases import CHAMPION, project
 from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.flows import FLOWS
@@ -157,3 +161,33 @@ def test_production_is_brought_back_as_the_ledger_says(rooms: Rooms) -> None:
     assert status is not None
     assert dict(status.shares) == {2: 1.0}
     assert set(status.warm) == {1, 2}
+
+
+def test_of_twenty_promotions_at_once_one_wins_and_the_others_get_one_sentence(rooms: Rooms, tmp_path: Path) -> None:
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    rooms = replace(rooms, ledger=ledger)
+    for number in range(4, 42):
+        remember(rooms, record(tmp_path, number))
+        run = rooms.registry.start_run("digits", key=f"run-{number}", tags={})
+        rooms.registry.register("digits", run_id=run.id, model="models:/m", key=f"v{number}", tags={})
+    promote(rooms, 1, None)
+    present = 1
+    for turn in range(2):
+        barrier = threading.Barrier(20)
+
+        def at_once(version: int, expected: int = present, barrier: threading.Barrier = barrier) -> Outcome:
+            barrier.wait()
+            return promote(rooms, version, expected)
+
+        with ThreadPoolExecutor(20) as pool:
+            outcomes = list(pool.map(at_once, range(2 + 20 * turn, 22 + 20 * turn)))
+        (winner,) = [outcome for outcome in outcomes if outcome.state is State.PROMOTED]
+        others = [outcome for outcome in outcomes if outcome is not winner]
+        assert {(outcome.state, outcome.exit_code) for outcome in others} == {(State.REFUSED, Conflict.exit_code)}
+        assert all(f"not v{present}" in outcome.fact or f"not version {present}" in outcome.fact for outcome in others)
+        assert winner.version is not None
+        present = winner.version
+        assert serving(rooms) == (present, {present: 1.0}, present)
+    assert ledger.verify("digits").problem == ""
+    assert len(ledger.select("digits", {Action.PROMOTED})) == 3
+    ledger.close()

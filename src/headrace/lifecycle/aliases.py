@@ -1,5 +1,9 @@
 """MLflow's aliases, as projections of the ledger: written from its outbox, and put back where somebody moved one."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from headrace.ledger.base import Outbox
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Wants
@@ -13,10 +17,14 @@ CHAMPION = "champion"
 def project(rooms: Rooms) -> None:
     """Write every alias that the ledger's moves ask for; a repeat writes nothing."""
     outbox = _outbox(rooms)
-    for wanted in outbox.unwritten():
-        if wanted.stage is Stage.PRODUCTION:
-            rooms.registry.set_alias(wanted.component, CHAMPION, wanted.version)
-        outbox.mark_written(wanted)
+    if not outbox.unwritten():
+        return
+    with _one_hand(rooms):
+        # Read again: a slow hand with an older wish would overwrite a newer one.
+        for wanted in outbox.unwritten():
+            if wanted.stage is Stage.PRODUCTION:
+                rooms.registry.set_alias(wanted.component, CHAMPION, wanted.version)
+            outbox.mark_written(wanted)
 
 
 def guard(rooms: Rooms, component: str) -> bool:
@@ -24,10 +32,14 @@ def guard(rooms: Rooms, component: str) -> bool:
 
     Returns whether it was moved. The request is kept before the alias is put back: a crash in between repeats both.
     """
-    found = _foreign(rooms, component)
-    if not found:
-        return False
-    (number,) = found
+    with _one_hand(rooms):
+        found = _foreign(rooms, component)
+        if found is not None:
+            _put_back(rooms, component, *found)
+    return found is not None
+
+
+def _put_back(rooms: Rooms, component: str, number: int | None) -> None:
     serving = rooms.ledger.serving(component, Stage.PRODUCTION)
     champion = serving.version if serving else None
     book = Book(rooms, component)
@@ -40,7 +52,6 @@ def guard(rooms: Rooms, component: str) -> bool:
     else:
         book.tell("registry", Became.PUT_BACK, f"The alias `{CHAMPION}` was {what} by somebody else.", actor="unknown")
     rooms.registry.set_alias(component, CHAMPION, champion)
-    return True
 
 
 def _foreign(rooms: Rooms, component: str) -> tuple[int | None] | None:
@@ -50,6 +61,15 @@ def _foreign(rooms: Rooms, component: str) -> tuple[int | None] | None:
     own = outbox.wrote(component, Stage.PRODUCTION)
     found = rooms.registry.alias(component, CHAMPION)
     return None if found in own | outbox.wrote(component, Stage.PRODUCTION) else (found,)
+
+
+@contextmanager
+def _one_hand(rooms: Rooms) -> Iterator[None]:
+    """Hold the pen: of several threads and processes of this home, one writes aliases at a time."""
+    rooms.settings.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (rooms.settings.run / "aliases.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _outbox(rooms: Rooms) -> Outbox:
