@@ -22,7 +22,7 @@ from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.train import refuse_dirty
 from headrace.lifecycle.versions import VersionRecord
 from headrace.predictions.memory import MemoryLog
-from headrace.provenance.baseline import Baseline, Draft, read_baseline, seal
+from headrace.provenance.baseline import Baseline, DataFacts, Draft, read_baseline, seal
 from headrace.provenance.code import Code
 from headrace.provenance.sign import own_signer
 from headrace.registry.memory import MemoryRegistry
@@ -39,7 +39,14 @@ class Sealing:
 
     folder: Path
 
-    def baseline(self, code: Code, *, kind: str = "uv", stated: frozenset[str] = frozenset()) -> Baseline:
+    def baseline(
+        self,
+        code: Code,
+        *,
+        kind: str = "uv",
+        stated: frozenset[str] = frozenset(),
+        data: dict[str, DataFacts] | None = None,
+    ) -> Baseline:
         model = self.folder / "model"
         model.mkdir(exist_ok=True)
         (model / "MLmodel").write_text("flavors: {python_function: {loader_module: mlflow.onnx, data: m.onnx}}\n")
@@ -47,7 +54,7 @@ class Sealing:
         draft = Draft(
             component="digits", at=datetime(2026, 1, 1, tzinfo=UTC), actor=Actor("person:ada"), run_id="r", model=model,
             code=code, lock="numpy==2.0.0\n", lock_digest="c" * 64, python="3.11.7", environment_kind=kind,
-            stated=stated,
+            stated=stated, data=data or {},
         )  # fmt: skip
         place = self.folder / f"baseline-{len(list(self.folder.iterdir()))}"
         return read_baseline(seal(draft, place, own_signer(self.folder / "keys")).folder)
@@ -107,6 +114,7 @@ def test_a_copy_is_kept_that_a_replaced_file_does_not_touch(rooms: Rooms, tmp_pa
     found = hold(rooms, request, component, Gathered())["train"]
     assert (found.facts.kept, found.facts.rows, found.facts.uri) == ("copy", 1, str(path))
     assert found.facts.profile["x"] == {"nulls": 0, "min": 1, "max": 1, "mean": 1}
+    assert Sealing(tmp_path).baseline(CLEAN, data={"train": found.facts}).data == {"train": found.facts}
     path.write_text("x,y\n1,3\n")
     copy = copy_of(rooms.settings, found.facts)
     assert (str(copy), copy.name, copy.read_text()) == (found.path, "train.csv", "x,y\n1,2\n")
