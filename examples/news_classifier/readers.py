@@ -1,7 +1,7 @@
 """Play the readers: send texts to the endpoint, then tell it what they were about.
 
     python readers.py http://127.0.0.1:PORT --texts data/stream.parquet
-    python readers.py http://127.0.0.1:PORT --texts data/stream.parquet --feed hyphens
+    python readers.py http://127.0.0.1:PORT --texts data/stream.parquet --skip 300 --number 600 --feed hyphens
 
 `--feed hyphens` is a change upstream that happens: the new feed puts soft hyphens into words. People do not see
 them, and no test of types or columns does either.
@@ -21,11 +21,12 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--texts", required=True, help="Parquet with text and label")
     parser.add_argument("--number", type=int, default=300)
+    parser.add_argument("--skip", type=int, default=0, help="texts that were sent before")
     parser.add_argument("--feed", choices=("plain", "hyphens"), default="plain")
     parser.add_argument("--batch", type=int, default=20)
     options = parser.parse_args()
     table = pq.read_table(options.texts).to_pydict()
-    order = [row % len(table["text"]) for row in range(options.number)]
+    order = [(options.skip + row) % len(table["text"]) for row in range(options.number)]
     right = 0
     for start in range(0, len(order), options.batch):
         rows = order[start : start + options.batch]
