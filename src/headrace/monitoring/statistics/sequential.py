@@ -52,21 +52,41 @@ class EDetector:
         if not rows:
             return self
         growth = np.log1p(_bets(self.bound) * (np.asarray(losses, float)[:, None] - self.bound))
+        whole = rows - rows % _BLOCK
         logs, fired_at = np.array(self.logs), self.fired_at
-        for start in range(0, rows, _BLOCK):
-            # M[t] = (M[t-1] + 1) * f[t], solved for a block at once; short ones cannot overflow.
-            total = np.cumsum(growth[start : start + _BLOCK], axis=0)
-            added = np.cumsum(np.exp(growth[start : start + _BLOCK] - total), axis=0)
-            # In units of e ** top, so that much evidence from before does not overflow either.
-            top = max(float(logs.max()), 0.0)
-            value = np.exp(total) * (np.exp(logs - top) + added * np.exp(-top))
-            over = np.log(value.mean(axis=1)) + top >= -np.log(self.level)
+        for start, end, width in ((0, whole, _BLOCK), (whole, rows, rows - whole)):
+            if start == end:
+                continue
+            over, logs = _added_up(growth[start:end].reshape(-1, width, len(_RISES)), logs, self.level)
             if not fired_at and over.any():
                 fired_at = self.rows + start + int(over.argmax()) + 1
-            with np.errstate(divide="ignore"):
-                logs = np.clip(np.log(value[-1]) + top, _NONE, _MOST)
         kept = tuple(float(one) for one in logs)
         return EDetector(self.bound, self.level, kept, self.rows + rows, fired_at)
+
+
+def _added_up(growth: Array, logs: Array, level: float) -> tuple[Array, Array]:
+    """Return which rows are over `1 / level`, and the logarithms of evidence after the last.
+
+    M[t] = (M[t-1] + 1) * f[t], solved for each block at once; only what one block hands to the next is a loop. Short
+    blocks cannot overflow.
+
+    Args:
+        growth: shape (blocks, rows, bets), logarithms of f. `logs`: shape (bets,), from before.
+    """
+    total = np.cumsum(growth, axis=1)
+    added = np.cumsum(np.exp(growth - total), axis=1)
+    ends, last = np.exp(total[:, -1]), added[:, -1]
+    before, tops = np.empty((len(growth), growth.shape[2])), np.empty(len(growth))
+    with np.errstate(divide="ignore"):
+        for block in range(len(growth)):
+            # In units of e ** top, so that much evidence from before does not overflow either.
+            tops[block] = top = max(float(logs.max()), 0.0)
+            before[block] = np.exp(logs - top)
+            grown = ends[block] * (before[block] + last[block] * np.exp(-top))
+            logs = np.minimum(np.maximum(np.log(grown) + top, _NONE), _MOST)
+    value = np.exp(total) * (before[:, None] + added * np.exp(-tops)[:, None, None])
+    over = np.log(value.mean(axis=2)) + tops[:, None] >= -np.log(level)
+    return over.ravel(), logs
 
 
 def _bets(bound: float) -> Array:
