@@ -1,6 +1,6 @@
 """False alarms, power, estimated quality and speed of the watch, beside Evidently, NannyML, KS, ADWIN and PageHinkley.
 
-    .venv/bin/python -m benchmarks.monitoring --json [--smoke] [--only false_alarms,power,loss,estimates,speed,join]
+    .venv/bin/python -m benchmarks.monitoring --json [--smoke] [--only power,loss]
 
 Evidently and NannyML run in environments of their own, made by uv in a temporary folder, telemetry off. Windows of the
 power tables are judged at equal false-alarm rates: each detector's threshold is the one that fires on 1 % of
@@ -29,12 +29,15 @@ from benchmarks.monitoring_rivals import adwin, evidently_default, page_hinkley,
 from benchmarks.monitoring_streams import SHIFTS, Shift, real, reference_of, stream, without_answers
 from benchmarks.report import ROOT, Claim, report
 from headrace.config.component import Monitor
+from headrace.config.settings import read_settings
+from headrace.environment.uv import UvEnvironments
 from headrace.evaluation.answers import Answers
 from headrace.evaluation.base import Rows
 from headrace.monitoring.base import Consequence
 from headrace.monitoring.columns import expand
 from headrace.monitoring.frame import Frame
-from headrace.monitoring.judge import judge_frame
+from headrace.monitoring.judge import judge_frame, watch_frame
+from headrace.monitoring.memory import Memory
 from headrace.monitoring.profiles import numbers
 from headrace.monitoring.reference import Reference, build
 from headrace.monitoring.signals.inputs import InputDrift
@@ -48,6 +51,7 @@ from headrace.types import Task
 
 BUDGET = 0.001
 ELEC2 = ROOT.parent / "shared" / "data" / "elec2.parquet"
+AG_NEWS = ROOT.parent / "shared" / "data" / "ag_news_train.parquet"
 PEERS = {"nannyml": ["nannyml", "statsmodels"], "evidently": ["evidently", "pandas<3"]}
 
 
@@ -445,8 +449,69 @@ def run_peer(name: str, folder: Path, *arguments: str) -> str:
     return ""
 
 
+#: What a stream of news must lead to, decided before the first run: in its last window, and never beyond it before.
+VERDICTS = {
+    "control": Consequence.NONE, "class mix": Consequence.WARN, "two classes swapped": Consequence.RETRAIN,
+    "html double-escaped": Consequence.WARN, "five words only": Consequence.RETRAIN, "lower-cased": Consequence.WARN,
+    "a new topic": Consequence.REBUILD,
+}  # fmt: skip
+
+
+def news(sizes: Sizes) -> Found:
+    """Streams of AG News that change in known ways, two windows of 500 labelled predictions each."""
+    if not AG_NEWS.exists():
+        return Found(claims=[Claim("news_streams", None, "the right verdicts", None, f"{AG_NEWS.name} is absent")])
+    environments, example = UvEnvironments(read_settings()), ROOT / "examples" / "news_classifier"
+    python = environments.build(environments.lock(example), progress=lambda text: print(text, file=sys.stderr)).python
+    found = Found()
+    with tempfile.TemporaryDirectory() as temporary:
+        command = [python, ROOT / "benchmarks" / "news_streams.py", example, AG_NEWS, temporary]
+        subprocess.run(command, check=True, env=read_settings().child_environment())
+        holdout = _news_frame(Path(temporary) / "holdout.parquet")
+        reference = build(holdout.rows(), task=Task.CLASSIFICATION, inputs=holdout.inputs)
+        for name, expected in VERDICTS.items():
+            row = _verdicts(_news_frame(Path(temporary) / f"{name}.parquet"), reference)
+            found.rows.append({"part": "news", "stream": name, **row})
+            said = row["verdicts"]
+            holds = said[-1] == expected.value and (expected is Consequence.RETRAIN or "retrain" not in said)
+            evidence = f"accuracy {row['accuracy']:.3f} where the holdout has {reference.metrics['accuracy']:.3f}"
+            found.claims.append(
+                Claim(f"news_{name.replace(' ', '_')}", ", ".join(said), expected.value, holds, evidence)
+            )
+    return found
+
+
+def _news_frame(path: Path) -> Frame:
+    table = pq.read_table(path)
+    classes = np.array([name for name in table.column_names if name not in ("text", "truth")])
+    scores = np.stack([table[name].to_numpy() for name in classes], axis=1)
+    texts, truth = (np.array(table[name].to_pylist(), object) for name in ("text", "truth"))
+    answers = Answers(classes[scores.argmax(axis=1)], scores, classes)
+    return Frame({"text": texts}, answers, truth, np.ones(len(texts), bool))
+
+
+def _verdicts(frame: Frame, reference: Reference, rows: int = 500) -> dict[str, Any]:
+    memory, said, sentences = Memory(), [], []
+    for start in range(0, len(frame) - rows + 1, rows):
+        part = slice(start, start + rows)
+        scores = frame.answers.scores
+        assert scores is not None
+        window = Frame(
+            {name: values[part] for name, values in frame.inputs.items()},
+            Answers(frame.answers.answer[part], scores[part], frame.answers.classes),
+            frame.truth[part], frame.labelled[part],
+        )  # fmt: skip
+        watched = watch_frame(window, reference, Monitor(window=rows, false_alarms=BUDGET), memory, version=1)
+        memory = watched.memory
+        said.append(watched.alarm.consequence.value)
+        sentences.append(watched.alarm.sentence)
+    accuracy = float(np.mean(frame.answers.answer == frame.truth))
+    return {"verdicts": said, "accuracy": round(accuracy, 4), "sentences": sentences}
+
+
 PARTS: dict[str, Callable[[Sizes], Found]] = {
     "speed": speed, "join": join, "loss": loss, "power": power, "estimates": estimates, "false_alarms": false_alarms,
+    "news": news,
 }  # fmt: skip
 
 

@@ -179,6 +179,14 @@ def test_a_lasting_change_of_unit_asks_for_a_rebuild(reference: Reference) -> No
     assert [one.alarm.repeats for one in found] == [0, 0, 1]
 
 
+def test_new_classes_are_never_retrained_on_by_themselves(reference: Reference) -> None:
+    frames = [frame(seed) for seed in (1, 2)]
+    unknown = [replace(one, truth=np.where(np.arange(500) % 3 == 0, 9, one.truth)) for one in frames]
+    found = run(reference, unknown)
+    assert [one.alarm.consequence for one in found] == [Consequence.WARN, Consequence.REBUILD]
+    assert all("Accuracy fell" in one.alarm.sentence for one in found)
+
+
 def test_a_new_version_that_is_worse_than_the_old_one_rolls_back(reference: Reference) -> None:
     good = watch_frame(frame(1), reference, BUDGET, Memory(version=1), version=1)
     bad = watch_frame(frame(2, sure=0.5), reference, BUDGET, good.memory, version=2)

@@ -2,8 +2,8 @@
 
 What leads where: drift of inputs or outputs alone warns. A labelled loss retrains, and so does an estimated one
 together with output drift in consecutive windows. Right after a change of version, a labelled loss that the version
-before did not have, a schema break or service errors roll back. A change of meaning that lasts stops retraining and
-asks a person for a rebuild.
+before did not have, a schema break or service errors roll back. A change of meaning stops retraining, and one that
+lasts asks a person for a rebuild.
 """
 
 from collections.abc import Mapping, Sequence
@@ -125,18 +125,21 @@ def _consequence(fired: Mapping[str, list[Signal]], memory: Memory, lost: Losses
     lost_quality = bool(LABELLED & fired.keys())
     if is_new and (schema.BREAK in fired or service.ERRORS in fired or (lost_quality and _is_worse(lost, memory))):
         return Consequence.ROLL_BACK
-    if _asks_for_rebuild(fired, memory):
-        return Consequence.REBUILD
+    odd = _odd_meaning(fired)
+    if odd:
+        # Until it is known whether it lasts, nothing is learned from rows that may mean something else.
+        is_lasting = any(memory.streaks.get(name, 0) >= LASTING for name in odd)
+        return Consequence.REBUILD if is_lasting else Consequence.WARN
     together = min(memory.streaks.get(name, 0) for name in (estimated.NAME, output.NAME))
     if lost_quality or together >= LASTING:
         return Consequence.RETRAIN
     return Consequence.WARN
 
 
-def _asks_for_rebuild(fired: Mapping[str, list[Signal]], memory: Memory) -> bool:
-    lasting = {name for name in (schema.BREAK, schema.MEANING) if memory.streaks.get(name, 0) >= LASTING}
-    odd = [signal for name in lasting for signal in fired.get(name, [])]
-    return any(signal.name == schema.BREAK or bool(signal.details.get("asks_for_rebuild")) for signal in odd)
+def _odd_meaning(fired: Mapping[str, list[Signal]]) -> set[str]:
+    """Return the signals that say that columns or classes are no longer what they were."""
+    odd = [signal for name in (schema.BREAK, schema.MEANING) for signal in fired.get(name, [])]
+    return {one.name for one in odd if one.name == schema.BREAK or bool(one.details.get("asks_for_rebuild"))}
 
 
 def _is_worse(lost: Losses | None, memory: Memory) -> bool:
