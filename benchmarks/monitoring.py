@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.stats import binom
 
+from benchmarks.monitoring_elec2 import SWITCHED, retrained, switched
 from benchmarks.monitoring_rivals import adwin, evidently_default, page_hinkley, plain_ks
 from benchmarks.monitoring_streams import SHIFTS, Shift, real, reference_of, stream, without_answers
 from benchmarks.report import ROOT, Claim, report
@@ -449,6 +450,24 @@ def run_peer(name: str, folder: Path, *arguments: str) -> str:
     return ""
 
 
+def elec2(sizes: Sizes) -> Found:
+    """Electricity prices in time order: what switches on is named; retraining helps where the gate lets it through."""
+    if not ELEC2.exists():
+        return Found(claims=[Claim("elec2", None, "named, and better", None, f"{ELEC2.name} is absent")])
+    named, story = switched(ELEC2), retrained(ELEC2)
+    after, before = named["named in the two windows after it"], named["named before the switch"]
+    gain, lost = story["gain of the accepted"], story["gain the refused would have had"]
+    accepted, refused = story["accepted"], story["refused"]
+    return Found([named, story], [
+        Claim("elec2_columns_named", ", ".join(after), ", ".join(sorted(SWITCHED)) + ", and none before",
+              after == sorted(SWITCHED) and not before, "windows of 500 rows"),
+        Claim("elec2_gain_of_accepted", gain, "> 0", gain > 0 if accepted else None,
+              f"{accepted} accepted, accuracy on the next 1,000 rows; {story['accepted and worse by 0.02']} worse"),
+        Claim("elec2_gain_of_refused", lost, "<= 0", lost <= 0 if refused else None,
+              f"{refused} refused; {story['refused though better by 0.02']} of them better by 0.02"),
+    ])  # fmt: skip
+
+
 #: What a stream of news must lead to, decided before the first run: in its last window, and never beyond it before.
 VERDICTS = {
     "control": Consequence.NONE, "class mix": Consequence.WARN, "two classes swapped": Consequence.RETRAIN,
@@ -512,6 +531,7 @@ def _verdicts(frame: Frame, reference: Reference, rows: int = 500) -> dict[str, 
 PARTS: dict[str, Callable[[Sizes], Found]] = {
     "speed": speed, "join": join, "loss": loss, "power": power, "estimates": estimates, "false_alarms": false_alarms,
     "news": news,
+    "elec2": elec2,
 }  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def real(path: Path) -> Real:
     matrix = np.stack([table[name].to_numpy() for name in names], axis=1)[order]
     truth = table["class"].to_numpy()[order].astype(int)
     fitted = len(order) // 3
-    weights = _logistic(matrix[:fitted], truth[:fitted])
+    weights = logistic(matrix[:fitted], truth[:fitted])
     rest = matrix[fitted:]
     scores = probabilities((np.c_[rest, np.ones(len(rest))] @ weights)[:, None])
     return Real({name: rest[:, at] for at, name in enumerate(names)}, truth[fitted:], scores)
@@ -112,10 +112,11 @@ def without_answers(frame: Frame) -> Frame:
     return replace(frame, labelled=np.zeros(len(frame), bool))
 
 
-def _logistic(matrix: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def logistic(matrix: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the weights of a logistic regression, the constant last, by Newton's method with a little ridge."""
     given, weights = np.c_[matrix, np.ones(len(matrix))], np.zeros(matrix.shape[1] + 1)
     for _ in range(25):
-        chance = 1 / (1 + np.exp(-given @ weights))
+        chance = 1 / (1 + np.exp(-np.clip(given @ weights, -500, 500)))
         curve = given.T @ (given * (chance * (1 - chance))[:, None]) + 1e-3 * np.eye(len(weights))
         weights += np.linalg.solve(curve, given.T @ (truth - chance) - 1e-3 * weights)
     return weights

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from headrace.config.component import Component, DataInput
@@ -51,7 +52,9 @@ def gather(rooms: Rooms, request: CandidateRequest, component: Component) -> Gat
         added = [row for row in rows if not is_kept_out(row.prediction.id, component.retrain.keep_out)]
         whole = pq.read_table(old.path) if old.path.suffix == ".parquet" else old.table
         folder = rooms.settings.home / "data" / component.component
-        new = write_table(pa.concat_tables([whole, as_table(added, whole, train)]), folder, "train")
+        # Training reads what it always reads: a CSV file stays one.
+        kind = ".csv" if old.path.suffix == ".csv" else ".parquet"
+        new = write_table(pa.concat_tables([whole, as_table(added, whole, train)]), folder, "train", kind=kind)
         recent = write_table(as_table(kept, whole, train), folder, "recent") if kept else ""
         note.found = (
             f"{whole.num_rows} old rows + {len(added)} labelled production rows; {len(kept)} more are kept for the gate"
@@ -118,11 +121,14 @@ def id_like(prediction_id: str, kind: pa.DataType) -> object:
     return prediction_id
 
 
-def write_table(table: pa.Table, folder: Path, name: str) -> str:
-    """Write a table under its digest and return the path."""
+def write_table(table: pa.Table, folder: Path, name: str, *, kind: str = ".parquet") -> str:
+    """Write a table, as Parquet or as CSV, under its digest and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{name}.tmp"
-    pq.write_table(table, temporary)
-    final = folder / f"{name}-{sha256_file(temporary)[:16]}.parquet"
+    if kind == ".csv":
+        pa_csv.write_csv(table, temporary)
+    else:
+        pq.write_table(table, temporary)
+    final = folder / f"{name}-{sha256_file(temporary)[:16]}{kind}"
     temporary.replace(final)
     return str(final)

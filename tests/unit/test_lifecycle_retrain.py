@@ -1,0 +1,21 @@
+"""New training data is what training reads already: the same columns, and a CSV file stays one."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from headrace.lifecycle.retrain import write_table
+
+
+@pytest.mark.parametrize(("kind", "read"), [(".csv", pa_csv.read_csv), (".parquet", pq.read_table)])
+def test_a_table_is_written_as_training_reads_it_under_its_digest(tmp_path: Path, kind: str, read: object) -> None:
+    table = pa.table({"text": ["a, b", 'say "so"', ""], "x": [1.5, 2.0, 3.0]})
+    first = write_table(table, tmp_path, "train", kind=kind)
+    assert write_table(table, tmp_path, "train", kind=kind) == first
+    assert Path(first).suffix == kind
+    assert callable(read)
+    assert read(first).to_pydict() == table.to_pydict()
+    assert [path.name for path in tmp_path.iterdir()] == [Path(first).name]
