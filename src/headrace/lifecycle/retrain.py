@@ -13,7 +13,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from headrace.config.component import Component, DataInput
-from headrace.data.tables import read_table
+from headrace.data.tables import LabelledTable, read_table
 from headrace.errors import InvalidConfig
 from headrace.files import sha256_file
 from headrace.lifecycle.request import CandidateRequest, Cause
@@ -50,7 +50,7 @@ def gather(rooms: Rooms, request: CandidateRequest, component: Component) -> Gat
         old = read_table(train, Path(request.folder))
         kept = [row for row in rows if is_kept_out(row.prediction.id, component.retrain.keep_out)]
         added = [row for row in rows if not is_kept_out(row.prediction.id, component.retrain.keep_out)]
-        whole = pq.read_table(old.path) if old.path.suffix == ".parquet" else old.table
+        whole = whole_table(old)
         folder = rooms.settings.home / "data" / component.component
         # Training reads what it always reads: a CSV file stays one.
         kind = ".csv" if old.path.suffix == ".csv" else ".parquet"
@@ -60,6 +60,13 @@ def gather(rooms: Rooms, request: CandidateRequest, component: Component) -> Gat
             f"{whole.num_rows} old rows + {len(added)} labelled production rows; {len(kept)} more are kept for the gate"
         )
     return Gathered(new, recent, len(added), len(kept))
+
+
+def whole_table(old: LabelledTable) -> pa.Table:
+    """Return a training file with all of its columns, labels and ids included."""
+    if old.path.suffix == ".parquet":
+        return pq.read_table(old.path)
+    return pa_csv.read_csv(old.path) if old.path.suffix == ".csv" else old.table
 
 
 def train_input(component: Component) -> DataInput:
