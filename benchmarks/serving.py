@@ -24,8 +24,28 @@ from benchmarks.small_models import bench_settings, component_python, made
 NAME = "serving"
 HERE = Path(__file__).parent
 CONNECTIONS = (1, 8, 64)
+OURS = ("headrace",)
 PEERS = ("mlflow", "litserve", "torchserve")
 DRAIN_S = 0.2
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured: a part at a time where a whole run takes too long.
+
+    Attributes:
+        workload: the only one; empty for all.
+        connections: the only numbers of connections; empty for all.
+    """
+
+    seconds: float
+    rounds: int
+    workload: str = ""
+    connections: tuple[int, ...] = ()
+
+    def of(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        """Return those of `numbers` that are asked for."""
+        return tuple(one for one in numbers if not self.connections or one in self.connections)
 
 
 @dataclass
@@ -182,38 +202,61 @@ class Bench:
         self.claims.append(Claim("rate_vs_raw_forward_encoder_c64", round(ratio, 2), ">= 0.85", ratio >= 0.85, text))
 
 
-def measure(*, smoke: bool, only: str = "") -> str:
-    """Run all workloads and return the document."""
-    everybody = ["headrace", *PEERS]
+def measure(scale: Scale) -> str:
+    """Run the workloads and return the document."""
     with tempfile.TemporaryDirectory(prefix="headrace-serving-") as home:
-        bench = Bench(Path(home), seconds=0.7 if smoke else 5.0, rounds=1 if smoke else 3)
-        if only in ("", "mlp"):
-            found = bench.workload(
-                "mlp", ["headrace", "headrace-without-log", "echo", *PEERS], mixed=False, connections=CONNECTIONS
-            )
-            bench.against_peers("cpu_per_request_vs_best_peer_mlp_c64", found, 64, 8.0, cpu=True)
-            bench.against_peers("rate_vs_best_peer_mlp_c1", found, 1, 2.0, cpu=False)
-            bench.against_echo(found)
-        if only in ("", "bag"):
-            found = bench.workload("bag", everybody, mixed=False, connections=CONNECTIONS)
-            bench.against_peers("cpu_per_request_vs_best_peer_bag_c64", found, 64, 5.0, cpu=True)
-        if only in ("", "encoder"):
-            found = bench.workload("encoder", everybody, mixed=False, connections=(1, 64))
-            bench.against_raw(found)
-            bench.against_peers("rate_vs_best_peer_encoder_c64", found, 64, 1.2, cpu=False)
-            bench.against_peers("rate_vs_best_peer_encoder_c1", found, 1, 1.5, cpu=False)
-            found = bench.workload("encoder", everybody, mixed=True, connections=(64,))
-            bench.against_peers("rate_vs_best_peer_encoder_mixed_c64", found, 64, 2.5, cpu=False)
+        bench = Bench(Path(home), seconds=scale.seconds, rounds=scale.rounds)
+        for name, run in (("mlp", run_mlp), ("bag", run_bag), ("encoder", run_encoder)):
+            if scale.workload in ("", name):
+                run(bench, scale)
         return report(NAME, bench.rows, bench.claims)
+
+
+def run_mlp(bench: Bench, scale: Scale) -> None:
+    """A small network over 30 numbers."""
+    at = scale.of(CONNECTIONS)
+    found = bench.workload("mlp", [*OURS, "headrace-without-log", "echo", *PEERS], mixed=False, connections=at)
+    if 64 in at:
+        bench.against_peers("cpu_per_request_vs_best_peer_mlp_c64", found, 64, 8.0, cpu=True)
+        bench.against_echo(found)
+    if 1 in at:
+        bench.against_peers("rate_vs_best_peer_mlp_c1", found, 1, 2.0, cpu=False)
+
+
+def run_bag(bench: Bench, scale: Scale) -> None:
+    """A text's words and pairs of words."""
+    at = scale.of(CONNECTIONS)
+    found = bench.workload("bag", [*OURS, *PEERS], mixed=False, connections=at)
+    if 64 in at:
+        bench.against_peers("cpu_per_request_vs_best_peer_bag_c64", found, 64, 5.0, cpu=True)
+
+
+def run_encoder(bench: Bench, scale: Scale) -> None:
+    """A transformer of MiniLM's size, with texts of one length and with mixed ones."""
+    at = scale.of((1, 64))
+    found = bench.workload("encoder", [*OURS, *PEERS], mixed=False, connections=at)
+    if 64 in at:
+        bench.against_raw(found)
+        bench.against_peers("rate_vs_best_peer_encoder_c64", found, 64, 1.2, cpu=False)
+    if 1 in at:
+        bench.against_peers("rate_vs_best_peer_encoder_c1", found, 1, 1.5, cpu=False)
+    if 64 in at:
+        found = bench.workload("encoder", [*OURS, *PEERS], mixed=True, connections=(64,))
+        bench.against_peers("rate_vs_best_peer_encoder_mixed_c64", found, 64, 2.5, cpu=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON document (the only form there is)")
     parser.add_argument("--smoke", action="store_true", help="the same claims on short windows")
-    parser.add_argument("--only", default="", choices=["", "mlp", "bag", "encoder"], help="one workload")
+    parser.add_argument("--workload", default="", choices=["", "mlp", "bag", "encoder"], help="one workload only")
+    parser.add_argument(
+        "--connections", type=int, action="append", choices=CONNECTIONS, help="only with so many; may be repeated"
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long a window is")
     options = parser.parse_args()
-    print(measure(smoke=options.smoke, only=options.only))
+    seconds, rounds = (0.7, 1) if options.smoke else (options.seconds, 3)
+    print(measure(Scale(seconds, rounds, options.workload, tuple(options.connections or ()))))
 
 
 if __name__ == "__main__":
