@@ -1,5 +1,6 @@
 """What an endpoint answers to clients that we did not write, and to input that cannot be right."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -199,13 +200,18 @@ def test_large_and_compressed_bodies_are_not_read(endpoints: Endpoints) -> None:
     assert packed.status_code == 415
 
 
-def test_slow_sender_holds_up_nobody(endpoints: Endpoints) -> None:
+def test_slow_senders_hold_up_nobody_and_are_given_up(endpoints: Endpoints) -> None:
     url = endpoints.mlp.base_url
-    with socket.create_connection((url.host, url.port or 80)) as slow:
-        slow.sendall(b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{")
+    with contextlib.ExitStack() as slow:
+        senders = []
+        for length in (1000, 100_000):  # A small body is read whole, a large one piece by piece.
+            senders.append(slow.enter_context(socket.create_connection((url.host, url.port or 80), timeout=60)))
+            head = f"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{{"
+            senders[-1].sendall(head.encode())
         start = time.monotonic()
         assert score(endpoints.mlp, {"instances": [ROW]}).status_code == 200
         assert time.monotonic() - start < 10
+        assert [sender.recv(12) for sender in senders] == [b"HTTP/1.1 408"] * 2
 
 
 def test_bad_requests_do_not_harm_neighbours(endpoints: Endpoints) -> None:

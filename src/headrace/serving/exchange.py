@@ -12,14 +12,43 @@ encode = msgspec.json.Encoder().encode
 JSON = [("content-type", "application/json")]
 #: How long a client may take to send its body.
 BODY_S = 20.0
+SWEEP_S = 1.0
+SMALL_BYTES = 65_536
 #: Passed through from the request to the answer, so that calls can be followed.
 TRACED = ("x-request-id", "traceparent", "tracestate")
+
+
+class Reading:
+    """The exchanges whose small bodies are awaited; now and then, those that wait too long are given up."""
+
+    def __init__(self) -> None:
+        self.exchanges: set[Exchange] = set()
+        self._is_sweeping = False
+
+    def watch(self, exchange: "Exchange") -> None:
+        self.exchanges.add(exchange)
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        late = time.monotonic() - BODY_S
+        for exchange in self.exchanges:
+            if exchange.start < late and exchange.task is not None:
+                exchange.is_slow = True
+                exchange.task.cancel()
+        self._is_sweeping = bool(self.exchanges)
+        if self._is_sweeping:
+            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+
+READING = Reading()
 
 
 class Exchange:
     """A request with the means to answer it."""
 
-    __slots__ = ("headers", "is_answered", "path", "proto", "scope", "start")
+    __slots__ = ("headers", "is_answered", "is_slow", "path", "proto", "scope", "start", "task")
 
     def __init__(self, scope: Any, proto: Any) -> None:
         self.scope = scope
@@ -28,6 +57,7 @@ class Exchange:
         self.headers = scope.headers
         self.start = time.monotonic()
         self.is_answered = False
+        self.is_slow = False
 
     @property
     def method(self) -> str:
@@ -54,8 +84,8 @@ class Exchange:
         if length is not None and length.isdigit():
             if int(length) > limit:
                 raise Rejected(TOO_LARGE, f"The body has {length} bytes; the limit is {limit}.")
-            if int(length) <= 65_536:  # It mostly came with the headers, so that a timer would cost more than it helps.
-                return bytes(await self._whole())
+            if int(length) <= SMALL_BYTES:
+                return await self._whole()
         try:
             async with asyncio.timeout(BODY_S):
                 return await self._pieces(limit)
@@ -63,7 +93,17 @@ class Exchange:
             raise Rejected(SLOW, f"The body did not come within {BODY_S:g} s.") from cause
 
     async def _whole(self) -> bytes:
-        return bytes(await self.proto())
+        """Return a small body, which mostly came with the headers: one timer for all costs less than one for each."""
+        self.task = asyncio.current_task()
+        READING.watch(self)
+        try:
+            return bytes(await self.proto())
+        except asyncio.CancelledError as cause:
+            if not self.is_slow:
+                raise
+            raise Rejected(SLOW, f"The body did not come within {BODY_S:g} s.") from cause
+        finally:
+            READING.exchanges.discard(self)
 
     async def _pieces(self, limit: int) -> bytes:
         content = bytearray()
