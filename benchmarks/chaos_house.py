@@ -29,7 +29,7 @@ from headrace.errors import NotFound, TrainingFailed
 from headrace.evaluation.base import Finding, Rows
 from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle import candidate, engine, promote
-from headrace.lifecycle.durable import Durable, Role
+from headrace.lifecycle.durable import Durable, Role, Undurable
 from headrace.lifecycle.evaluate import Evaluated, save_rows
 from headrace.lifecycle.flows import FLOWS
 from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
@@ -279,12 +279,42 @@ class Accepted:
     findings: Sequence[Finding] = (Finding("golden", Verdict.PASS, "all well"),)
 
 
+PHASES = {"train": quick_train, "try-out": candidate.try_out_phase}
+
+
 def request_of(name: str, attempt: int) -> CandidateRequest:
     return CandidateRequest(name, "/nowhere", Trigger(Cause.COMMIT, "c0ffee", "git:Ada", "a commit"), attempt)
 
 
 def live(name: str, folder: Path, variables: dict[str, str], orders: Connection) -> None:
     """Be one process of the house until somebody ends it."""
+    rooms = begin(name, folder, variables)
+    running = engine.start_engine(rooms, roles=ROLES[name], flows=FLOWS, phases=PHASES, executor=name)
+    orders.send("ready")
+    while True:
+        order, *words = orders.recv()
+        if order == "release":
+            request = request_of(words[0], int(words[1]))
+            running.start("candidate", request.flow_id, request)
+        elif order == "arm":
+            PLACES.armed = (words[0], words[1], words[2])
+        orders.send("heard")
+
+
+def bare(component: str, folder: Path, variables: dict[str, str], orders: Connection) -> None:
+    """Go through one release without the engine, and say how many seconds it took."""
+    rooms = begin("bare", folder, variables)
+    steps = Undurable(PHASES)
+    began = time.monotonic()
+    request = request_of(component, 1)
+    FLOWS["candidate"](steps, rooms, request)
+    (promotion,) = steps.started
+    FLOWS["promote"](steps, rooms, promotion)
+    orders.send(time.monotonic() - began)
+
+
+def begin(name: str, folder: Path, variables: dict[str, str]) -> Rooms:
+    """Make this process one of the house's."""
     global PLACES  # noqa: PLW0603 - one house, one list of places.
     with (folder / f"{name}.log").open("a") as log:
         os.dup2(log.fileno(), 1)
@@ -298,18 +328,7 @@ def live(name: str, folder: Path, variables: dict[str, str], orders: Connection)
     candidate.golden = type("Golden", (), {"load": staticmethod(lambda _path: None)})  # type: ignore[assignment]
     candidate.signature_of = lambda _version: None  # type: ignore[assignment,return-value]
     candidate.verify_version = promote.verify_version = lambda *_: None  # type: ignore[assignment,return-value]
-    rooms = rooms_of(folder)
-    phases = {"train": quick_train, "try-out": candidate.try_out_phase}
-    running = engine.start_engine(rooms, roles=ROLES[name], flows=FLOWS, phases=phases, executor=name)
-    orders.send("ready")
-    while True:
-        order, *words = orders.recv()
-        if order == "release":
-            request = request_of(words[0], int(words[1]))
-            running.start("candidate", request.flow_id, request)
-        elif order == "arm":
-            PLACES.armed = (words[0], words[1], words[2])
-        orders.send("heard")
+    return rooms_of(folder)
 
 
 def rooms_of(folder: Path) -> Rooms:

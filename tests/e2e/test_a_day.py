@@ -61,7 +61,8 @@ class Day:
 
     def production(self) -> int | None:
         moves = [entry for entry in self.entries() if entry["stage"] == "production"]
-        return int(moves[0]["version"]) if moves else None
+        version: int | None = moves[0]["version"] if moves else None
+        return version
 
     def count(self, action: str, **wanted: object) -> int:
         return sum(
@@ -110,6 +111,7 @@ def test_a_commit_goes_to_production_without_a_command(day: Day) -> None:
     assert day.hook(sha) == [202, 202, 202]
     day.until("version 1", lambda: day.production() == 1)
     day.quiet()
+    assert day.count("rolled back") == 0, day.entries()[0]
     (registered,) = [entry for entry in day.entries() if entry["action"] == "registered"]
     assert registered["actor"] == "git:Ada"
     assert registered["evidence"]["commit"] == sha

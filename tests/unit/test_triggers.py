@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.cli.hook import install
 from headrace.clock import ManualClock
 from headrace.config.settings import Settings
 from headrace.deploy.memory import MemoryTarget
@@ -356,3 +357,17 @@ def test_a_conflict_at_the_door_is_told_and_forgotten(place: Place) -> None:
     place.git("tag", "digits/v2")
     place.look()
     assert place.became() == [Became.REFUSED]
+
+
+def test_a_git_hook_says_that_there_is_a_commit(place: Place) -> None:
+    for _ in range(2):
+        paths = install(place.folder, "digits", place.rooms.settings)
+    place.look()
+    sha = place.commit("second")
+    assert place.book.hint.exists()
+    place.clock.advance(0.1)
+    place.patrol.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"], "long before its turn"
+    paths[0].write_text("#!/bin/sh\nsomebody else's")
+    with pytest.raises(Conflict, match="somebody else's"):
+        install(place.folder, "digits", place.rooms.settings)

@@ -40,6 +40,7 @@ def init(
     evaluate: Annotated[str, typer.Option(help="An entry point that returns rows, instead of a holdout.")] = "",
     name: Annotated[str, typer.Option(help="The component's name; the MLproject's by default.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing headrace.yaml.")] = False,
+    git_hook: Annotated[bool, typer.Option("--git-hook", help="Only let git say when there is a commit.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a commented headrace.yaml beside an MLproject.
@@ -48,6 +49,9 @@ def init(
     """
     from headrace.cli import project
 
+    if git_hook:
+        project.install_hook(folder, as_json=as_json)
+        return
     project.init(folder, holdout=holdout, label=label, evaluate=evaluate, name=name, force=force, as_json=as_json)
 
 

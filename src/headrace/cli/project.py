@@ -4,7 +4,8 @@ from pathlib import Path
 
 from headrace.cli.terminal import console, print_json
 from headrace.config.component import DataInput
-from headrace.config.parse import FILE, parse_component
+from headrace.config.parse import FILE, parse_component, read_component
+from headrace.config.settings import read_settings
 from headrace.config.template import Answers, component_name, likely_data_parameter, render
 from headrace.data.tables import read_table
 from headrace.errors import Conflict, InvalidInput
@@ -44,6 +45,18 @@ def init(folder: Path, *, holdout: str, label: str, evaluate: str, name: str, fo
     if not holdout and not evaluate:
         out.print("  → name the holdout under `data:` there; without it nothing can be judged")
     out.print("  next: headrace run")
+
+
+def install_hook(folder: Path, *, as_json: bool) -> None:
+    """Let git say when there is a commit to look at."""
+    from headrace.cli.hook import install
+
+    component = read_component(folder.absolute())
+    paths = install(component.folder, component.component, read_settings())
+    if as_json:
+        print_json({"component": component.component, "hooks": [str(path) for path in paths]})
+        return
+    console().print(f"[green]✓[/green] {paths[0].parent}: {', '.join(path.name for path in paths)}")
 
 
 def check_holdout(folder: Path, holdout: str, label: str) -> None:

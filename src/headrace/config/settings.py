@@ -60,6 +60,11 @@ class Settings:
         return self.variables.get("HEADRACE_CONTROL", "")
 
     @property
+    def webhook_url(self) -> str:
+        """Where every decision is sent. `HEADRACE_WEBHOOK_URL`, signed with `HEADRACE_WEBHOOK_SECRET`."""
+        return self.variables.get("HEADRACE_WEBHOOK_URL", "")
+
+    @property
     def control_url(self) -> str:
         """A control process elsewhere, which commands then talk to. `HEADRACE_URL`, with `HEADRACE_TOKEN`."""
         return self.variables.get("HEADRACE_URL", "").rstrip("/")

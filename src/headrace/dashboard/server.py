@@ -12,6 +12,7 @@ import secrets
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
@@ -23,7 +24,7 @@ from headrace.dashboard.access import Access, Failures
 from headrace.dashboard.api import Api, application
 from headrace.errors import Conflict, HeadraceError, InvalidConfig
 from headrace.files import write_atomically
-from headrace.lifecycle import aliases, watch
+from headrace.lifecycle import aliases, notify, watch
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Role
 from headrace.lifecycle.engine import start_engine
@@ -177,10 +178,21 @@ def look_regularly(control: Control, ended: threading.Event) -> None:
 def patrol_regularly(control: Control, door: Door, ended: threading.Event) -> None:
     """Look at all sources of triggers, guard the aliases, let approvals run out; a slow remote holds up only this."""
     patrol = Patrol(control.rooms, door)
-    tasks = {"aliases": control.guard_aliases, "approvals": control.tidy_approvals, "triggers": patrol.look}
+    sender = notify.notifier(control.rooms)
+    tasks: dict[str, tuple[float, Callable[[], object]]] = {
+        "aliases": (2.0, control.guard_aliases),
+        "approvals": (5.0, control.tidy_approvals),
+        "triggers": (PATROL_S, patrol.look),
+        "webhooks": (PATROL_S, (lambda: tell_problem(sender.send())) if sender else lambda: None),
+    }
     told: dict[str, str] = {}
+    next_s = dict.fromkeys(tasks, 0.0)
     while not ended.wait(PATROL_S):
-        for name, task in tasks.items():
+        for name, (every_s, task) in tasks.items():
+            now_s = control.rooms.clock.monotonic_s()
+            if now_s < next_s[name]:
+                continue
+            next_s[name] = now_s + every_s
             try:
                 task()
                 told.pop(name, None)
@@ -188,6 +200,12 @@ def patrol_regularly(control: Control, door: Door, ended: threading.Event) -> No
                 if told.get(name) != repr(error):
                     LOG.exception("%s", name)
                 told[name] = repr(error)
+
+
+def tell_problem(problem: str) -> None:
+    """Write down what a task could not do."""
+    if problem:
+        LOG.warning("%s", problem)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,8 @@ class Control:
         """Reject what waited too long, and start what was approved right before a crash; a repeat changes nothing."""
         for component in self.rooms.ledger.components():
             for promotion in approvals.tidy(self.rooms, component):
-                self.engine.start("promote", promotion.flow_id, promotion)
+                if self.engine.state(promotion.flow_id) is None:
+                    self.engine.start("promote", promotion.flow_id, promotion)
 
     def guard_aliases(self) -> None:
         """Put back every champion's alias that somebody else moved; their wish waits as a trigger."""
