@@ -191,6 +191,7 @@ def test_the_outbox_holds_what_moves_ask_for_until_it_is_written(opened: Open) -
     ledger.append(note("k"))
     assert list(ledger.unwritten()) == []
     ledger.move(promotion(1), expected=None)
+    assert ledger.wrote("digits", Stage.PRODUCTION) == {None, 1}, "there was no alias before the first"
     [first] = opened().unwritten()
     assert (first.component, first.stage, first.version) == ("digits", Stage.PRODUCTION, 1)
     ledger.move(promotion(2), expected=1)

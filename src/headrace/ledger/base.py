@@ -197,6 +197,7 @@ class Outbox(Protocol):
     def wrote(self, component: str, stage: Stage) -> frozenset[int | None]:
         """Return every version that the alias may point at by headrace's own hand; any other is somebody else's.
 
-        The last one that was remembered as written, and those since then that a crash may have left unremembered.
+        The last one that was remembered as written (None before the first: there was no alias), and those since then
+        that a crash may have left unremembered.
         """
         ...

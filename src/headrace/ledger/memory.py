@@ -88,7 +88,7 @@ class MemoryLedger:
     def wrote(self, component: str, stage: Stage) -> frozenset[int | None]:
         rows = [row for row in self._projections if (row.component, row.stage) == (component, stage)]
         written = [row.version for row in rows if row.is_written]
-        return frozenset([*written[-1:], *(row.version for row in rows if not row.is_written)] or [None])
+        return frozenset([*(written[-1:] or [None]), *(row.version for row in rows if not row.is_written)])
 
 
 def _replaces(newer: Projection, older: Projection) -> bool:

@@ -157,7 +157,7 @@ class SqlLedger:
         with self._reading() as connection:
             written = connection.execute(rows.where(projections.c.is_written).limit(1)).scalars().all()
             pending = connection.execute(rows.where(~projections.c.is_written)).scalars().all()
-        return frozenset([*written, *pending] or [None])
+        return frozenset([*(written or [None]), *pending])
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
