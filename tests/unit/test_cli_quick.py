@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cli import records, services, start
+from headrace.cli import plain, records, services, start
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.sql import SqlLedger
 from headrace.types import Actor, Stage
@@ -41,7 +41,10 @@ def test_history_is_the_same_both_ways(home: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("words", [["--json"], []])
-def test_status_at_rest_is_the_same_both_ways(home: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+def test_status_at_rest_is_the_same_both_ways(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr(plain, "ago", lambda _at: "a while ago")  # A second may pass in between.
     assert start._quick(["status", *words])
     quick = capsys.readouterr().out
     services.status(as_json="--json" in words)
