@@ -143,6 +143,21 @@ def test_ctrl_c_ends_the_training_and_tells_the_run(house: House) -> None:
     assert nothing_registered(house, "slow")
 
 
+@pytest.mark.parametrize("after", ["train", "gate"])
+def test_ctrl_c_later_leaves_nothing_running_and_production_empty(house: House, after: str) -> None:
+    name = f"stopped-{after}"
+    command = house.start("run", house.component(name))
+    assert command.stdout is not None
+    seen = next((line for line in command.stdout if f"✓ {after}" in line), "")
+    assert seen, command.stderr.read() if command.stderr else ""
+    os.killpg(command.pid, signal.SIGINT)
+    command.communicate(timeout=240)
+    assert command.returncode == 130
+    rows = [one for one in house.headrace("status", "--json").document["components"] if one["component"] == name]
+    assert [row["production"] for row in rows] in ([], [None])
+    assert not any(name in words for words in house.processes())
+
+
 def training(house: House) -> list[int]:
     """Return the trainings that run in this home; their checkouts lie in it."""
     found = []
