@@ -84,7 +84,7 @@ class Day:
         url = f"{place}/hooks/{NAME}"
         return [httpx.post(url, content=body, headers=headers, trust_env=False).status_code for _ in range(3)]
 
-    def until(self, what: str, is_so: Callable[[], bool], limit_s: float = 600) -> None:
+    def until(self, what: str, is_so: Callable[[], bool], limit_s: float = 300) -> None:
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             if is_so():

@@ -95,3 +95,12 @@ def test_what_cannot_be_used_is_refused_with_its_place(tmp_path: Path, files: di
 def test_no_mlproject_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="No MLproject file"):
         read_sources(tmp_path)
+
+
+def test_a_saved_model_says_itself_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text("flavors: {}\n")
+    (tmp_path / "python_env.yaml").write_text("python: 3.11.7\ndependencies: [-r requirements.txt]\n")
+    (tmp_path / "requirements.txt").write_text("mlflow==3.17.2\nscikit-learn\n")
+    found = read_sources(tmp_path)
+    assert found.python == "3.11.7"
+    assert found.requirements == ("mlflow==3.17.2", "scikit-learn")

@@ -50,7 +50,9 @@ class Environments(Protocol):
     """What every kind of environment does."""
 
     def lock(self, project: Path) -> Lock:
-        """Resolve what the project's MLproject names. The same project with the same sources gives the same lock.
+        """Resolve what the MLproject of a project, or a saved MLflow model itself, names.
+
+        The same project with the same sources gives the same lock.
 
         Raises:
             EnvironmentFailed: it cannot be solved; the message names the first conflict.

@@ -41,7 +41,7 @@ class Sources:
 
 
 def read_sources(project: Path) -> Sources:
-    """Return what the project's MLproject names.
+    """Return what the project's MLproject names, or what a saved MLflow model's own files name.
 
     An environment that MLproject names comes first, then the files that MLflow takes by default (python_env.yaml,
     conda.yaml), then uv.lock, then requirements.txt.
@@ -50,7 +50,7 @@ def read_sources(project: Path) -> Sources:
         InvalidConfig: nothing is named, a named file is absent or unreadable, or conda packages are asked for that
             pip cannot give.
     """
-    document = read_yaml(find_mlproject(project))
+    document = {} if (project / "MLmodel").is_file() else read_yaml(find_mlproject(project))
     if "docker_env" in document:
         raise InvalidConfig(
             f"The MLproject in {project} asks for a Docker environment.",
