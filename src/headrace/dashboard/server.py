@@ -41,7 +41,9 @@ PATROL_S = 1.0
 
 def main() -> None:
     """Run until SIGTERM. Endpoints go on without this process."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # Our own doings and the troubles of others; libraries tell each request and each table otherwise.
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("headrace").setLevel(logging.INFO)
     settings = read_settings().prepare()
     try:
         lock = take_lock(settings)
