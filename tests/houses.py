@@ -13,6 +13,12 @@ from sklearn.datasets import load_iris
 
 HEADRACE = Path(sys.executable).parent / "headrace"
 FLOWERS = Path(__file__).parent / "e2e" / "flowers"
+#: What a shell starts in the background ignores Ctrl-C, and hands that on.
+HEAR_CTRL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,10 @@ class House:
         return Told(done.returncode, done.stdout, done.stderr)
 
     def start(self, *words: str | Path) -> "subprocess.Popen[str]":
-        """Start a command in a process group of its own, as a terminal does."""
+        """Start a command in a process group of its own, as a terminal does; Ctrl-C reaches it."""
+        command = [sys.executable, "-c", HEAR_CTRL_C, HEADRACE, *words]
         return subprocess.Popen(
-            [HEADRACE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.variables,
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.variables,
             start_new_session=True,
         )  # fmt: skip
 
