@@ -8,9 +8,8 @@ from headrace.config.component import Component
 from headrace.config.settings import read_settings
 from headrace.errors import NotFound
 from headrace.ledger.base import Action
-from headrace.lifecycle.candidate import recall_settings
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.versions import version_folder
+from headrace.lifecycle.versions import recall, version_folder
 from headrace.monitoring import reference
 from headrace.monitoring.examples import HardExample, hard_examples
 from headrace.monitoring.memory import Memory
@@ -68,7 +67,7 @@ def references_of(rooms: Rooms, component: str) -> dict[int, Reference]:
 
 def settings_of(rooms: Rooms, component: str, references: dict[int, Reference]) -> Component:
     """Return the settings of the newest version that has a reference."""
-    return recall_settings(rooms, component, max(references))
+    return recall(rooms, component, max(references)).settings
 
 
 def prediction_folder(component: str) -> Path:

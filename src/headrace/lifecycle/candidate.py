@@ -168,7 +168,7 @@ def deploy_to_dev(rooms: Rooms, request: CandidateRequest, version: int) -> str:
     stop_if_asked(rooms, request.flow_id)
     with rooms.journal(request.flow_id).step("dev", f"deploying v{version} to dev in its own environment") as note:
         served = served_version(rooms, request.component, version, Stage.DEV)
-        settings = recall_settings(rooms, request.component, version)
+        settings = recall(rooms, request.component, version).settings
         serve = settings.serve.model_copy(update={"port": 0})
         try:
             verify_version(rooms, request.component, version)
@@ -194,11 +194,6 @@ def apply(rooms: Rooms, route: Route, version: int) -> Status:
         return rooms.target.apply(route)
     except HeadraceError as error:
         raise explained(rooms, route.component, version, route.stage, error) from error
-
-
-def recall_settings(rooms: Rooms, component: str, version: int) -> Component:
-    """Return the configuration of a version."""
-    return recall(rooms, component, version).settings
 
 
 def run_acceptance(rooms: Rooms, request: CandidateRequest, trained: Trained, version: int, url: str) -> None:

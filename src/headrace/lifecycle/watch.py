@@ -12,7 +12,6 @@ from pathlib import Path
 from headrace.errors import Conflict
 from headrace.files import write_atomically
 from headrace.ledger.base import Action, Draft
-from headrace.lifecycle.candidate import recall_settings
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.request import Cause, Outcome, State, Trigger, WatchRequest
 from headrace.lifecycle.rollback import roll_back
@@ -45,7 +44,7 @@ def due(rooms: Rooms, component: str) -> WatchRequest | None:
     serving = rooms.ledger.serving(component, Stage.PRODUCTION)
     if serving is None or serving.version is None:
         return None
-    settings = recall_settings(rooms, component, serving.version)
+    settings = recall(rooms, component, serving.version).settings
     monitor = settings.monitor
     log = rooms.predictions
     after = watermark(rooms, component, serving.version)
@@ -64,7 +63,7 @@ def pause_s(rooms: Rooms, component: str) -> float:
     serving = rooms.ledger.serving(component, Stage.PRODUCTION)
     if serving is None or serving.version is None:
         return 1.0
-    return recall_settings(rooms, component, serving.version).monitor.every_s
+    return recall(rooms, component, serving.version).settings.monitor.every_s
 
 
 def watch(durable: Durable, rooms: Rooms, request: WatchRequest) -> Outcome:
@@ -83,7 +82,7 @@ def watch(durable: Durable, rooms: Rooms, request: WatchRequest) -> Outcome:
 
 def judge_window(rooms: Rooms, request: WatchRequest) -> Judged:
     """Look at the window with every detector and make one verdict."""
-    settings = recall_settings(rooms, request.component, request.version)
+    settings = recall(rooms, request.component, request.version).settings
     log = rooms.predictions
     journal = rooms.journal(request.flow_id)
     with journal.step("judge", f"the last {settings.monitor.window} predictions of v{request.version}") as note:
@@ -167,7 +166,7 @@ def may_retrain(rooms: Rooms, request: WatchRequest, judged: Judged) -> bool:
 
     Labels that show a loss are `quality`. An estimated loss with output drift, in consecutive windows, is `drift`.
     """
-    retrain = recall_settings(rooms, request.component, request.version).retrain
+    retrain = recall(rooms, request.component, request.version).settings.retrain
     is_labelled = any(
         isinstance(one, dict) and one["fired"] and one["name"] in judge.LABELLED for one in judged.signals
     )
