@@ -93,6 +93,7 @@ class App:
                 self.counts.cancelled += 1
             else:
                 self.counts.failed(rejected.status)
+            await exchange.forget_body()
             exchange.reject(rejected)
         except Exception:  # The request's boundary: it is answered and logged, the front goes on.
             log.exception("%s %s", exchange.method, exchange.path[:100])

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -14,6 +15,9 @@ JSON = [("content-type", "application/json")]
 BODY_S = 20.0
 SWEEP_S = 1.0
 SMALL_BYTES = 65_536
+#: So much of a refused body is read and forgotten, so long: its sender then sees the answer, not a broken connection.
+FORGOTTEN_BYTES = 64_000_000
+FORGET_S = 5.0
 #: Passed through from the request to the answer, so that calls can be followed.
 TRACED = ("x-request-id", "traceparent", "tracestate")
 
@@ -48,7 +52,7 @@ READING = Reading()
 class Exchange:
     """A request with the means to answer it."""
 
-    __slots__ = ("headers", "is_answered", "is_slow", "path", "proto", "scope", "start", "task")
+    __slots__ = ("headers", "is_answered", "is_read", "is_slow", "path", "proto", "scope", "start", "task")
 
     def __init__(self, scope: Any, proto: Any) -> None:
         self.scope = scope
@@ -57,6 +61,7 @@ class Exchange:
         self.headers = scope.headers
         self.start = time.monotonic()
         self.is_answered = False
+        self.is_read = False
         self.is_slow = False
 
     @property
@@ -76,7 +81,7 @@ class Exchange:
         """Return the body.
 
         Raises:
-            Rejected: 415 for a compressed one; 413 for more than `limit` bytes, which are not read; 408 for a slow one.
+            Rejected: 415 for a compressed one; 413 for more than `limit` bytes, which are not kept; 408 for a slow one.
         """
         if self.headers.get("content-encoding", "identity") != "identity":
             raise Rejected(MEDIA_TYPE, "Compressed bodies are not read here.", "Send it without a content encoding.")
@@ -86,6 +91,7 @@ class Exchange:
                 raise Rejected(TOO_LARGE, f"The body has {length} bytes; the limit is {limit}.")
             if int(length) <= SMALL_BYTES:
                 return await self._whole()
+        self.is_read = True
         try:
             async with asyncio.timeout(BODY_S):
                 return await self._pieces(limit)
@@ -94,6 +100,7 @@ class Exchange:
 
     async def _whole(self) -> bytes:
         """Return a small body, which mostly came with the headers: one timer for all costs less than one for each."""
+        self.is_read = True
         self.task = asyncio.current_task()
         READING.watch(self)
         try:
@@ -106,12 +113,25 @@ class Exchange:
             READING.exchanges.discard(self)
 
     async def _pieces(self, limit: int) -> bytes:
-        content = bytearray()
+        content, length = bytearray(), 0
         async for piece in self.proto:
-            content += piece
-            if len(content) > limit:
-                raise Rejected(TOO_LARGE, f"The body has more than {limit} bytes.")
+            length += len(piece)
+            if length <= limit:
+                content += piece
+            elif length > limit + FORGOTTEN_BYTES:
+                break
+        if length > limit:
+            raise Rejected(TOO_LARGE, f"The body has more than {limit} bytes.")
         return bytes(content)
+
+    async def forget_body(self) -> None:
+        """Read and forget what a refused request still sends."""
+        is_waiting = bool(self.header("expect"))  # It sends its body only when told to go on.
+        if self.is_read or is_waiting or self.method in ("GET", "HEAD"):
+            return
+        with suppress(TimeoutError, Rejected):
+            async with asyncio.timeout(FORGET_S):
+                await self._pieces(0)
 
     def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         """Send the answer."""
