@@ -143,7 +143,7 @@ def test_ctrl_c_ends_the_training_and_tells_the_run(house: House) -> None:
     assert nothing_registered(house, "slow")
 
 
-@pytest.mark.parametrize("after", ["train", "gate"])
+@pytest.mark.parametrize("after", ["train", "gate", "acceptance"])
 def test_ctrl_c_later_leaves_nothing_running_and_production_empty(house: House, after: str) -> None:
     name = f"stopped-{after}"
     command = house.start("run", house.component(name))

@@ -4,12 +4,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.clock import ManualClock
 from headrace.config.component import Component
 from headrace.config.settings import Settings
+from headrace.deploy.base import Status
 from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
 from headrace.errors import Conflict, ModelRefused
@@ -19,10 +21,11 @@ from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle.aliases import CHAMPION, project
 from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.flows import FLOWS
-from headrace.lifecycle.reconcile import bring_up, previous_champion
+from headrace.lifecycle.reconcile import bring_up, previous_champion, settle
 from headrace.lifecycle.request import Cause, Outcome, PromoteRequest, State, Trigger
 from headrace.lifecycle.rollback import roll_back
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.stopping import ask_to_stop
 from headrace.lifecycle.versions import VersionRecord, remember
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
@@ -83,6 +86,32 @@ def test_ledger_route_and_alias_agree_after_a_promotion(rooms: Rooms) -> None:
     status = rooms.target.status("digits", Stage.PRODUCTION)
     assert status is not None
     assert set(status.warm) == {1, 2}, "the last champion is kept warm"
+
+
+def test_who_stops_a_candidate_stops_the_promotion_that_follows(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    ask_to_stop(rooms.folder("digits/person-k2/1"), "person:ada")
+    request = PromoteRequest(
+        "digits", 2, 1, Trigger(Cause.PERSON, "k2", "person:ada", "better"), origin="digits/person-k2/1"
+    )
+    assert FLOWS["promote"](Undurable({}), rooms, request).state is State.CANCELLED
+    assert serving(rooms) == (1, {1: 1.0}, 1)
+
+
+def test_who_stops_while_a_version_is_loaded_finds_it_gone_again(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote(rooms, 1, None)
+    request = PromoteRequest("digits", 2, 1, Trigger(Cause.PERSON, "k2", "person:ada", "better"))
+
+    def loaded(*args: Any, **kwargs: Any) -> Status | None:
+        status = settle(*args, **kwargs)
+        ask_to_stop(rooms.folder(request.flow_id), "person:ada")
+        return status
+
+    monkeypatch.setattr("headrace.lifecycle.promote.settle", loaded)
+    assert FLOWS["promote"](Undurable({}), rooms, request).state is State.CANCELLED
+    status = rooms.target.status("digits", Stage.PRODUCTION)
+    assert status is not None
+    assert list(status.warm) == [1]
 
 
 def test_a_version_that_cannot_be_loaded_changes_nothing(rooms: Rooms) -> None:

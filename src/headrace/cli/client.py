@@ -1,6 +1,7 @@
 """Talking to the control process: finding it, starting it, asking it."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -55,9 +56,13 @@ class Client:
             raise Answered(told.get("fact", ""), told.get("remedy", ""), int(told.get("exit_code", 1)))
         return answer.json()
 
-    def events(self, flow: str, *, timeout_s: float = 3600.0) -> Iterator[Event]:
-        """Yield a flow's events as they come, the last being its end."""
-        seen, deadline = 0, time.monotonic() + timeout_s
+    def events(self, flow: str, *, after: int = 0, timeout_s: float = math.inf) -> Iterator[Event]:
+        """Yield a flow's events from number `after` on as they come, the last being its end.
+
+        Raises:
+            Unavailable: it did not end in time, or the control process does not answer.
+        """
+        seen, deadline = after, time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             found = self.ask("GET", "/api/events", flow=flow, after=seen)["events"]
             for document in found:

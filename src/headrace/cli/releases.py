@@ -1,8 +1,12 @@
 """Commands that move versions: run, promote, rollback, follow, stop."""
 
 import secrets
+from collections import Counter
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+
+from rich.markup import escape
 
 from headrace.cli import client as control
 from headrace.cli.terminal import Steps, console, print_json
@@ -92,7 +96,7 @@ def stop(flow: str, *, as_json: bool) -> None:
     settings = read_settings()
     client = control.ensure(settings)
     client.ask("POST", "/api/stop", flow=flow, actor=settings.actor)
-    ended = last(client, flow, Steps(console(as_json=True)))
+    ended = Follower(client, Steps(console(as_json=True))).end_of(flow)
     if as_json:
         print_json(ended.numbers)
         return
@@ -103,30 +107,38 @@ def finish(client: control.Client, flow: str, *, as_json: bool, actor: str, can_
     """Show a flow and the one that goes on from it; end with its exit code. Ctrl-C stops it for certain."""
     out = console(as_json=as_json)
     steps = Steps(out)
+    follower = Follower(client, steps)
     try:
-        ended = last(client, flow, steps)
-        following = str(ended.numbers.get("next_flow") or "")
-        if following:
-            ended = last(client, following, steps)
+        ended = follower.end_of(flow)
     except KeyboardInterrupt:
         steps.close()
         if can_stop:
-            out.print("stopping; production stays as it is …")
+            out.print("stopping …")
             client.ask("POST", "/api/stop", flow=flow, actor=actor)
-            last(client, flow, steps)
+            out.print(escape(str(follower.end_of(flow).numbers["fact"])))
         raise
     finally:
         steps.close()
     tell(ended.numbers, as_json=as_json)
 
 
-def last(client: control.Client, flow: str, steps: Steps) -> Event:
-    """Show a flow's events and return its end."""
-    for event in client.events(flow):
-        if event.mark is Mark.ENDED:
-            return event
-        steps.show(event)
-    raise AssertionError("events end with the flow's end")
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """Shows flows as they go on; each event once."""
+
+    client: control.Client
+    steps: Steps
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def end_of(self, flow: str) -> Event:
+        """Show a flow and the one that goes on from it, and return the end."""
+        for event in self.client.events(flow, after=self.seen[flow]):
+            if event.mark is Mark.ENDED:
+                following = str(event.numbers.get("next_flow") or "")
+                return self.end_of(following) if following else event
+            self.seen[flow] += 1
+            self.steps.show(event)
+        raise AssertionError("events end with the flow's end")
 
 
 def tell(outcome: dict[str, Json], *, as_json: bool) -> None:

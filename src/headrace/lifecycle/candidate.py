@@ -20,7 +20,6 @@ from headrace.lifecycle.readiness import explained, look
 from headrace.lifecycle.request import CandidateRequest, Outcome, PromoteRequest, State
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.statements import state, state_entry
-from headrace.lifecycle.stopping import stop_if_asked
 from headrace.lifecycle.train import Trained
 from headrace.lifecycle.versions import VersionRecord, recall, remember, served_version, version_folder
 from headrace.provenance import golden
@@ -62,7 +61,6 @@ def config_of(trained: Trained) -> Component:
 
 def register(rooms: Rooms, request: CandidateRequest, trained: Trained) -> int:
     """Register the sealed model; a repeat returns the version that is there."""
-    stop_if_asked(rooms, request.flow_id)
     sealed = trained.sealed
     with rooms.journal(request.flow_id).step("register", f"as a version of {request.component}") as note:
         version = registered(rooms, request, trained)
@@ -165,7 +163,6 @@ def try_out_phase(durable: Durable, rooms: Rooms, request: CandidateRequest, tra
 
 def deploy_to_dev(rooms: Rooms, request: CandidateRequest, version: int) -> str:
     """Serve the version in `dev`: digests verified, golden answers given. Returns its URL."""
-    stop_if_asked(rooms, request.flow_id)
     with rooms.journal(request.flow_id).step("dev", f"deploying v{version} to dev in its own environment") as note:
         served = served_version(rooms, request.component, version, Stage.DEV)
         settings = recall(rooms, request.component, version).settings
@@ -224,7 +221,7 @@ def run_acceptance(rooms: Rooms, request: CandidateRequest, trained: Trained, ve
 
 def take_dev_down(rooms: Rooms, request: CandidateRequest) -> None:
     """Remove the dev deployment."""
-    with rooms.journal(request.flow_id).step("dev down", "taking dev down") as note:
+    with rooms.journal(request.flow_id).step("dev down", "taking dev down", must_run=True) as note:
         rooms.target.remove(request.component, Stage.DEV)
         note.found = "nothing of it is left"
 
@@ -249,5 +246,7 @@ def decide(rooms: Rooms, request: CandidateRequest, trained: Trained, version: i
         note.found = f"v{version} goes to production: {rule.because}"
     serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
     expected = serving.version if serving else None
-    promotion = PromoteRequest(request.component, version, expected, request.trigger, request.attempt)
+    promotion = PromoteRequest(
+        request.component, version, expected, request.trigger, request.attempt, origin=request.flow_id
+    )
     return Decision(State.DONE, f"Version {version} of {request.component} is being promoted.", promotion)

@@ -150,7 +150,7 @@ class Control:
         """Ask a flow to end; its children are killed and its run ends KILLED."""
         if self.engine.state(flow) is None:
             raise NotFound(f"There is no flow {flow}.", "See what runs with `headrace status`.")
-        stopping.ask_to_stop(self.rooms, flow, actor)
+        stopping.ask_to_stop(self.rooms.folder(flow), actor)
 
     def events(self, flow: str, *, after: int = 0) -> Sequence[journal.Event]:
         """Return a flow's events from number `after` on."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
+from headrace.lifecycle.stopping import stop_if_asked
 from headrace.types import Json
 
 FILE = "events.jsonl"
@@ -76,8 +77,17 @@ class Journal:
         self.write(step, Mark.PROGRESS, text)
 
     @contextmanager
-    def step(self, name: str, doing: str) -> Iterator[Note]:
-        """Write that a step starts, and how it ends; `note.found` becomes its result line."""
+    def step(self, name: str, doing: str, *, must_run: bool = False) -> Iterator[Note]:
+        """Write that a step starts, and how it ends; `note.found` becomes its result line.
+
+        Args:
+            must_run: do it also where the flow was asked to stop: it cleans up, or ends what was decided.
+
+        Raises:
+            Cancelled: somebody asked the flow to stop.
+        """
+        if not must_run:
+            stop_if_asked(self.folder)
         self.write(name, Mark.STARTED, doing)
         began = self.clock.monotonic_s()
         note = Note()

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
-from headrace.errors import Conflict, GateFailed, HeadraceError
+from headrace.errors import Cancelled, Conflict, GateFailed, HeadraceError
 from headrace.ledger.base import Action, Draft
 from headrace.lifecycle.aliases import project
 from headrace.lifecycle.doors import refuse_for_production, verify_version
@@ -42,9 +43,9 @@ def promote(durable: Durable, rooms: Rooms, request: PromoteRequest) -> Outcome:
 
 def warm(rooms: Rooms, request: PromoteRequest) -> None:
     """Load the new version beside the present one and check its golden answers, without traffic."""
-    stop_if_asked(rooms, request.flow_id)
     journal = rooms.journal(request.flow_id)
     name = f"v{request.version}"
+    asked = folders(rooms, request)
     with journal.step("warm", f"loading {name} beside what serves now; no traffic yet") as note:
         serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
         present = serving.version if serving else None
@@ -55,13 +56,25 @@ def warm(rooms: Rooms, request: PromoteRequest) -> None:
                 f"Look at `headrace history {request.component}`, then promote {name} again if it should still be.",
             )
         pass_production_door(rooms, request.component, request.version)
+        stop_if_asked(*asked)
         before = previous_champion(rooms, request.component)
-        status = settle(rooms, request.component, warm=[] if before is None else [before], must_warm=request.version)
+        kept = [] if before is None else [before]
+        status = settle(rooms, request.component, warm=kept, must_warm=request.version)
+        try:
+            stop_if_asked(*asked)
+        except Cancelled:
+            settle(rooms, request.component, warm=kept)
+            raise
         note.found = (
             f"digests verified, packages as at training; {spell(present)} serves yet"
             if status is None
             else f"{name} is verified, loaded and gives its golden answers; {spell(present)} still serves"
         )
+
+
+def folders(rooms: Rooms, request: PromoteRequest) -> list[Path]:
+    """Return where to look whether somebody stops the promotion: its own folder, and that of the flow before it."""
+    return [rooms.folder(flow) for flow in (request.flow_id, request.origin) if flow]
 
 
 def pass_production_door(rooms: Rooms, component: str, version: int) -> None:
@@ -84,7 +97,7 @@ def spell(version: int | None) -> str:
 def decide(rooms: Rooms, request: PromoteRequest) -> None:
     """Write the promotion to the ledger, if what served when it was asked for still does."""
     journal = rooms.journal(request.flow_id)
-    with journal.step("ledger", "writing the promotion") as note:
+    with journal.step("ledger", "writing the promotion", must_run=True) as note:
         entry = rooms.ledger.move(
             Draft(
                 request.component, Action.PROMOTED, Actor(request.trigger.actor), request.trigger.reason,
@@ -100,7 +113,7 @@ def decide(rooms: Rooms, request: PromoteRequest) -> None:
 def shift(rooms: Rooms, request: PromoteRequest) -> str:
     """Move the traffic, in steps where the component asks for a canary; return the endpoint's URL."""
     journal = rooms.journal(request.flow_id)
-    with journal.step("shift", f"moving traffic to v{request.version}") as note:
+    with journal.step("shift", f"moving traffic to v{request.version}", must_run=True) as note:
         try:
             canary(rooms, request, lambda text: journal.progress("shift", text))
             status = settle(rooms, request.component, warm=[] if request.expected is None else [request.expected])
@@ -127,7 +140,7 @@ def canary(rooms: Rooms, request: PromoteRequest, tell: Callable[[str], None]) -
     if release.strategy != "canary" or request.expected is None:
         return
     for percent in release.steps[:-1]:
-        stop_if_asked(rooms, request.flow_id)
+        stop_if_asked(*folders(rooms, request))
         with one_route_at_a_time(rooms, request.component):
             serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
             if serving is None or serving.version != request.version:

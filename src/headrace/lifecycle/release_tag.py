@@ -13,7 +13,7 @@ from headrace.provenance.tags import ReleaseTag, write_tag
 def tag(rooms: Rooms, request: PromoteRequest) -> str:
     """Write the release tag, and return why there is none; a release is never held up by its tag."""
     name = f"{request.component}/v{request.version}"
-    with rooms.journal(request.flow_id).step("tag", f"tagging {name}") as note:
+    with rooms.journal(request.flow_id).step("tag", f"tagging {name}", must_run=True) as note:
         try:
             record = recall(rooms, request.component, request.version)
             baseline = read_baseline(version_folder(rooms, request.component, request.version) / "baseline")

@@ -69,6 +69,7 @@ class PromoteRequest:
 
     Attributes:
         expected: the version that must still serve; None for "none serves yet".
+        origin: the flow that this one goes on from; who stops that one stops this one too.
     """
 
     component: str
@@ -76,6 +77,7 @@ class PromoteRequest:
     expected: int | None
     trigger: Trigger
     attempt: int = 1
+    origin: str = ""
 
     @property
     def flow_id(self) -> str:

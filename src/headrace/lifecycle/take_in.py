@@ -18,7 +18,6 @@ from headrace.lifecycle.request import CandidateRequest
 from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.seal import SealedVersion
-from headrace.lifecycle.stopping import stop_if_asked
 from headrace.lifecycle.train import Built, Trained, TrainedRun, Work, check_out, workplace
 from headrace.provenance import baseline, golden, sign
 from headrace.provenance.formats import check_formats
@@ -41,7 +40,6 @@ def take_in_phase(durable: Durable, rooms: Rooms, request: CandidateRequest) -> 
 
 def fetch(rooms: Rooms, request: CandidateRequest, component: Component) -> TrainedRun:
     """Copy the version's files. Raises ModelRefused where loading them would run code."""
-    stop_if_asked(rooms, request.flow_id)
     uri = f"models:/{request.component}/{request.version}"
     with rooms.journal(request.flow_id).step("fetch", uri) as note:
         version = rooms.registry.version(request.component, request.version)

@@ -18,7 +18,7 @@ from headrace.lifecycle.request import CandidateRequest
 from headrace.lifecycle.retrain import Gathered, gather
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.seal import Ingredients, SealedVersion, seal_version
-from headrace.lifecycle.stopping import is_asked_to_stop, stop_if_asked
+from headrace.lifecycle.stopping import is_asked_to_stop
 from headrace.provenance import code
 from headrace.provenance.formats import Formats, check_formats
 from headrace.registry.base import RunState
@@ -106,7 +106,6 @@ def train_phase(durable: Durable, rooms: Rooms, request: CandidateRequest) -> Tr
 
 def check_out(rooms: Rooms, request: CandidateRequest) -> Checkout:
     """Copy the project at one commit into the flow's folder; the user's own checkout is never touched."""
-    stop_if_asked(rooms, request.flow_id)
     source = Path(request.folder)
     with rooms.journal(request.flow_id).step("checkout", f"copying {source}") as note:
         place = Path(request.repository) if request.repository else source
