@@ -1,17 +1,23 @@
 """The tests keep their level where nothing changed and see what did."""
 
+import collections
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import anderson_ksamp, fisher_exact
 
+from headrace.evaluation.labels import as_text
+from headrace.monitoring.profiles import Numbers, coded
 from headrace.monitoring.statistics.multiplicity import benjamini_hochberg, family_p, holm
 from headrace.monitoring.statistics.shares import clopper_pearson, fell_p, rose_p
 from headrace.monitoring.statistics.twosample import (
     anderson_darling,
     anderson_darling_p,
     chi_square_p,
+    fisher_p,
     ks_distance,
     psi,
 )
@@ -71,6 +77,36 @@ def test_a_fall_is_fishers_exact_test(right: int, more: int, now: int, later: in
     assert fell_p(right, before, now, rows) == pytest.approx(known, rel=1e-6)
     mirrored = fisher_exact([[now, rows - now], [right, before - right]], alternative="greater").pvalue
     assert rose_p(right, before, now, rows) == pytest.approx(mirrored, rel=1e-6)
+
+
+@given(st.lists(st.integers(0, 60), min_size=4, max_size=4))
+def test_two_cells_are_tested_exactly(cells: list[int]) -> None:
+    table = np.array(cells, float).reshape(2, 2)
+    assert fisher_p(table) == pytest.approx(float(fisher_exact(table.astype(int)).pvalue), rel=1e-6)
+
+
+@given(
+    st.lists(st.floats(-9, 9) | st.sampled_from([np.nan, np.inf, -np.inf, 0.0]), max_size=60),
+    st.lists(st.floats(-9, 9), min_size=2, max_size=9, unique=True),
+)
+def test_each_value_is_counted_in_its_own_bin(values: list[float], edges: list[float]) -> None:
+    profile = Numbers(np.sort(edges), np.zeros(len(edges) + 1, int))
+    usable = [value for value in values if not np.isnan(value)]
+    expected = [
+        sum(low <= value < high or value == high == np.inf for value in usable)
+        for low, high in itertools.pairwise([-np.inf, *sorted(edges), np.inf])
+    ]
+    assert profile.count(np.array(values)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.array([3, 1, 3]), np.array([3.0, 1.0, 3.0]), np.array(["b", "a"], object), np.array([1, "1", 1.0], object)],
+)
+def test_labels_by_number_are_the_texts_of_the_rows(labels: np.ndarray) -> None:
+    found = coded(labels)
+    assert [found.names[code] for code in found.codes] == as_text(labels).tolist()
+    assert found.counts() == dict(collections.Counter(as_text(labels).tolist()))
 
 
 @given(st.integers(1, 200), st.data())

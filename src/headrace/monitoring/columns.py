@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from headrace.monitoring.profiles import Field, Numbers, count_values
+from headrace.monitoring.profiles import Field, Numbers, count_values, rising
 
 Array: TypeAlias = np.ndarray[Any, Any]
 WORD = re.compile(r"[^\W_]+|&\w+;|[<>&;#]")
@@ -33,13 +33,20 @@ class Columns:
     names: dict[str, Any]
     kinds: dict[str, str] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
+    sorted: dict[str, Array] = field(default_factory=dict)
     counted: dict[str, Array] = field(default_factory=dict)
     named: dict[str, dict[str, int]] = field(default_factory=dict)
 
+    def rising(self, name: str) -> Array:
+        """Return a column's values in order, missing ones left out; sorted once, however many signals ask."""
+        if name not in self.sorted:
+            self.sorted[name] = rising(self.numbers[name])
+        return self.sorted[name]
+
     def counts(self, name: str, profile: Numbers) -> Array:
-        """Return a column's rows in each bin of its profile; counted once, however many signals ask."""
+        """Return a column's rows in each bin of its profile; counted once."""
         if name not in self.counted:
-            self.counted[name] = profile.count(self.numbers[name])
+            self.counted[name] = profile.count_rising(self.rising(name))
         return self.counted[name]
 
     def values(self, name: str) -> dict[str, int]:

@@ -18,7 +18,7 @@ from headrace.evaluation.base import Rows
 from headrace.evaluation.labels import as_text, columns_of
 from headrace.evaluation.metrics import correct, row_error
 from headrace.monitoring.columns import Columns
-from headrace.monitoring.profiles import Categories, Numbers, categories, numbers
+from headrace.monitoring.profiles import Categories, Numbers, categories, coded, numbers
 from headrace.monitoring.statistics.boosting import Boosted
 from headrace.monitoring.statistics.boosting import fit as boost
 from headrace.types import Task
@@ -65,11 +65,11 @@ class Estimator:
         if self.model is not None:
             given = Columns({**columns.numbers, _ANSWER: np.asarray(answers.answer, float)}, columns.names)
             return np.maximum(self.model.predict(_codes(given, self.numbers, self.names)), 0.0)
-        score, labels = _given(answers), as_text(np.asarray(answers.answer))
+        score, labels = _given(answers), coded(answers.answer)
         found = np.empty(len(score))
-        for label in np.unique(labels):
-            chosen = labels == label
-            curve = self.curves.get(str(label), self.curves[""])
+        for code, label in enumerate(labels.names):
+            chosen = labels.codes == code
+            curve = self.curves.get(label, self.curves[""])
             found[chosen] = 1 - np.interp(score[chosen], curve.at, curve.share)
         return found
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.evaluation.labels import as_text
 from headrace.monitoring.statistics.dependence import correlation_time, rank_time
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -40,12 +41,13 @@ class Numbers:
     correlation_time: float = 1.0
 
     def count(self, values: Array) -> Array:
-        """Return how many of `values` are in each bin; NaN counts nowhere. About 30 ns a value."""
-        places = np.searchsorted(self.edges, values, side="right")
-        counts = np.bincount(places, minlength=len(self.edges) + 1)
-        # NaN sorts above every edge.
-        counts[-1] -= np.count_nonzero(np.isnan(values))
-        return counts
+        """Return how many of `values` are in each bin; NaN counts nowhere. About 10 ns a value."""
+        return self.count_rising(rising(values))
+
+    def count_rising(self, values: Array) -> Array:
+        """Return the same of values that rise and are not missing; its cost does not depend on how many."""
+        below = np.searchsorted(values, self.edges)
+        return np.diff(below, prepend=0, append=len(values))
 
     @property
     def rows(self) -> int:
@@ -95,6 +97,12 @@ class Counted:
     nulls: int = 0
 
 
+def rising(values: Array) -> Array:
+    """Return a column's values in order, NaN left out. Numpy sorts faster than it finds each value's bin."""
+    found = np.sort(np.asarray(values, float))
+    return found[: np.searchsorted(found, np.nan)]  # NaN sorts above everything.
+
+
 def numbers(values: Array, *, in_time_order: bool = False) -> Numbers:
     """Return the profile of a numeric column, over its own quantiles."""
     column = np.asarray(values, float)
@@ -136,6 +144,34 @@ def categories(values: Any, *, in_time_order: bool = False) -> Categories:
         texts = np.array([str(value) for value in np.asarray(values)])
         time = max((correlation_time(texts == name) for name in list(counts)[:10]), default=1.0)
     return Categories(counts, counted.nulls, singles, time)
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """Labels by number.
+
+    Attributes:
+        names: each different label's text.
+        codes: shape (rows,), places in `names`.
+    """
+
+    names: tuple[str, ...]
+    codes: Array
+
+    def counts(self) -> dict[str, int]:
+        """Return how often each label comes."""
+        return dict(zip(self.names, np.bincount(self.codes, minlength=len(self.names)).tolist(), strict=True))
+
+
+def coded(labels: Array) -> Coded:
+    """Return labels by number; turning each row's into a text would cost more than all that is asked of them."""
+    column = np.asarray(labels)
+    try:
+        found = pa.array(column, pa.string() if column.dtype.kind == "O" else None).dictionary_encode()
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        found = pa.array(as_text(column)).dictionary_encode()
+    names = as_text(found.dictionary.to_numpy(zero_copy_only=False))
+    return Coded(tuple(names.tolist()), found.indices.to_numpy())
 
 
 def count_values(values: Any) -> Counted:

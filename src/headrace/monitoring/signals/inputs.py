@@ -23,6 +23,7 @@ from headrace.monitoring.statistics.twosample import (
     psi,
     psi_by_chance,
     shift_p,
+    stacked,
 )
 from headrace.types import Json
 
@@ -110,18 +111,9 @@ def _numbers(known: Mapping[str, Numbers], columns: Columns, alpha: float) -> li
     excess = psi(coarse_first, coarse_second) - times * psi_by_chance(bins, first.sum(axis=1), rows, alpha)
     found = []
     for at, (name, before) in enumerate(known.items()):
-        values = columns.numbers[name]
-        mean = float(np.nanmean(values)) if rows[at] else float("nan")
+        mean = float(columns.rising(name).mean()) if rows[at] else float("nan")
         sentence = f"`{name}` went from {before.mean:.3g} to {mean:.3g} on average (p = {p_values[at]:.2g})"
         found.append(ColumnDrift(name, float(p_values[at]), float(excess[at]), sentence))
-    return found
-
-
-def stacked(counts: Sequence[Array]) -> Array:
-    """Return histograms as one matrix, filled up with empty bins, which no statistic looks at."""
-    found = np.zeros((len(counts), max(len(one) for one in counts)))
-    for row, one in enumerate(counts):
-        found[row, : len(one)] = one
     return found
 
 

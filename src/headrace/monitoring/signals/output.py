@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headrace.evaluation.labels import as_text
 from headrace.monitoring.base import Signal
 from headrace.monitoring.calibration import null_scale
 from headrace.monitoring.frame import Frame
-from headrace.monitoring.profiles import count_values
+from headrace.monitoring.profiles import coded
 from headrace.monitoring.reference_profile import Reference, output_columns
 from headrace.monitoring.statistics.multiplicity import family_p
 from headrace.monitoring.statistics.twosample import (
@@ -76,7 +75,7 @@ class OutputDrift:
 
     def _classes(self, frame: Frame) -> Signal:
         known = self._reference.answers
-        now = count_values(as_text(frame.answers.answer)).values
+        now = coded(frame.answers.answer).counts()
         names = sorted({*known.counts, *now})
         before = np.array([known.counts.get(name, 0) for name in names])
         current = np.array([now.get(name, 0) for name in names])

@@ -14,7 +14,7 @@ from headrace.monitoring.frame import Frame
 from headrace.monitoring.profiles import OTHER, Categories, Field, Numbers, count_values
 from headrace.monitoring.reference_profile import Reference
 from headrace.monitoring.statistics.shares import rose_p
-from headrace.monitoring.statistics.twosample import anderson_darling, ks_distance
+from headrace.monitoring.statistics.twosample import anderson_darling, ks_distance, stacked
 from headrace.types import Json, Task
 
 BREAK, MEANING = "schema break", "change of meaning"
@@ -82,25 +82,30 @@ class Schema:
             )  # fmt: skip
 
     def _numbers(self, frame: Frame) -> Iterator[Signal]:
-        for name, before in self._reference.numbers.items():
-            values = frame.watched.numbers.get(name)
-            if values is None or not before.rows:
-                continue
-            now = frame.watched.counts(name, before)
-            if not now.sum():
-                continue
+        known = {
+            name: before
+            for name, before in self._reference.numbers.items()
+            if before.rows and name in frame.watched.numbers and len(frame.watched.rising(name))
+        }
+        if not known:
+            return
+        counts = [frame.watched.counts(name, before) for name, before in known.items()]
+        distances = ks_distance(stacked([before.counts for before in known.values()]), stacked(counts))
+        for (name, before), distance in zip(known.items(), distances, strict=True):
+            ordered = frame.watched.rising(name)
             if before.is_constant:
-                yield from _moves(name, before, values[~np.isnan(values)])
+                yield from _moves(name, before, ordered)
                 continue
             # Another unit moves most of the rows; anything less needs no closer look.
-            factor = unit_factor(before, values[~np.isnan(values)]) if ks_distance(before.counts, now) > 0.3 else 0.0
+            factor = unit_factor(before, ordered) if distance > 0.3 else 0.0
             if factor:
                 yield _fired(MEANING, f"`{name}` looks like another unit: about {factor:g} times as large", name)
                 continue
-            yield from self._range(name, before, values, int(now.sum()))
+            yield from self._range(name, before, ordered)
 
-    def _range(self, name: str, before: Numbers, values: np.ndarray, rows: int) -> Iterator[Signal]:
-        outside = int(np.count_nonzero(values < before.low) + np.count_nonzero(values > before.high))
+    def _range(self, name: str, before: Numbers, ordered: np.ndarray) -> Iterator[Signal]:
+        rows = len(ordered)
+        outside = rows - int(np.searchsorted(ordered, before.high, "right") - np.searchsorted(ordered, before.low))
         if outside / rows < LEAST:
             return
         # A new value is beyond all of `rows` old ones on either side with a chance of 2 / (rows + 1).
