@@ -159,6 +159,40 @@ def rollback(
 
 
 @app.command()
+def retire(
+    component: Name,
+    version: Annotated[int, typer.Option(help="A version that is not wanted any more.")],
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say that a version will not be served again. Refused for what serves, waits, or may be gone back to.
+
+    Example: headrace retire digits --version 2 -m "trained on the wrong labels"
+    """
+    from headrace.cli import garbage
+
+    garbage.retire(component, version, reason=reason, as_json=as_json)
+
+
+@app.command()
+def gc(
+    component: Annotated[str, typer.Argument(help="One component only, environments left alone.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed; remove nothing.")] = False,
+    unused_for: Annotated[str, typer.Option(help="Leave alone what was used since: 90s, 6h, 7d.")] = "7d",
+    predictions: Annotated[str, typer.Option(help="Age from which retired versions' predictions go.")] = "90d",
+    as_json: AsJson = False,
+) -> None:
+    """Remove what nobody needs: model copies and old predictions of versions that were retired or refused, the
+    workings of ended flows, environments. Events, logs and the ledger stay.
+
+    Example: headrace gc --dry-run
+    """
+    from headrace.cli import garbage
+
+    garbage.collect(component, dry_run=dry_run, unused_for=unused_for, predictions=predictions, as_json=as_json)
+
+
+@app.command()
 def status(as_json: AsJson = False) -> None:
     """Show what serves, what runs, and where.
 

@@ -12,12 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from headrace import wiring
 from headrace.config.parse import read_component
 from headrace.dashboard import bodies
 from headrace.dashboard.access import Access, Caller, Handler, told
 from headrace.dashboard.stream import stream
 from headrace.ledger.base import Action
-from headrace.lifecycle import watch
+from headrace.lifecycle import garbage, watch
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.tokens import Rank
 from headrace.lifecycle.triggers import webhook
@@ -86,6 +87,18 @@ class Api:
             self.control.rollback, body.component, to=body.to, actor=actor, reason=body.reason, key=body.key
         )
         return JSONResponse(entry.as_json())
+
+    async def retire(self, request: Request, caller: Caller) -> Response:
+        body = await body_of(request, bodies.Retire)
+        entry = await run_in_threadpool(
+            self.control.retire, body.component, body.version, actor=caller.named(body.actor), reason=body.reason
+        )
+        return JSONResponse(entry.as_json())
+
+    async def collect(self, request: Request, _caller: Caller) -> Response:
+        body = await body_of(request, bodies.Collect)
+        asked = garbage.Asked(body.component, body.unused_for_s, body.predictions_s, body.dry_run)
+        return JSONResponse((await run_in_threadpool(self.control.collect, asked, wiring.ledger)).as_json())
 
     async def stop(self, request: Request, caller: Caller) -> Response:
         body = await body_of(request, bodies.Stop)
@@ -168,6 +181,8 @@ def application(api: Api) -> Starlette:
         ("POST", "/api/approve", api.approve, Rank.OPERATOR),
         ("POST", "/api/reject", api.reject, Rank.OPERATOR),
         ("POST", "/api/rollback", api.roll_back, Rank.OPERATOR),
+        ("POST", "/api/retire", api.retire, Rank.OPERATOR),
+        ("POST", "/api/gc", api.collect, Rank.OPERATOR),
         ("POST", "/api/stop", api.stop, Rank.OPERATOR),
         ("POST", "/api/up", api.bring_up, Rank.OPERATOR),
         ("POST", "/api/triggers/watch", api.watch, Rank.OPERATOR),

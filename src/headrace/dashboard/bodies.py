@@ -1,5 +1,7 @@
 """What the control API's requests say. `actor` counts only from the installation's own command line."""
 
+from typing import Annotated
+
 import msgspec
 
 
@@ -40,6 +42,24 @@ class RollBack(msgspec.Struct, forbid_unknown_fields=True):
     key: str
     actor: str = ""
     to: int | None = None
+
+
+class Retire(msgspec.Struct, forbid_unknown_fields=True):
+    """Say that a version is not wanted any more."""
+
+    component: str
+    version: int
+    reason: str = ""
+    actor: str = ""
+
+
+class Collect(msgspec.Struct, forbid_unknown_fields=True):
+    """Remove what nobody needs any more; of every component where none is named."""
+
+    component: str = ""
+    unused_for_s: Annotated[float, msgspec.Meta(ge=0)] = 7 * 86400.0
+    predictions_s: Annotated[float, msgspec.Meta(ge=0)] = 90 * 86400.0
+    dry_run: bool = False
 
 
 class Stop(msgspec.Struct, forbid_unknown_fields=True):

@@ -20,10 +20,15 @@ WEEK_S = 7 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What was removed: digests, and the bytes that no other environment or cache shares."""
+    """What was removed: digests, and the bytes of each that no other environment or cache shares."""
 
     environments: tuple[str, ...]
-    bytes: int
+    sizes: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all of them."""
+        return sum(self.sizes)
 
 
 def collect_garbage(
@@ -41,7 +46,7 @@ def collect_garbage(
         unused_for_s: since the last `build` that asked for them.
         is_rehearsal: say what would be removed, and remove nothing.
     """
-    removed, freed = list[str](), 0
+    removed, freed = list[str](), list[int]()
     busy = _programs()
     for folder in sorted(settings.environments.glob("*")):
         if not DIGEST.fullmatch(folder.name) or folder.name in keep or not folder.is_dir():
@@ -53,15 +58,15 @@ def collect_garbage(
             continue
         with _alone(folder) as is_ours:
             if is_ours and is_rehearsal:
-                freed += _bytes(folder)
+                freed.append(_bytes(folder))
                 removed.append(folder.name)
             elif is_ours:
                 mark.unlink(missing_ok=True)  # From here on it counts as half-made, also if this is interrupted.
-                freed += _bytes(folder)
+                freed.append(_bytes(folder))
                 removed.append(folder.name)
                 for place in (folder, _byte_code(settings, folder)):
                     shutil.rmtree(place, ignore_errors=True)
-    return Collected(tuple(removed), freed)
+    return Collected(tuple(removed), tuple(freed))
 
 
 def _byte_code(settings: Settings, folder: Path) -> Path:

@@ -1,14 +1,15 @@
 """Everything that a person or a script can ask for, in one place; the command line and the HTTP API are its twins."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.config.parse import read_component
+from headrace.config.settings import Settings
 from headrace.errors import Conflict, HeadraceError, NotFound
-from headrace.ledger.base import Action, Entry
-from headrace.lifecycle import aliases, approvals, reconcile, rollback, stopping
+from headrace.ledger.base import Action, Entry, Ledger
+from headrace.lifecycle import aliases, approvals, garbage, reconcile, retire, rollback, stopping
 from headrace.lifecycle import events as journal
 from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.events import Mark, read_events
@@ -120,7 +121,7 @@ class Control:
 
         Raises:
             NotFound: there is no such version.
-            Conflict: it was not accepted, or serves already.
+            Conflict: it was not accepted, was retired, or serves already.
         """
         ledger = self.rooms.ledger
         if not ledger.select(component, {Action.REGISTERED}, version=version, limit=1):
@@ -136,6 +137,7 @@ class Control:
                 f"Version {version} of {component} was not accepted{why}",
                 "Train a better one with `headrace run`; what is in production stays as it is.",
             )
+        retire.check_is_not_retired(self.rooms, component, version)
         serving = ledger.serving(component, Stage.PRODUCTION)
         expected = serving.version if serving else None
         if expected == version:
@@ -145,6 +147,14 @@ class Control:
     def rollback(self, component: str, *, to: int | None, actor: str, reason: str, key: str) -> Entry:
         """Serve an earlier champion again, at once."""
         return rollback.roll_back(self.rooms, component, to=to, actor=Actor(actor), reason=reason, key=key)
+
+    def retire(self, component: str, version: int, *, actor: str, reason: str) -> Entry:
+        """Write that a version is not wanted any more; what it leaves goes with `collect`."""
+        return retire.retire(self.rooms, component, version, actor=Actor(actor), reason=reason)
+
+    def collect(self, asked: garbage.Asked, ledger_of: Callable[[Settings], Ledger]) -> garbage.Collected:
+        """Find what nobody needs any more, and remove it unless only that was asked."""
+        return garbage.collect(self.rooms, asked, running=self.engine.running(), ledger_of=ledger_of)
 
     def stop(self, flow: str, *, actor: str) -> None:
         """Ask a flow to end; its children are killed and its run ends KILLED."""

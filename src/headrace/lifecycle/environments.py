@@ -19,7 +19,7 @@ from headrace.environment.distributions import installed
 from headrace.environment.inherit import InheritedEnvironments
 from headrace.environment.uv import READY
 from headrace.errors import Conflict, EnvironmentFailed
-from headrace.ledger.base import Action, Ledger
+from headrace.ledger.base import MOVES, Action, Ledger
 from headrace.lifecycle.doors import admit_version
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import RECORD, VersionRecord, version_folder
@@ -111,8 +111,8 @@ def environments(settings: Settings, needed: Mapping[str, tuple[str, ...]]) -> l
 def needed(settings: Settings, ledger_of: Callable[[Settings], Ledger]) -> dict[str, tuple[str, ...]]:
     """Return the digest of each environment that a version of any home needs, and these versions.
 
-    A version needs its environment unless the ledger of its home says that it was refused and never in production. A
-    home that is gone needs nothing.
+    A version needs its environment unless the ledger of its home says that it is not wanted. A home that is gone needs
+    nothing.
 
     Args:
         ledger_of: opens the ledger of a home.
@@ -130,7 +130,7 @@ def needed(settings: Settings, ledger_of: Callable[[Settings], Ledger]) -> dict[
         refused = {
             (component, number)
             for component in {str(record["component"]) for record in records}
-            for number in _refused(ledger, component)
+            for number in unwanted(ledger, component)
         }
         for record in records:
             python = Path(record["python"])
@@ -141,11 +141,12 @@ def needed(settings: Settings, ledger_of: Callable[[Settings], Ledger]) -> dict[
     return {digest: tuple(versions) for digest, versions in found.items()}
 
 
-def _refused(ledger: Ledger, component: str) -> set[int]:
-    entries = ledger.history(component, limit=1_000_000)
-    refused = {entry.version for entry in entries if entry.action is Action.REFUSED}
-    served = {entry.version for entry in entries if entry.action in (Action.PROMOTED, Action.ROLLED_BACK)}
-    return {number for number in refused - served if number is not None}
+def unwanted(ledger: Ledger, component: str) -> frozenset[int]:
+    """Return the versions that were retired, or refused and never in production since."""
+    entries = ledger.select(component, {*MOVES, Action.REFUSED, Action.RETIRED}, limit=1_000_000)
+    of = {action: {entry.version for entry in entries if entry.action is action} for action in Action}
+    served = of[Action.PROMOTED] | of[Action.ROLLED_BACK]
+    return frozenset(number for number in of[Action.REFUSED] - served | of[Action.RETIRED] if number is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from headrace.lifecycle.reconcile import (
 )
 from headrace.lifecycle.release_tag import tag
 from headrace.lifecycle.request import Outcome, PromoteRequest, State
+from headrace.lifecycle.retire import check_is_not_retired
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.statements import catch_up
 from headrace.lifecycle.stopping import stop_if_asked
@@ -55,6 +56,7 @@ def warm(rooms: Rooms, request: PromoteRequest) -> None:
                 "somebody else was faster.",
                 f"Look at `headrace history {request.component}`, then promote {name} again if it should still be.",
             )
+        check_is_not_retired(rooms, request.component, request.version)
         pass_production_door(rooms, request.component, request.version)
         stop_if_asked(*asked)
         before = previous_champion(rooms, request.component)
@@ -97,7 +99,12 @@ def spell(version: int | None) -> str:
 def decide(rooms: Rooms, request: PromoteRequest) -> None:
     """Write the promotion to the ledger, if what served when it was asked for still does."""
     journal = rooms.journal(request.flow_id)
-    with journal.step("ledger", "writing the promotion", must_run=True) as note:
+    with (
+        journal.step("ledger", "writing the promotion", must_run=True) as note,
+        one_route_at_a_time(rooms, request.component),
+    ):
+        if rooms.ledger.find(request.flow_id) is None:
+            check_is_not_retired(rooms, request.component, request.version)
         entry = rooms.ledger.move(
             Draft(
                 request.component, Action.PROMOTED, Actor(request.trigger.actor), request.trigger.reason,

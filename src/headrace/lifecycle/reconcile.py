@@ -35,11 +35,13 @@ def production_route(rooms: Rooms, component: str, shares: dict[int, float], *, 
 def previous_champion(rooms: Rooms, component: str) -> int | None:
     """Return the version that served before the present one, or None.
 
-    After a rollback from v3 to v2 the version to go back to is the one that served before v2, not v3.
+    After a rollback from v3 to v2 the version to go back to is the one that served before v2, not v3. What was retired
+    since is passed over.
     """
+    retired = {entry.version for entry in rooms.ledger.select(component, {Action.RETIRED}, limit=100_000)}
     past: list[int] = []
     for entry in reversed(rooms.ledger.select(component, MOVES, limit=1000)):
-        if entry.stage is not Stage.PRODUCTION or entry.version is None:
+        if entry.stage is not Stage.PRODUCTION or entry.version is None or entry.version in retired:
             continue
         if entry.action is Action.PROMOTED:
             past = [number for number in past if number != entry.version] + [entry.version]

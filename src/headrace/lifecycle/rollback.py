@@ -4,6 +4,7 @@ from headrace.deploy.base import Status
 from headrace.errors import Conflict
 from headrace.ledger.base import Action, Draft, Entry
 from headrace.lifecycle.reconcile import previous_champion, settle
+from headrace.lifecycle.retire import check_is_not_retired
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall
 from headrace.types import Actor, Stage
@@ -51,6 +52,7 @@ def _goal(rooms: Rooms, component: str, present: int, to: int | None) -> int:
                 f"Version {to} of {component} was never in production.",
                 f"Promote it with `headrace promote {component} --version {to}`.",
             )
+        check_is_not_retired(rooms, component, to)
         return to
     before = previous_champion(rooms, component)
     if before is None:

@@ -59,10 +59,8 @@ def state_entry(rooms: Rooms, entry: Entry) -> None:
 
 def catch_up(rooms: Rooms, component: str, version: int) -> None:
     """State every decision about a version that a crash may have kept from being stated."""
-    entries = rooms.ledger.history(component, limit=1_000_000)
-    for entry in reversed(entries):
-        if entry.version == version and entry.action in STATED:
-            state_entry(rooms, entry)
+    for entry in reversed(rooms.ledger.select(component, STATED, version=version, limit=1_000_000)):
+        state_entry(rooms, entry)
 
 
 def state(
@@ -96,8 +94,7 @@ def read(rooms: Rooms, record: VersionRecord) -> Statements:
             problems.append(error.fact)
     entries = {
         entry.hash: entry
-        for entry in rooms.ledger.history(record.component, limit=1_000_000)
-        if entry.version == record.version and entry.action in STATED
+        for entry in rooms.ledger.select(record.component, STATED, version=record.version, limit=1_000_000)
     }
     stated = {_hash(one): one for one in good if _hash(one)}
     problems += [

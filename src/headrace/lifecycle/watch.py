@@ -174,11 +174,8 @@ def may_retrain(rooms: Rooms, request: WatchRequest, judged: Judged) -> bool:
         return False
     since = rooms.clock.now() - timedelta(seconds=retrain.cooldown)
     return not any(
-        entry.action is Action.ALARM
-        and entry.evidence.get("retrains")
-        and entry.key != f"{request.flow_id}/alarm"
-        and entry.at > since
-        for entry in rooms.ledger.history(request.component, limit=1000)
+        entry.evidence.get("retrains") and entry.key != f"{request.flow_id}/alarm" and entry.at > since
+        for entry in rooms.ledger.select(request.component, {Action.ALARM}, limit=1000)
     )
 
 

@@ -6,7 +6,7 @@ done and a crash leaves at worst files that the next roll sweeps away.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -65,12 +65,29 @@ def compact(folder: Path, *, clock: Clock | None = None) -> Compaction:
     return Compaction(len(merged), len(made), len(removed))
 
 
-def prune(folder: Path, before: datetime, *, clock: Clock | None = None) -> int:
-    """Drop predictions and actuals of ids before a moment, whole files at a time, and return the rows dropped."""
-    clock, floor = clock or SystemClock(), lowest(before)
+def sweep(folder: Path, *, clock: Clock | None = None) -> int:
+    """Remove files that were replaced or dropped long enough ago that nobody reads them; return how many."""
     with exclusive(folder):
         manifest = read_manifest(folder)
-        old = [one for one in (*manifest.predictions, *manifest.actuals) if one.last and one.last < floor]
+        removed = _remove_retired(folder, manifest, clock or SystemClock())
+        if removed:
+            retired = tuple(one for one in manifest.retired if one.path not in removed)
+            write_manifest(folder, manifest.next(retired=retired))
+    return len(removed)
+
+
+def prune(
+    folder: Path, before: datetime, *, versions: Collection[int] | None = None, clock: Clock | None = None
+) -> int:
+    """Drop predictions and actuals of ids before a moment, whole files at a time, and return the rows dropped.
+
+    Args:
+        versions: drop predictions of these only, and no actuals.
+    """
+    clock = clock or SystemClock()
+    with exclusive(folder):
+        manifest = read_manifest(folder)
+        old = outdated(manifest, before, versions=versions)
         gone = {one.path for one in old}
         rows = sum(one.rows for one in old)
         if old:
@@ -84,6 +101,14 @@ def prune(folder: Path, before: datetime, *, clock: Clock | None = None) -> int:
                 ),
             )
     return rows
+
+
+def outdated(manifest: Manifest, before: datetime, *, versions: Collection[int] | None = None) -> list[Segment]:
+    """Return the files that `prune` would drop."""
+    floor = lowest(before)
+    if versions is not None:
+        return [one for one in manifest.predictions if one.version in versions and one.last and one.last < floor]
+    return [one for one in (*manifest.predictions, *manifest.actuals) if one.last and one.last < floor]
 
 
 def check(folder: Path) -> list[Problem]:

@@ -65,6 +65,27 @@ class ModelStore:
         refuse(differences(expected, digest_folder(copy, strict=True)), copy, _remedy(copy))
         return copy
 
+    def copies(self) -> dict[str, int]:
+        """Return the digest of every copy with its bytes."""
+        found = sorted(path for path in self.folder.glob("*") if path.is_dir() and not path.name.startswith("."))
+        return {path.name: _bytes(path) for path in found}
+
+    def leftovers(self) -> dict[Path, int]:
+        """Return what a crash left half copied or half removed, with its bytes."""
+        return {path: _bytes(path) for path in sorted(self.folder.glob(".*-*")) if path.is_dir()}
+
+    def remove(self, digest: str) -> None:
+        """Remove a copy; a crash leaves the copy, or a leftover."""
+        gone = Path(tempfile.mkdtemp(dir=self.folder, prefix=".removing-"))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.folder / digest, gone)
+        (self.folder / f"{digest}.sha256").unlink(missing_ok=True)
+        _remove(gone)
+
+    def remove_leftover(self, path: Path) -> None:
+        """Remove what `leftovers` named; nobody may be copying."""
+        _remove(path)
+
     def _settle(self, temporary: Path, found: FolderDigest) -> Path:
         final = self.folder / found.digest
         _seal(temporary)
@@ -128,6 +149,10 @@ def _copy_file(source: Path, relative: str, target: Path) -> str:
         writing.flush()
         os.fsync(writing.fileno())
     return digest.hexdigest()
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _seal(folder: Path) -> None:
