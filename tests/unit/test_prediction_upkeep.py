@@ -121,3 +121,21 @@ def test_the_sample_for_labelling_is_uniform_and_the_same_each_time() -> None:
     assert 850 < len(chosen) < 1150
     assert chosen == [one for one in ids if is_to_be_labelled(one, 0.05)]
     assert set(chosen) <= {one for one in ids if is_to_be_labelled(one, 0.2)}
+
+
+def test_pages_of_overlapping_files_are_the_whole_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.predictions.tables.GROUP_ROWS", 3)
+    log, clock = SegmentLog(tmp_path), ManualClock(START)
+    ids = Ids(clock)
+    made = [Prediction(ids.new(), "churn", 1, clock.now(), {"n": number}, "yes", 1.0) for number in range(60)]
+    for part in (made[0::4], made[1::4], made[2::4], made[3::4]):
+        log.append(part)
+    compact(tmp_path / "churn", clock=clock)
+    log.append([Prediction(ids.new(), "churn", 1, clock.now(), {"n": 60}, "yes", 1.0)])
+    for size in (1, 7, 60, 100):
+        pages, after = [], ""
+        while page := log.joined("churn", after=after, limit=size):
+            pages += [row.prediction.inputs["n"] for row in page]
+            after = page[-1].prediction.id
+        assert pages == list(range(61))
+    assert log.joined("churn", limit=0) == []

@@ -24,6 +24,7 @@ from headrace.predictions.snapshot import Snapshot
 from headrace.predictions.tables import predictions, raw_id, storage
 from headrace.types import Actual, Json, Prediction
 
+_END = "~"
 _ROLL_ACTUALS_BYTES = 8 * 1024 * 1024
 
 
@@ -37,11 +38,18 @@ class _Piece:
     path: Path | None
     table: pa.Table | None
 
-    def load(self) -> pa.Table:
+    def tables(self, after: str) -> Iterator[pa.Table]:
+        """Yield the rows in order of their ids, a part at a time; parts without an id above `after` are not read."""
         if self.table is not None:
-            return self.table
+            yield self.table
+            return
+        floor = raw_id(after) if after else b""
         try:
-            return pq.ParquetFile(self.path).read()
+            with pq.ParquetFile(self.path) as file:
+                for group in range(file.num_row_groups):
+                    ids = file.metadata.row_group(group).column(0).statistics
+                    if ids is None or not ids.has_min_max or ids.max > floor:
+                        yield file.read_row_group(group)
         except (OSError, pa.ArrowInvalid) as cause:
             remedy = f"headrace predictions check {_component(self.path)} --repair"
             raise Unavailable(
@@ -82,12 +90,13 @@ class SegmentLog:
         self, component: str, *, after: str = "", limit: int | None = None, version: int | None = None
     ) -> Sequence[Joined]:
         seen = snapshot.take(self._folder / component)
-        found: list[Prediction] = []
+        parts: list[pa.Table] = []
         for piece, horizon in _with_horizon(_pieces(seen, after, version)):
-            found += predictions(_selected(piece.load(), after, version), component)
+            parts += _first_rows(piece, after, version, limit)
             # Rows below the next piece's first are final; later pieces cannot come in between.
-            if limit is not None and sum(one.id < horizon for one in found) >= limit:
+            if limit is not None and sum(_rows_below(part, horizon) for part in parts) >= limit:
                 break
+        found = [one for part in _oldest(parts, limit) for one in predictions(part, component)]
         found.sort(key=lambda one: one.id)
         found = found[:limit]
         known = _truths_of(seen, found)
@@ -136,7 +145,35 @@ def _pieces(seen: Snapshot, after: str, version: int | None) -> list[_Piece]:
 
 def _with_horizon(pieces: list[_Piece]) -> Iterator[tuple[_Piece, str]]:
     for position, piece in enumerate(pieces):
-        yield piece, pieces[position + 1].first if position + 1 < len(pieces) else "~"
+        yield piece, pieces[position + 1].first if position + 1 < len(pieces) else _END
+
+
+def _first_rows(piece: _Piece, after: str, version: int | None, limit: int | None) -> list[pa.Table]:
+    """Return a piece's first rows above an id. Only what is returned stays in memory."""
+    found: list[pa.Table] = []
+    rows = 0
+    for table in piece.tables(after):
+        part = _selected(table, after, version)
+        found.append(part if limit is None else part.slice(0, limit - rows))
+        rows += found[-1].num_rows
+        if limit is not None and rows >= limit:
+            break
+    return found
+
+
+def _rows_below(table: pa.Table, horizon: str) -> int:
+    if horizon == _END:
+        return int(table.num_rows)
+    return int(pc.sum(pc.less(storage(table["id"]), pa.scalar(raw_id(horizon), pa.binary(16)))).as_py() or 0)
+
+
+def _oldest(parts: list[pa.Table], limit: int | None) -> list[pa.Table]:
+    """Return the rows with the lowest ids of all parts together."""
+    if limit is None or sum(part.num_rows for part in parts) <= limit:
+        return parts
+    ids = sorted(identity for part in parts for identity in storage(part["id"]).to_pylist())
+    bound = pa.scalar(ids[limit - 1], pa.binary(16)) if limit else None
+    return [part.filter(pc.less_equal(storage(part["id"]), bound)) for part in parts] if limit else []
 
 
 def _selected(table: pa.Table, after: str, version: int | None) -> pa.Table:

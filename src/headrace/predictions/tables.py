@@ -24,6 +24,8 @@ INPUT, OUTPUT = "in_", "out_"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Marks a column whose values are of mixed kinds and are kept as JSON texts.
 _JSON = {b"json": b"1"}
+#: Rows that a reader of a Parquet file takes at least.
+GROUP_ROWS = 100_000
 
 
 def uuids(ids: Iterable[str]) -> pa.Array:
@@ -109,7 +111,7 @@ def write_parquet(table: pa.Table, path: Path) -> int:
     temporary = path.with_suffix(".tmp")
     try:
         with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
