@@ -14,6 +14,7 @@ from headrace.evaluation.base import Rows
 from headrace.monitoring.base import Alarm, Consequence, Window
 from headrace.monitoring.judge import judge
 from headrace.monitoring.reference import Reference, build, load, save
+from headrace.monitoring.seasons import Seasons
 from headrace.predictions.base import Joined
 from headrace.predictions.ids import Ids
 from headrace.types import Prediction, Task
@@ -51,7 +52,7 @@ def window(truth: np.ndarray, outputs: list[object], *, labelled: float = 1.0) -
 
 def verdict(seed: int, *, rows: int = 300, noise: float = 0.0, labelled: float = 1.0) -> Alarm:
     truth, scores = answered(seed, rows, noise=noise)
-    return judge(window(truth, list(scores.tolist()), labelled=labelled), reference(), BUDGET)
+    return judge(window(truth, list(scores.tolist()), labelled=labelled), Seasons(reference()), BUDGET)
 
 
 @pytest.mark.parametrize("rows", [100, 300])
@@ -77,7 +78,7 @@ def test_drift_without_labels_warns_only() -> None:
 def test_swapped_truths_are_seen_by_labels_alone() -> None:
     truth, scores = answered(1, 300)
     swapped = np.where(truth == 0, 1, np.where(truth == 1, 0, truth))
-    found = judge(window(swapped, list(scores.tolist())), reference(), BUDGET)
+    found = judge(window(swapped, list(scores.tolist())), Seasons(reference()), BUDGET)
     fired = {signal.name for signal in found.signals if signal.fired}
     assert found.consequence is Consequence.RETRAIN
     assert fired == {"labelled quality", "sequential quality"}
@@ -86,7 +87,7 @@ def test_swapped_truths_are_seen_by_labels_alone() -> None:
 def test_a_new_class_mix_is_output_drift() -> None:
     truth, scores = answered(1, 1200)
     chosen = np.flatnonzero((truth == 0) | (np.arange(1200) % 5 == 0))[:300]
-    found = judge(window(truth[chosen], list(scores[chosen].tolist())), reference(), BUDGET)
+    found = judge(window(truth[chosen], list(scores[chosen].tolist())), Seasons(reference()), BUDGET)
     assert found.consequence is Consequence.WARN
     assert "`0`" in found.sentence
 
@@ -96,9 +97,9 @@ def test_labels_alone_as_outputs_are_watched_too() -> None:
     names = np.array(["ant", "bee", "cat", "dog"])
     profile = build(Rows(np.arange(360), names[truth], names[scores.argmax(axis=1)]), task=C)
     later, other = answered(3, 300)
-    quiet = judge(window(names[later], list(names[other.argmax(axis=1)].tolist())), profile, BUDGET)
+    quiet = judge(window(names[later], list(names[other.argmax(axis=1)].tolist())), Seasons(profile), BUDGET)
     assert quiet.consequence is Consequence.NONE
-    wrong = judge(window(names[later], ["ant"] * 300), profile, BUDGET)
+    wrong = judge(window(names[later], ["ant"] * 300), Seasons(profile), BUDGET)
     assert wrong.consequence is Consequence.RETRAIN
 
 
@@ -109,7 +110,7 @@ def test_a_regressors_errors_are_judged() -> None:
 
     def look(error: float) -> Alarm:
         later = chance.normal(10, 2, 300)
-        return judge(window(later, list((later + chance.normal(0, error, 300)).tolist())), profile, BUDGET)
+        return judge(window(later, list((later + chance.normal(0, error, 300)).tolist())), Seasons(profile), BUDGET)
 
     assert look(0.5).consequence is Consequence.NONE
     found = look(1.5)
@@ -125,7 +126,7 @@ def test_a_profile_comes_back_as_it_was_saved(tmp_path: Path, make: Callable[[],
     truth, scores = answered(4, 300, noise=0.2)
     outputs = list(scores.tolist()) if made.task is C else truth.astype(float).tolist()
     seen = window(truth, outputs)
-    assert judge(seen, found, BUDGET) == judge(seen, made, BUDGET)
+    assert judge(seen, Seasons(found), BUDGET) == judge(seen, Seasons(made), BUDGET)
     assert found.metrics == made.metrics
     np.testing.assert_array_equal(found.losses, made.losses)
 

@@ -12,7 +12,7 @@ from headrace.predictions import snapshot
 from headrace.predictions.actuals import roll_actuals
 from headrace.predictions.base import Counts
 from headrace.predictions.ids import Ids
-from headrace.predictions.labels import coverage, is_mature, is_to_be_labelled
+from headrace.predictions.labels import coverage, is_mature
 from headrace.predictions.manifest import read_manifest
 from headrace.predictions.query import connect
 from headrace.predictions.segments import SegmentLog
@@ -113,14 +113,6 @@ def test_coverage_leaves_out_what_is_too_young(folder: Path) -> None:
     newest = known(folder)[-1]
     assert not is_mature(newest, now=START + timedelta(days=2, hours=1), maturity_s=7200)
     assert is_mature(newest, now=START + timedelta(days=3), maturity_s=7200)
-
-
-def test_the_sample_for_labelling_is_uniform_and_the_same_each_time() -> None:
-    ids = Ids(ManualClock(START)).batch(20_000)
-    chosen = [one for one in ids if is_to_be_labelled(one, 0.05)]
-    assert 850 < len(chosen) < 1150
-    assert chosen == [one for one in ids if is_to_be_labelled(one, 0.05)]
-    assert set(chosen) <= {one for one in ids if is_to_be_labelled(one, 0.2)}
 
 
 def test_pages_of_overlapping_files_are_the_whole_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

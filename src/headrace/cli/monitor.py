@@ -1,9 +1,13 @@
 """`headrace monitor`: what the watch said, or would have said, about a component's predictions."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from headrace.monitoring.labelling import Task
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What the watch says about predictions.")
 
@@ -64,7 +68,9 @@ def report(
 @app.command()
 def hard(
     component: Name,
-    to: Annotated[Path, typer.Option(help="The file to write, JSON lines for labelling tools.")] = Path("hard.jsonl"),
+    to: Annotated[Path, typer.Option(help="The file to write: JSON lines for labelling tools, or .csv.")] = Path(
+        "hard.jsonl"
+    ),
     most: Annotated[int, typer.Option(help="How many rows at most.")] = 200,
 ) -> None:
     """Set out the rows that the model got wrong or was unsure of, for review.
@@ -77,20 +83,47 @@ def hard(
     from headrace.monitoring.examples import as_tasks
 
     found = hardest(component, most)
-    write_atomically(to.absolute(), as_tasks(found), mode=0o644)
+    write_atomically(to.absolute(), _written(as_tasks(found), to), mode=0o644)
     console().print(f"[green]✓[/green] {to}: {len(found)} rows")
 
 
 @app.command()
 def sample(
     component: Name,
-    rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of predictions to label.")] = 0.01,
+    rate: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="The share of predictions; by default the version's own.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Write the rows: .jsonl for labelling tools, .csv for a sheet to fill in.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Print the ids of a uniform sample of predictions that have no label yet: only labels reveal concept drift.
+    """Show the uniform sample of predictions that has no label yet: only labels reveal concept drift.
 
-    Example: headrace monitor sample digits --rate 0.02
+    Which predictions are in it, their ids say; `monitor: {label: {rate: 0.01}}` in headrace.yaml sets the share.
+
+    Examples: headrace monitor sample digits
+              headrace monitor sample digits --to sheet.csv    then: headrace feedback digits --file sheet.csv
     """
+    from headrace.cli.terminal import console, print_json
     from headrace.cli.watching import to_be_labelled
+    from headrace.files import write_atomically
 
-    for prediction_id in to_be_labelled(component, rate):
-        typer.echo(prediction_id)
+    found = to_be_labelled(component, rate)
+    if to is not None:
+        write_atomically(to.absolute(), _written(found, to), mode=0o644)
+    if as_json:
+        print_json(
+            {"prediction_ids": [one.row.prediction.id for one in found], "file": str(to.absolute()) if to else None}
+        )
+    elif to is not None:
+        console().print(f"[green]✓[/green] {to}: {len(found)} rows")
+    else:
+        for one in found:
+            typer.echo(one.row.prediction.id)
+
+
+def _written(found: "Sequence[Task]", to: Path) -> str:
+    from headrace.monitoring.labelling import as_lines, as_sheet
+
+    return as_sheet(found) if to.suffix == ".csv" else as_lines(found)

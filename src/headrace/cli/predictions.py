@@ -17,19 +17,25 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """Ask the prediction log in SQL (DuckDB). Inputs are columns in_<field>, outputs out_<field>, times are UTC.
+    `to_label` says which rows are in the uniform sample for labelling (`monitor.label.rate`).
 
     Examples: headrace predictions query digits "SELECT version, count(*) FROM predictions GROUP BY ALL"
               headrace predictions query churn "SELECT in_city, avg((actual = out_)::int) FROM joined GROUP BY ALL"
+              headrace predictions query churn "SELECT count(*) FROM joined WHERE to_label AND NOT labelled"
     """
     import duckdb
 
+    from headrace import wiring
     from headrace.cli.terminal import console, print_json, table
-    from headrace.cli.watching import prediction_folder
+    from headrace.cli.watching import label_rates, prediction_folder
+    from headrace.config.settings import read_settings
     from headrace.errors import InvalidInput
     from headrace.predictions import snapshot
     from headrace.predictions.query import connect
 
-    with connect(snapshot.take(prediction_folder(component))) as connection:
+    seen = snapshot.take(prediction_folder(component))
+    rates = label_rates(wiring.rooms(read_settings().prepare()), component, seen)
+    with connect(seen, label_rates=rates) as connection:
         try:
             found = connection.execute(sql)
         except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as cause:

@@ -51,6 +51,8 @@ def feedback(component: str, prediction_id: str, actual: str, file: Path | None,
     """Send truths to production's /feedback."""
     actuals = from_file(file) if file else [one(prediction_id, actual)]
     body = json.dumps({"actuals": actuals}).encode()
+    if not actuals:
+        raise InvalidInput(f"No row of {file} has an actual.", "Fill in the column `actual`.")
     answer = post(endpoint(read_settings(), component) + "/feedback", body, "application/json")
     if as_json:
         print_json(answer.json())
@@ -73,7 +75,9 @@ def from_file(file: Path) -> list[Json]:
         rows = list(csv.DictReader(lines))
     if not rows or {"prediction_id", "actual"} - set(rows[0]):
         raise InvalidInput(f"{file} needs the columns prediction_id and actual, and at least one row.")
-    return [{"prediction_id": row["prediction_id"], "actual": number(row["actual"])} for row in rows]
+    # A sheet for labelling has rows that nobody has filled in yet.
+    filled = [row for row in rows if row["actual"].strip()]
+    return [{"prediction_id": row["prediction_id"], "actual": number(row["actual"])} for row in filled]
 
 
 def number(text: str) -> Json:

@@ -6,16 +6,18 @@ from pathlib import Path
 from headrace import wiring
 from headrace.config.component import Component
 from headrace.config.settings import read_settings
-from headrace.errors import NotFound
+from headrace.errors import InvalidInput, NotFound
 from headrace.ledger.base import Action
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall, version_folder
-from headrace.monitoring import reference
+from headrace.monitoring import seasons
 from headrace.monitoring.examples import HardExample, hard_examples
+from headrace.monitoring.labelling import Task, sampled
 from headrace.monitoring.memory import Memory
-from headrace.monitoring.reference import Reference
 from headrace.monitoring.replay import Replay, replay, windows_of
-from headrace.predictions.labels import is_to_be_labelled
+from headrace.monitoring.seasons import Seasons
+from headrace.predictions import snapshot
+from headrace.predictions.snapshot import Snapshot
 
 
 def replayed(component: str, window: int, false_alarms: float) -> Replay:
@@ -36,24 +38,47 @@ def hardest(component: str, most: int) -> list[HardExample]:
     references = references_of(rooms, component)
     version = max(references)
     rows = rooms.predictions.joined(component, version=version)
-    known = references[version]
+    known = references[version].overall
     return hard_examples(rows, known.task, classes=known.classes, most=most)
 
 
-def to_be_labelled(component: str, rate: float) -> list[str]:
-    """Return the ids of the uniform sample that have no label yet."""
+def to_be_labelled(component: str, rate: float | None) -> list[Task]:
+    """Return the rows of the uniform sample that have no label yet, at each version's own rate or at a given one.
+
+    Raises:
+        InvalidInput: no version of the component marks any.
+    """
     rooms = wiring.rooms(read_settings().prepare())
-    rows = rooms.predictions.joined(component)
-    return [row.prediction.id for row in rows if not row.is_labelled and is_to_be_labelled(row.prediction.id, rate)]
+    rates = label_rates(rooms, component, snapshot.take(prediction_folder(component)))
+    if rate is not None:
+        rates = dict.fromkeys(rates, rate)
+    if not any(rates.values()):
+        raise InvalidInput(
+            f"No version of `{component}` marks predictions for labelling.",
+            f"Set `monitor: {{label: {{rate: 0.01}}}}` in headrace.yaml and release, or: headrace monitor sample "
+            f"{component} --rate 0.01",
+        )
+    return list(sampled(rooms.predictions, component, rates))
 
 
-def references_of(rooms: Rooms, component: str) -> dict[int, Reference]:
+def label_rates(rooms: Rooms, component: str, seen: Snapshot) -> dict[int, float]:
+    """Return what share of its predictions each version that answered marks for labelling."""
+    found = {}
+    for version in {*(one.version for one in seen.manifest.predictions), *(one.version for one in seen.parts)}:
+        try:
+            found[version] = recall(rooms, component, version).settings.monitor.label.rate
+        except NotFound:  # Served without a release.
+            found[version] = 0.0
+    return found
+
+
+def references_of(rooms: Rooms, component: str) -> dict[int, Seasons]:
     """Return the reference profile of every version that was in production. Raises NotFound where there is none."""
-    found: dict[int, Reference] = {}
+    found: dict[int, Seasons] = {}
     for entry in rooms.ledger.history(component, limit=10_000):
         if entry.action is Action.PROMOTED and entry.version is not None and entry.version not in found:
             try:
-                found[entry.version] = reference.load(version_folder(rooms, component, entry.version) / "reference")
+                found[entry.version] = seasons.load(version_folder(rooms, component, entry.version) / "reference")
             except NotFound:
                 continue
     if not found:
@@ -65,7 +90,7 @@ def references_of(rooms: Rooms, component: str) -> dict[int, Reference]:
     return found
 
 
-def settings_of(rooms: Rooms, component: str, references: dict[int, Reference]) -> Component:
+def settings_of(rooms: Rooms, component: str, references: dict[int, Seasons]) -> Component:
     """Return the settings of the newest version that has a reference."""
     return recall(rooms, component, max(references)).settings
 

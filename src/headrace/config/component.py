@@ -220,6 +220,15 @@ class Release(Frozen):
         return self
 
 
+class Label(Frozen):
+    """Which predictions are marked for labelling: a uniform sample, because only labels reveal concept drift."""
+
+    rate: float = Field(default=0.0, ge=0, le=1)
+
+
+Season = Literal["none", "hour", "weekday", "hour of weekday"]
+
+
 class Monitor(Frozen):
     """What the watch looks at."""
 
@@ -228,6 +237,17 @@ class Monitor(Frozen):
     every_s: Seconds = 10.0
     #: How long after a window's last prediction its actuals may take before it is judged without them.
     label_delay: Seconds = 3600.0
+    label: Label = Label()
+    #: The holdout's column with the moment of each row.
+    time_column: str | None = None
+    #: What windows are compared with: holdout rows of the same hour, weekday or both, in UTC.
+    season: Season = "none"
+
+    @model_validator(mode="after")
+    def _has_moments(self) -> "Monitor":
+        if self.season != "none" and self.time_column is None:
+            raise ValueError("`season` needs `time_column`, the holdout's column with the moment of each row")
+        return self
 
 
 Reason = Annotated[str, AfterValidator(retraining)]

@@ -159,7 +159,7 @@ release:
 """
 
 _WATCH = """\
-# monitor: {window: 500 predictions, false_alarms: 0.001 per window}
+# monitor: {window: 500 predictions, false_alarms: 0.001 per window, label: {rate: 0.01}}
 # retrain:
 #   on: [data, quality, "cron: 0 3 * * 1"]
 #   cooldown: 6h

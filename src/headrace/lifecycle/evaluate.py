@@ -18,7 +18,7 @@ from headrace.lifecycle.request import CandidateRequest
 from headrace.lifecycle.retrain import Gathered, train_input
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall
-from headrace.monitoring import reference
+from headrace.monitoring import seasons
 from headrace.provenance import golden
 from headrace.registry.mlmodel import read_mlmodel
 from headrace.serving.offline import answers
@@ -85,7 +85,11 @@ def evaluate(
         }
         golden.save(Golden(given, own.golden), folder / "golden")
         metrics = dict(measure_all(own.rows["holdout"], task))
-        reference.save(reference.build(own.rows["holdout"], task=task, inputs=own.inputs), folder / "reference")
+        table = tables["holdout"].table if "holdout" in tables else None
+        found_usual = seasons.profile(
+            own.rows["holdout"], own.inputs, task=task, monitor=component.monitor, table=table
+        )
+        seasons.save(found_usual, folder / "reference")
         note.numbers = dict(metrics)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:3])
         kept = len(next(iter(given.values())))

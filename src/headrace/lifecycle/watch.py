@@ -19,7 +19,7 @@ from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.book import Book
 from headrace.lifecycle.versions import recall, version_folder
-from headrace.monitoring import judge, reference
+from headrace.monitoring import judge, seasons
 from headrace.monitoring.base import Alarm, Consequence, Window
 from headrace.monitoring.memory import Memory
 from headrace.types import Actor, Json, Stage
@@ -88,7 +88,7 @@ def judge_window(rooms: Rooms, request: WatchRequest) -> Judged:
     with journal.step("judge", f"the last {settings.monitor.window} predictions of v{request.version}") as note:
         after = watermark(rooms, request.component, request.version)
         rows = log.joined(request.component, after=after, limit=settings.monitor.window, version=request.version)
-        profile = reference.load(version_folder(rooms, request.component, request.version) / "reference")
+        profile = seasons.load(version_folder(rooms, request.component, request.version) / "reference")
         window = Window(request.component, request.version, rows)
         watched = judge.watch(window, profile, settings.monitor, remembered(rooms, request.component))
         alarm = watched.alarm

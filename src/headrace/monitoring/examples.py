@@ -3,7 +3,6 @@
 They are for review. A training set made of them alone would teach a distorted world, so `mixed` never gives only them.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +11,9 @@ import numpy as np
 
 from headrace.evaluation.answers import read_values
 from headrace.evaluation.labels import comparable
+from headrace.monitoring.labelling import Task as Labelling
 from headrace.predictions.base import Joined
-from headrace.types import Json, Task
+from headrace.types import Task
 
 #: The largest share of a training set that hard examples may be.
 MOST_HARD = 0.5
@@ -87,17 +87,6 @@ def weights(rows: Sequence[Joined], *, now: datetime, half_life_s: float) -> np.
     return found / found.mean() if len(found) else found
 
 
-def as_tasks(examples: Sequence[HardExample]) -> str:
-    """Return examples as JSON lines, the shape that labelling tools import: `data`, `predictions`, `meta`."""
-    return "".join(json.dumps(_task(one), ensure_ascii=False) + "\n" for one in examples)
-
-
-def _task(one: HardExample) -> dict[str, Json]:
-    prediction = one.row.prediction
-    return {
-        "data": {"prediction_id": prediction.id, **dict(prediction.inputs)},
-        "predictions": [
-            {"model_version": f"{prediction.component} v{prediction.version}", "result": prediction.output}
-        ],
-        "meta": {"reason": one.reason, "hardness": round(one.hardness, 4), "actual": one.row.actual},
-    }
+def as_tasks(examples: Sequence[HardExample]) -> list[Labelling]:
+    """Return examples as rows to label."""
+    return [Labelling(one.row, one.reason, {"hardness": round(one.hardness, 4)}) for one in examples]

@@ -18,6 +18,7 @@ from headrace.monitoring.columns import expand
 from headrace.monitoring.frame import Frame, frame_of
 from headrace.monitoring.memory import Losses, Memory
 from headrace.monitoring.reference_profile import Reference, losses
+from headrace.monitoring.seasons import Seasons
 from headrace.monitoring.signals import estimated, inputs, output, quality, schema, sequential, service
 from headrace.monitoring.signals.estimated import EstimatedQuality
 from headrace.monitoring.signals.inputs import InputDrift
@@ -52,18 +53,18 @@ class Watched:
     memory: Memory
 
 
-def judge(window: Window, reference: Reference, monitor: Monitor) -> Alarm:
+def judge(window: Window, known: Seasons, monitor: Monitor) -> Alarm:
     """Return what one window by itself means. `consequence` is NONE where all is quiet."""
-    return watch(window, reference, monitor, Memory()).alarm
+    return watch(window, known, monitor, Memory()).alarm
 
 
-def watch(
-    window: Window, reference: Reference, monitor: Monitor, memory: Memory, *, facts: Service | None = None
-) -> Watched:
+def watch(window: Window, known: Seasons, monitor: Monitor, memory: Memory, *, facts: Service | None = None) -> Watched:
     """Return what a window means after all that came before it."""
-    classes = np.array(reference.classes) if reference.classes else None
-    frame = frame_of(window, reference.task, classes=classes)
-    return watch_frame(frame, reference, monitor, memory, version=window.version, facts=facts)
+    usual = known.overall
+    classes = np.array(usual.classes) if usual.classes else None
+    frame = frame_of(window, usual.task, classes=classes)
+    season = known.at([row.prediction.at for row in window.rows])
+    return watch_frame(frame, usual, monitor, memory, version=window.version, facts=facts, season=season)
 
 
 def judge_frame(frame: Frame, reference: Reference, monitor: Monitor) -> Alarm:
@@ -79,11 +80,17 @@ def watch_frame(
     *,
     version: int = 0,
     facts: Service | None = None,
+    season: Reference | None = None,
 ) -> Watched:
-    """Return what a window by columns means after all that came before it."""
-    frame = replace(frame, watched=expand(frame.inputs, reference.fields))
+    """Return what a window by columns means after all that came before it.
+
+    Args:
+        season: what the window is compared with; the evidence that adds up over windows stays with `reference`.
+    """
+    usual = season or reference
+    frame = replace(frame, watched=expand(frame.inputs, usual.fields))
     past = _of_version(memory, version)
-    signals = [signal for one in detectors(reference, monitor, facts) for signal in one.look(frame)]
+    signals = [signal for one in detectors(usual, monitor, facts) for signal in one.look(frame)]
     # Per row, so that the expected false alarms in one window are the budget's share.
     level = monitor.false_alarms * SHARES[sequential.NAME] / max(len(frame), 1)
     detector = past.detector or sequential.start(reference, level_per_row=level)

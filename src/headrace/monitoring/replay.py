@@ -1,13 +1,13 @@
 """Replay: what the watch says about a stream that is already there, window by window."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.config.component import Monitor
 from headrace.monitoring.base import Alarm, Consequence, Window
 from headrace.monitoring.judge import watch
 from headrace.monitoring.memory import Memory
-from headrace.monitoring.reference_profile import Reference
+from headrace.monitoring.seasons import Seasons
 from headrace.predictions.base import Joined, PredictionLog
 from headrace.types import Json
 
@@ -60,7 +60,7 @@ class Replay:
 
 
 def replay(
-    component: str, windows: Iterator[Window], references: dict[int, Reference], monitor: Monitor, memory: Memory
+    component: str, windows: Iterator[Window], references: Mapping[int, Seasons], monitor: Monitor, memory: Memory
 ) -> Replay:
     """Return what the watch says about each window in turn. Versions without a reference are left out."""
     found: list[Seen] = []

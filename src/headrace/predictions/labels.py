@@ -1,6 +1,5 @@
-"""How far labels have come in, and which rows are to be labelled."""
+"""How far labels have come in."""
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -54,12 +53,3 @@ def coverage(folder: Path, *, now: datetime, maturity_s: float, since: datetime 
 def is_mature(prediction_id: str, *, now: datetime, maturity_s: float) -> bool:
     """Tell whether a prediction is old enough for its label to be in."""
     return time_of(prediction_id) + timedelta(seconds=maturity_s) <= now
-
-
-def is_to_be_labelled(prediction_id: str, rate: float) -> bool:
-    """Tell whether a row is in the uniform sample for labelling; the same on every machine, at any time.
-
-    Only labels reveal a change of what the inputs mean, and only a sample that nobody chose gives a fair picture.
-    """
-    digest = hashlib.blake2b(prediction_id.encode(), digest_size=8, person=b"label-sample").digest()
-    return int.from_bytes(digest) < rate * 2**64

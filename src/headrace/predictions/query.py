@@ -2,11 +2,12 @@
 
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import duckdb
 
 from headrace.errors import Unavailable
+from headrace.predictions.lots import marked
 from headrace.predictions.snapshot import Snapshot
 
 #: What `predictions` has where nothing was predicted yet.
@@ -49,21 +50,25 @@ SELECT
 
 
 @contextlib.contextmanager
-def connect(seen: Snapshot, *, since: str = "", until: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(
+    seen: Snapshot, *, since: str = "", until: str = "", label_rates: Mapping[int, float] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a connection with the views `predictions`, `arrivals`, `first_actuals` and `joined`.
 
-    Columns of `predictions`: `id`, `made_at` (UTC), `version`, `latency_ms`, `shadow`, `in_<field>`, `out_<field>`.
+    Columns of `predictions`: `id`, `made_at` (UTC), `version`, `latency_ms`, `shadow`, `in_<field>`, `out_<field>`,
+    and `to_label`, whether the row is in the uniform sample for labelling (`lots`).
     `arrivals` are all actuals as they came; `first_actuals` the ones that count.
 
     Args:
         since: only rows with ids at or above; files outside the range are not opened. `until` likewise, included.
+        label_rates: version to the share of its rows that is marked; none by default.
 
     Raises:
         Unavailable: a segment cannot be read.
     """
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET autoinstall_known_extensions = false; SET enable_progress_bar = false")
-        _create_predictions(connection, seen, since, until)
+        _create_predictions(connection, seen, since, until, marked(label_rates or {}))
         _create_arrivals(connection, seen, since, until)
         connection.execute(_FIRST)
         connection.execute(_JOINED)
@@ -75,7 +80,9 @@ def connect(seen: Snapshot, *, since: str = "", until: str = "") -> Iterator[duc
             ) from cause
 
 
-def _create_predictions(connection: duckdb.DuckDBPyConnection, seen: Snapshot, since: str, until: str) -> None:
+def _create_predictions(
+    connection: duckdb.DuckDBPyConnection, seen: Snapshot, since: str, until: str, mark: str
+) -> None:
     files = [
         str(seen.folder / segment.path)
         for segment in seen.manifest.predictions
@@ -86,7 +93,8 @@ def _create_predictions(connection: duckdb.DuckDBPyConnection, seen: Snapshot, s
         connection.register(f"journal_{number}", part.table)
         sources.append(f"SELECT * FROM journal_{number}")
     body = " UNION ALL BY NAME ".join(sources) or _NO_PREDICTIONS
-    connection.execute(f"CREATE VIEW predictions AS SELECT * FROM ({body}){_range(since, until)}")
+    rows = f"SELECT *, {mark} AS to_label FROM ({body}){_range(since, until)}"
+    connection.execute(f"CREATE VIEW predictions AS {rows}")
 
 
 def _create_arrivals(connection: duckdb.DuckDBPyConnection, seen: Snapshot, since: str, until: str) -> None:
