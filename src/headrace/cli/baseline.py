@@ -240,22 +240,17 @@ def adopt(uri: str, *, folder: Path | None, reason: str, as_json: bool) -> None:
 
 def verify_ledger(component: str, *, as_json: bool) -> None:
     """Recompute the hash chains of the ledger, and compare them with what release tags anchor."""
+    from headrace.cli import client as control
+    from headrace.config.settings import read_settings
     from headrace.errors import Conflict
-    from headrace.provenance.tags import read_tags
+    from headrace.lifecycle.chains import verify_chains
 
-    rooms = open_rooms()
-    names = [component] if component else list(rooms.ledger.components())
-    results: list[dict[str, Json]] = []
-    for name in names:
-        found = rooms.ledger.verify(name)
-        problem = found.problem
-        hashes = {entry.hash for entry in rooms.ledger.history(name, limit=1_000_000)}
-        serving = rooms.ledger.serving(name, Stage.PRODUCTION)
-        if not problem and serving is not None and serving.version is not None:
-            folder = Path(recall(rooms, name, serving.version).folder)
-            lost = [tag.name for tag in read_tags(folder, name) if tag.ledger and tag.ledger not in hashes]
-            problem = f"the tag {lost[0]} anchors an entry that the ledger does not have" if lost else ""
-        results.append({"component": name, "entries": found.entries, "head": found.head, "problem": problem})
+    client = control.elsewhere(read_settings())
+    if client is not None:
+        asked: dict[str, Json] = {"component": component} if component else {}
+        results = client.ask("GET", "/api/ledger/verify", timeout_s=120, **asked)["chains"]
+    else:
+        results = [chain.as_json() for chain in verify_chains(open_rooms(), component)]
     if as_json:
         print_json({"chains": [*results]})
     broken = [result for result in results if result["problem"]]

@@ -94,6 +94,11 @@ def find(settings: Settings) -> Client | None:
     return Client(document["url"], process, http)
 
 
+def elsewhere(settings: Settings) -> Client | None:
+    """Return the control process that HEADRACE_URL names; None where this machine's own files are meant."""
+    return find(settings) if settings.control_url else None
+
+
 def ensure(settings: Settings) -> Client:
     """Return the control process of this home, starting it where none runs. Raises Unavailable with its last words."""
     client = find(settings)

@@ -3,6 +3,7 @@
 import sys
 
 from headrace import wiring
+from headrace.cli import client as control
 from headrace.cli import plain
 from headrace.cli.terminal import print_json
 from headrace.config.settings import read_settings
@@ -12,6 +13,14 @@ from headrace.errors import NotFound
 def history(component: str, *, limit: int, as_json: bool) -> None:
     """Show a component's ledger, newest first."""
     settings = read_settings()
+    client = control.elsewhere(settings)
+    if client is not None:
+        answer = client.ask("GET", "/api/history", component=component, limit=limit)
+        if as_json:
+            print_json(answer)
+        else:
+            sys.stdout.write(plain.history(answer["entries"]) + "\n")
+        return
     ledger = wiring.ledger(settings.prepare())
     entries = ledger.history(component, limit=limit)
     if not entries:

@@ -56,7 +56,7 @@ def _history(component: str, limit: int, as_json: bool) -> bool:
     from headrace.ledger import glance
 
     settings = read_settings()
-    if settings.database_url is not None:
+    if settings.database_url is not None or settings.control_url:
         return False
     entries = glance.history(settings.home / "ledger.db", component, limit=limit)
     if entries is None:

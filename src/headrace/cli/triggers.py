@@ -58,10 +58,15 @@ def show(component: Name = "", limit: int = 20, as_json: AsJson = False) -> None
     Example: headrace triggers show digits
     """
     from headrace import wiring
+    from headrace.cli import client as control
     from headrace.config.settings import read_settings
     from headrace.lifecycle.triggers.book import books
     from headrace.lifecycle.triggers.state import state_of
 
+    client = control.elsewhere(read_settings())
+    if client is not None and component:
+        _show([client.ask("GET", "/api/triggers", component=component)], as_json=as_json)
+        return
     rooms = wiring.rooms(read_settings().prepare())
     names = [component] if component else [book.component for book in books(rooms)]
     _show([state_of(rooms, name, limit=limit) for name in names], as_json=as_json)

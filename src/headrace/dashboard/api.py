@@ -14,11 +14,13 @@ from starlette.routing import Route
 
 from headrace import wiring
 from headrace.config.parse import read_component
-from headrace.dashboard import bodies
-from headrace.dashboard.access import Access, Caller, Handler, told
+from headrace.dashboard import bodies, openapi
+from headrace.dashboard.access import Access, Caller, told
+from headrace.dashboard.openapi import Operation
 from headrace.dashboard.stream import stream
 from headrace.ledger.base import Action
 from headrace.lifecycle import garbage, watch
+from headrace.lifecycle.chains import verify_chains
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.tokens import Rank
 from headrace.lifecycle.triggers import webhook
@@ -34,6 +36,11 @@ Body = TypeVar("Body")
 async def body_of(request: Request, kind: type[Body]) -> Body:
     """Return the request's body. Raises msgspec.DecodeError."""
     return msgspec.json.decode(await request.body(), type=kind)
+
+
+def query_of(request: Request, kind: type[Body]) -> Body:
+    """Return the request's query. Raises msgspec.ValidationError."""
+    return msgspec.convert(dict(request.query_params), kind, strict=False)
 
 
 @dataclass(slots=True)
@@ -106,13 +113,12 @@ class Api:
         return JSONResponse({"stopping": body.flow})
 
     async def events(self, request: Request, _caller: Caller) -> Response:
-        flow = request.query_params.get("flow", "")
-        after = int(request.query_params.get("after", "0"))
-        found = await run_in_threadpool(self.control.events, flow, after=after)
+        asked = query_of(request, bodies.OfFlow)
+        found = await run_in_threadpool(self.control.events, asked.flow, after=asked.after)
         return JSONResponse({"events": [event.as_json() for event in found]})
 
     async def stream(self, request: Request, _caller: Caller) -> Response:
-        flow = request.query_params.get("flow", "")
+        flow = query_of(request, bodies.OfStream).flow or ""
         if flow:
             await run_in_threadpool(self.control.events, flow)
         return StreamingResponse(
@@ -120,8 +126,18 @@ class Api:
         )
 
     async def windows(self, request: Request, _caller: Caller) -> Response:
-        component = request.query_params.get("component", "")
+        component = query_of(request, bodies.OfComponent).component
         return JSONResponse({"windows": await run_in_threadpool(watch.windows, self.control.rooms, component)})
+
+    async def history(self, request: Request, _caller: Caller) -> Response:
+        asked = query_of(request, bodies.OfHistory)
+        entries = await run_in_threadpool(self.control.history, asked.component, limit=asked.limit)
+        return JSONResponse({"component": asked.component, "entries": [entry.as_json() for entry in entries]})
+
+    async def verify_ledger(self, request: Request, _caller: Caller) -> Response:
+        asked = query_of(request, bodies.OfChains)
+        chains = await run_in_threadpool(verify_chains, self.control.rooms, asked.component or "")
+        return JSONResponse({"chains": [chain.as_json() for chain in chains]})
 
     async def status(self, request: Request, _caller: Caller) -> Response:
         found = await run_in_threadpool(self.control.status)
@@ -133,7 +149,7 @@ class Api:
         return await self.status(request, caller)
 
     async def triggers(self, request: Request, _caller: Caller) -> Response:
-        component = request.query_params.get("component", "")
+        component = query_of(request, bodies.OfComponent).component
         return JSONResponse(await run_in_threadpool(state_of, self.control.rooms, component))
 
     async def watch(self, request: Request, _caller: Caller) -> Response:
@@ -173,28 +189,45 @@ class Api:
         return JSONResponse(line.as_json(), status_code=202)
 
 
+def operations(api: Api) -> list[Operation]:
+    """Return all that can be asked, and by whom."""
+    viewer, operator, admin = Rank.VIEWER, Rank.OPERATOR, Rank.ADMIN
+    return [
+        Operation("POST", "/api/run", api.run, operator, "Train, judge and try out a new version", bodies.Run),
+        Operation("POST", "/api/promote", api.promote, operator, "Make a version the champion", bodies.Promote),
+        Operation("POST", "/api/approve", api.approve, operator, "Let a version that waits go on", bodies.Decision),
+        Operation("POST", "/api/reject", api.reject, operator, "Keep a version that waits out", bodies.Decision),
+        Operation("POST", "/api/rollback", api.roll_back, operator, "Serve an earlier champion", bodies.RollBack),
+        Operation("POST", "/api/retire", api.retire, operator, "Say that a version is not wanted", bodies.Retire),
+        Operation("POST", "/api/gc", api.collect, operator, "Remove what nobody needs any more", bodies.Collect),
+        Operation("POST", "/api/stop", api.stop, operator, "End a flow", bodies.Stop),
+        Operation("POST", "/api/up", api.bring_up, operator, "Make what runs what the ledger says"),
+        Operation("POST", "/api/triggers/watch", api.watch, operator, "Watch a folder", bodies.Watching),
+        Operation("POST", "/api/triggers/forget", api.forget, operator, "Watch a component no more", bodies.Forget),
+        Operation("POST", "/api/tokens", api.create_token, admin, "Make a token", bodies.NewToken),
+        Operation("POST", "/api/tokens/revoke", api.revoke, admin, "End a token", bodies.Revoke),
+        Operation("GET", "/api/tokens", api.tokens, admin, "All tokens, without their secrets"),
+        Operation("GET", "/api/triggers", api.triggers, viewer, "What is watched, and what came of it",
+                  query=bodies.OfComponent),
+        Operation("GET", "/api/windows", api.windows, viewer, "What the watch said of each window",
+                  query=bodies.OfComponent),
+        Operation("GET", "/api/history", api.history, viewer, "A component's ledger", query=bodies.OfHistory),
+        Operation("GET", "/api/ledger/verify", api.verify_ledger, viewer, "The chains", query=bodies.OfChains),
+        Operation("GET", "/api/events", api.events, viewer, "A flow's steps", query=bodies.OfFlow),
+        Operation("GET", "/api/stream", api.stream, viewer, "A flow's steps, or every decision, as they happen",
+                  query=bodies.OfStream, media="text/event-stream"),
+        Operation("GET", "/api/status", api.status, viewer, "What serves, what runs, and where"),
+    ]  # fmt: skip
+
+
 def application(api: Api) -> Starlette:
     """Return the API with who may what."""
-    asked: list[tuple[str, str, Handler, Rank]] = [
-        ("POST", "/api/run", api.run, Rank.OPERATOR),
-        ("POST", "/api/promote", api.promote, Rank.OPERATOR),
-        ("POST", "/api/approve", api.approve, Rank.OPERATOR),
-        ("POST", "/api/reject", api.reject, Rank.OPERATOR),
-        ("POST", "/api/rollback", api.roll_back, Rank.OPERATOR),
-        ("POST", "/api/retire", api.retire, Rank.OPERATOR),
-        ("POST", "/api/gc", api.collect, Rank.OPERATOR),
-        ("POST", "/api/stop", api.stop, Rank.OPERATOR),
-        ("POST", "/api/up", api.bring_up, Rank.OPERATOR),
-        ("POST", "/api/triggers/watch", api.watch, Rank.OPERATOR),
-        ("POST", "/api/triggers/forget", api.forget, Rank.OPERATOR),
-        ("POST", "/api/tokens", api.create_token, Rank.ADMIN),
-        ("POST", "/api/tokens/revoke", api.revoke, Rank.ADMIN),
-        ("GET", "/api/tokens", api.tokens, Rank.ADMIN),
-        ("GET", "/api/triggers", api.triggers, Rank.VIEWER),
-        ("GET", "/api/events", api.events, Rank.VIEWER),
-        ("GET", "/api/stream", api.stream, Rank.VIEWER),
-        ("GET", "/api/windows", api.windows, Rank.VIEWER),
-        ("GET", "/api/status", api.status, Rank.VIEWER),
-    ]
-    routes = [Route(path, api.access.guard(rank, handler), methods=[method]) for method, path, handler, rank in asked]
-    return Starlette(routes=[*routes, Route("/hooks/{component}", told(api.hook), methods=["POST"])])
+    asked = operations(api)
+    described = openapi.document(asked)
+
+    async def describe(_request: Request) -> Response:
+        return JSONResponse(described)
+
+    routes = [Route(one.path, api.access.guard(one.rank, one.handler), methods=[one.method]) for one in asked]
+    routes += [Route(openapi.PATH, describe), Route(openapi.HOOK, told(api.hook), methods=["POST"])]
+    return Starlette(routes=routes)

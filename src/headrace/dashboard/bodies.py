@@ -1,97 +1,146 @@
-"""What the control API's requests say. `actor` counts only from the installation's own command line."""
+"""What the control API's requests say; the OpenAPI document is made of these. `actor` counts only from the
+installation's own command line."""
 
 from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="A component's name.")]
+Number = Annotated[int, Meta(ge=1, le=2**31 - 1, description="A version's number.")]
+Text = Annotated[str, Meta(max_length=10_000)]
+Folder = Annotated[str, Meta(min_length=1, max_length=1000, description="A folder on the control process's machine.")]
+Flow = Annotated[str, Meta(min_length=1, max_length=200, description="A flow's id, as `/api/status` names it.")]
+Key = Annotated[
+    str, Meta(min_length=1, max_length=100, description="Tells this request from others; a repeat changes nothing.")
+]
+Age = Annotated[float, Meta(ge=0, le=1e9, description="Seconds.")]
+Actor = Annotated[str, Meta(max_length=200)]
 
 
-class Run(msgspec.Struct, forbid_unknown_fields=True):
+class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One request's body or query."""
+
+
+class Run(Body):
     """Train and judge a new version."""
 
-    folder: str
-    reason: str
-    key: str
-    actor: str = ""
-    commit: str = ""
+    folder: Folder
+    reason: Text
+    key: Key
+    actor: Actor = ""
+    commit: Annotated[str, Meta(max_length=100)] = ""
 
 
-class Promote(msgspec.Struct, forbid_unknown_fields=True):
+class Promote(Body):
     """Make a version the champion."""
 
-    component: str
-    version: int
-    reason: str
-    key: str
-    actor: str = ""
+    component: Name
+    version: Number
+    reason: Text
+    key: Key
+    actor: Actor = ""
 
 
-class Decision(msgspec.Struct, forbid_unknown_fields=True):
+class Decision(Body):
     """Approve or reject a version that waits."""
 
-    component: str
-    actor: str = ""
-    comment: str = ""
-    version: int | None = None
+    component: Name
+    actor: Actor = ""
+    comment: Text = ""
+    version: Number | None = None
 
 
-class RollBack(msgspec.Struct, forbid_unknown_fields=True):
+class RollBack(Body):
     """Serve an earlier champion again."""
 
-    component: str
-    reason: str
-    key: str
-    actor: str = ""
-    to: int | None = None
+    component: Name
+    reason: Text
+    key: Key
+    actor: Actor = ""
+    to: Number | None = None
 
 
-class Retire(msgspec.Struct, forbid_unknown_fields=True):
+class Retire(Body):
     """Say that a version is not wanted any more."""
 
-    component: str
-    version: int
-    reason: str = ""
-    actor: str = ""
+    component: Name
+    version: Number
+    reason: Text = ""
+    actor: Actor = ""
 
 
-class Collect(msgspec.Struct, forbid_unknown_fields=True):
+class Collect(Body):
     """Remove what nobody needs any more; of every component where none is named."""
 
-    component: str = ""
-    unused_for_s: Annotated[float, msgspec.Meta(ge=0)] = 7 * 86400.0
-    predictions_s: Annotated[float, msgspec.Meta(ge=0)] = 90 * 86400.0
+    component: Name | Annotated[str, Meta(max_length=0)] = ""
+    unused_for_s: Age = 7 * 86400.0
+    predictions_s: Age = 90 * 86400.0
     dry_run: bool = False
 
 
-class Stop(msgspec.Struct, forbid_unknown_fields=True):
+class Stop(Body):
     """End a flow."""
 
-    flow: str
-    actor: str = ""
+    flow: Flow
+    actor: Actor = ""
 
 
-class Watching(msgspec.Struct, forbid_unknown_fields=True):
+class Watching(Body):
     """Look at a folder's commits, data, clock and tags from now on."""
 
-    folder: str
-    actor: str = ""
+    folder: Folder
+    actor: Actor = ""
 
 
-class Forget(msgspec.Struct, forbid_unknown_fields=True):
+class Forget(Body):
     """Look at a component's sources no more."""
 
-    component: str
-    actor: str = ""
+    component: Name
+    actor: Actor = ""
 
 
-class NewToken(msgspec.Struct, forbid_unknown_fields=True):
+class NewToken(Body):
     """Make a token; `lives_s` of None never ends."""
 
-    name: str
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
     rank: str = "viewer"
-    lives_s: float | None = None
+    lives_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
 
 
-class Revoke(msgspec.Struct, forbid_unknown_fields=True):
+class Revoke(Body):
     """End a token."""
 
-    name: str
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class OfFlow(Body):
+    """A flow's events, from a number on."""
+
+    flow: Flow
+    after: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+
+
+class OfStream(Body):
+    """A flow's steps, or every decision where none is named."""
+
+    flow: Flow | None = None
+
+
+class OfComponent(Body):
+    """One component."""
+
+    component: Name
+
+
+class OfHistory(Body):
+    """A component's newest entries."""
+
+    component: Name
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 30
+
+
+class OfChains(Body):
+    """One component, or all where none is named."""
+
+    component: Name | None = None

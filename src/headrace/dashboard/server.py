@@ -157,12 +157,18 @@ def serve_api(server: uvicorn.Server, settings: Settings, url: str, token: str) 
 def look_regularly(control: Control, ended: threading.Event) -> None:
     """Start a watch flow for each window that is due, and keep the aliases equal to the ledger."""
     next_look_s: dict[str, float] = {}
+    told = ""
     while not ended.wait(WATCH_S):
         try:
+            components = control.rooms.ledger.components()
             aliases.project(control.rooms)
-        except Exception:  # The loop's boundary: the registry may be away; the outbox keeps what is to be written.
-            LOG.exception("aliases")
-        for component in control.rooms.ledger.components():
+            told = ""
+        except Exception as error:  # The loop's boundary: ledger or registry may be away; the outbox keeps what it has.
+            if told != repr(error):
+                LOG.exception("aliases")
+            told = repr(error)
+            continue
+        for component in components:
             now_s = control.rooms.clock.monotonic_s()
             if now_s < next_look_s.get(component, 0.0):
                 continue

@@ -16,7 +16,7 @@ from headrace.lifecycle.events import Mark, read_events
 from headrace.lifecycle.request import CandidateRequest, Cause, PromoteRequest, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event
-from headrace.lifecycle.triggers.book import Book
+from headrace.lifecycle.triggers.book import Book, books
 from headrace.types import Actor, Json, Stage
 
 
@@ -165,7 +165,8 @@ class Control:
     def events(self, flow: str, *, after: int = 0) -> Sequence[journal.Event]:
         """Return a flow's events from number `after` on."""
         if not self.rooms.folder(flow).exists() and self.engine.state(flow) is None:
-            if any(event.flow_id == flow for event in Book(self.rooms, flow.partition("/")[0]).waiting()):
+            known = [book for book in books(self.rooms) if book.component == flow.partition("/")[0]]
+            if any(event.flow_id == flow for book in known for event in book.waiting()):
                 return []
             raise NotFound(f"There is no flow {flow}.", "See what runs with `headrace status`.")
         events = read_events(self.rooms.folder(flow), after=after)
@@ -177,6 +178,14 @@ class Control:
                 )
             ]
         return events
+
+    def history(self, component: str, *, limit: int) -> Sequence[Entry]:
+        """Return a component's newest entries, newest first. Raises NotFound where there are none."""
+        entries = self.rooms.ledger.history(component, limit=limit)
+        if not entries:
+            known = ", ".join(self.rooms.ledger.components()) or "none yet"
+            raise NotFound(f"The ledger knows no component `{component}` (it has: {known}).", "headrace status")
+        return entries
 
     def bring_up(self) -> dict[str, Json]:
         """Make production what the ledger says; a component that cannot be served does not hold up the others."""

@@ -1,0 +1,44 @@
+"""The control process's loops outlive a database that goes away and comes back."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.config.settings import Settings
+from headrace.dashboard import server
+from headrace.deploy.memory import MemoryTarget
+from headrace.errors import Unavailable
+from headrace.ledger.memory import MemoryLedger
+from headrace.lifecycle.control import Control
+from headrace.lifecycle.rooms import Rooms
+from headrace.predictions.memory import MemoryLog
+from headrace.registry.memory import MemoryRegistry
+
+
+class AwayAtFirst(MemoryLedger):
+    """A ledger that does not answer twice, and ends the loop once it has."""
+
+    def __init__(self, ended: threading.Event) -> None:
+        super().__init__()
+        self.looks, self.ended = 0, ended
+
+    def components(self) -> Sequence[str]:
+        self.looks += 1
+        if self.looks <= 2:
+            raise Unavailable("The ledger is away.")
+        self.ended.set()
+        return super().components()
+
+
+def test_the_watch_goes_on_once_the_ledger_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "WATCH_S", 0.001)
+    ended, none = threading.Event(), Any
+    ledger = AwayAtFirst(ended)
+    settings = Settings(tmp_path / "state", tmp_path / "home").prepare()
+    rooms = Rooms(settings, ManualClock(), MemoryRegistry(), ledger, MemoryTarget(), none, MemoryLog())
+    server.look_regularly(Control(rooms, none), ended)
+    assert ledger.looks == 3
