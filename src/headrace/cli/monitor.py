@@ -18,6 +18,35 @@ Budget = Annotated[float, typer.Option(help="False alarms per window; the versio
 
 
 @app.command()
+def run(component: Name, as_json: AsJson = False) -> None:
+    """Judge the windows that are due now, act on what is found, and say what the next one waits for.
+
+    A control process (`headrace up`) does so by itself every `monitor.every_s`; where none runs, this command judges
+    here and ends, so that cron can be the clock. A candidate that an alarm asks for then starts with `headrace up`.
+
+    Examples: headrace monitor run digits
+              */10 * * * *  headrace monitor run digits
+    """
+    from headrace.cli.client import Answered
+    from headrace.cli.judging import Judging
+    from headrace.cli.terminal import console, print_json
+
+    judging, out = Judging(component), console()
+    outcomes = []
+    for outcome in judging.outcomes():
+        outcomes.append(outcome)
+        code = int(str(outcome["exit_code"]))
+        if code and not as_json:
+            raise Answered(str(outcome["fact"]), str(outcome["remedy"]), code)
+        if not as_json:
+            out.print(f"v{outcome['version']}: {outcome['fact']}")
+    if as_json:
+        print_json({"component": component, "windows": [*outcomes], "waits_for": judging.waits_for})
+        raise typer.Exit(max((int(str(one["exit_code"])) for one in outcomes), default=0))
+    out.print(judging.waits_for)
+
+
+@app.command()
 def replay(component: Name, window: Window = 0, false_alarms: Budget = 0.0, as_json: AsJson = False) -> None:
     """Judge all stored predictions again, window by window, and change nothing.
 

@@ -19,7 +19,7 @@ from headrace.dashboard.access import Access, Caller, told
 from headrace.dashboard.openapi import Operation
 from headrace.dashboard.stream import stream
 from headrace.ledger.base import Action
-from headrace.lifecycle import garbage, watch
+from headrace.lifecycle import garbage
 from headrace.lifecycle.chains import verify_chains
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.tokens import Rank
@@ -27,6 +27,7 @@ from headrace.lifecycle.triggers import webhook
 from headrace.lifecycle.triggers.book import Book
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.state import state_of
+from headrace.lifecycle.watchbook import windows
 from headrace.types import Json
 
 MOST_WEBHOOK_BYTES = 25 * 1024 * 1024  # what GitHub sends at most
@@ -127,7 +128,11 @@ class Api:
 
     async def windows(self, request: Request, _caller: Caller) -> Response:
         component = query_of(request, bodies.OfComponent).component
-        return JSONResponse({"windows": await run_in_threadpool(watch.windows, self.control.rooms, component)})
+        return JSONResponse({"windows": await run_in_threadpool(windows, self.control.rooms, component)})
+
+    async def judge(self, request: Request, _caller: Caller) -> Response:
+        component = (await body_of(request, bodies.Judge)).component
+        return JSONResponse(await run_in_threadpool(self.control.judge_due, component))
 
     async def history(self, request: Request, _caller: Caller) -> Response:
         asked = query_of(request, bodies.OfHistory)
@@ -201,6 +206,7 @@ def operations(api: Api) -> list[Operation]:
         Operation("POST", "/api/retire", api.retire, operator, "Say that a version is not wanted", bodies.Retire),
         Operation("POST", "/api/gc", api.collect, operator, "Remove what nobody needs any more", bodies.Collect),
         Operation("POST", "/api/stop", api.stop, operator, "End a flow", bodies.Stop),
+        Operation("POST", "/api/watch", api.judge, operator, "Judge the window that is due", bodies.Judge),
         Operation("POST", "/api/up", api.bring_up, operator, "Make what runs what the ledger says"),
         Operation("POST", "/api/triggers/watch", api.watch, operator, "Watch a folder", bodies.Watching),
         Operation("POST", "/api/triggers/forget", api.forget, operator, "Watch a component no more", bodies.Forget),

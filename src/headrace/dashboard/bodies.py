@@ -86,6 +86,12 @@ class Stop(Body):
     actor: Actor = ""
 
 
+class Judge(msgspec.Struct, forbid_unknown_fields=True):
+    """Judge a component's next window, if it is due."""
+
+    component: str
+
+
 class Watching(Body):
     """Look at a folder's commits, data, clock and tags from now on."""
 

@@ -24,7 +24,7 @@ from headrace.dashboard.access import Access, Failures
 from headrace.dashboard.api import Api, application
 from headrace.errors import Conflict, HeadraceError, InvalidConfig
 from headrace.files import write_atomically
-from headrace.lifecycle import aliases, notify, watch
+from headrace.lifecycle import aliases, due, notify
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Role
 from headrace.lifecycle.engine import start_engine
@@ -173,8 +173,8 @@ def look_regularly(control: Control, ended: threading.Event) -> None:
             if now_s < next_look_s.get(component, 0.0):
                 continue
             try:
-                next_look_s[component] = now_s + watch.pause_s(control.rooms, component)
-                request = watch.due(control.rooms, component)
+                next_look_s[component] = now_s + due.pause_s(control.rooms, component)
+                request = due.standing(control.rooms, component).request
                 if request is not None:
                     control.engine.start("watch", request.flow_id, request)
             except HeadraceError as error:

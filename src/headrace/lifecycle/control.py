@@ -9,7 +9,7 @@ from headrace.config.parse import read_component
 from headrace.config.settings import Settings
 from headrace.errors import Conflict, HeadraceError, NotFound
 from headrace.ledger.base import Action, Entry, Ledger
-from headrace.lifecycle import aliases, approvals, garbage, reconcile, retire, rollback, stopping
+from headrace.lifecycle import aliases, approvals, due, garbage, reconcile, retire, rollback, stopping
 from headrace.lifecycle import events as journal
 from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.events import Mark, read_events
@@ -143,6 +143,19 @@ class Control:
         if expected == version:
             raise Conflict(f"Version {version} of {component} is in production already.")
         return expected
+
+    def judge_due(self, component: str) -> dict[str, Json]:
+        """Start judging a component's next window if it is due; return the flow (empty where none), and why.
+
+        Raises:
+            NotFound: there is no such component.
+        """
+        known = self.rooms.ledger.components()
+        if component not in known:
+            raise NotFound(f"There is no component `{component}` (there are: {', '.join(known) or 'none yet'}).")
+        found = due.standing(self.rooms, component, is_asked=True)
+        flow = self.engine.start("watch", found.request.flow_id, found.request) if found.request else ""
+        return {"flow": flow, "sentence": found.sentence}
 
     def rollback(self, component: str, *, to: int | None, actor: str, reason: str, key: str) -> Entry:
         """Serve an earlier champion again, at once."""

@@ -92,10 +92,15 @@ class WatchRequest:
     version: int
     first: str  #: id of the window's first prediction
     last: str
+    attempt: int = 0  #: how often it could not be judged before
+
+    @property
+    def window_id(self) -> str:
+        return f"{self.component}/watch/v{self.version}-{self.first}"
 
     @property
     def flow_id(self) -> str:
-        return f"{self.component}/watch/v{self.version}-{self.first}"
+        return f"{self.window_id}-again-{self.attempt}" if self.attempt else self.window_id
 
 
 class State(StrEnum):

@@ -1,16 +1,12 @@
-"""The watch: a window of predictions is judged once it is full and its labels had time to come in.
+"""The watch: a window of predictions is judged.
 
 An alarm starts a candidate with its reason attached; gate, acceptance and approval are the same as for people.
 """
 
 import contextlib
-import json
-from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
-from headrace.errors import Conflict
-from headrace.files import write_atomically
+from headrace.errors import Conflict, HeadraceError
 from headrace.ledger.base import Action, Draft
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.request import Cause, Outcome, State, Trigger, WatchRequest
@@ -19,60 +15,24 @@ from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.book import Book
 from headrace.lifecycle.versions import recall, version_folder
+from headrace.lifecycle.watchbook import Judged, mark, note_failure, remembered, watermark
 from headrace.monitoring import judge, seasons
 from headrace.monitoring.base import Alarm, Consequence, Window
-from headrace.monitoring.memory import Memory
 from headrace.types import Actor, Json, Stage
-
-MEMORY = "memory.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One judged window, in stored form."""
-
-    consequence: str
-    sentence: str
-    signals: list[Json]
-    rows: int
-    memory: dict[str, Json] = field(default_factory=dict)
-    repeats: int = 0
-
-
-def due(rooms: Rooms, component: str) -> WatchRequest | None:
-    """Return the next window to judge, or None while it is not full or its labels may still come."""
-    serving = rooms.ledger.serving(component, Stage.PRODUCTION)
-    if serving is None or serving.version is None:
-        return None
-    settings = recall(rooms, component, serving.version).settings
-    monitor = settings.monitor
-    log = rooms.predictions
-    after = watermark(rooms, component, serving.version)
-    rows = log.joined(component, after=after, limit=monitor.window, version=serving.version)
-    if len(rows) < monitor.window:
-        return None
-    newest = rows[-1].prediction.at
-    is_labelled = all(row.is_labelled for row in rows)
-    if not is_labelled and rooms.clock.now() - newest < timedelta(seconds=monitor.label_delay):
-        return None
-    return WatchRequest(component, serving.version, rows[0].prediction.id, rows[-1].prediction.id)
-
-
-def pause_s(rooms: Rooms, component: str) -> float:
-    """Return how long to wait between two looks at a component's predictions."""
-    serving = rooms.ledger.serving(component, Stage.PRODUCTION)
-    if serving is None or serving.version is None:
-        return 1.0
-    return recall(rooms, component, serving.version).settings.monitor.every_s
 
 
 def watch(durable: Durable, rooms: Rooms, request: WatchRequest) -> Outcome:
     """The flow: judge one window, and act on what was found."""
-    judged = durable.step("judge", judge_window, rooms, request)
+    try:
+        judged = durable.step("judge", judge_window, rooms, request)
+    except HeadraceError as error:
+        durable.step("note", note_failure, rooms, request, error.fact)
+        raise
     follow_up = durable.step("act", act, rooms, request, judged)
-    durable.step("mark", mark, rooms, request, judged, follow_up.flow_id if follow_up else "")
     if follow_up is not None:
         durable.step("trigger", knock, rooms, follow_up)
+    # Last, so that a window whose judging broke off anywhere before is judged again.
+    durable.step("mark", mark, rooms, request, judged, follow_up.flow_id if follow_up else "")
     return Outcome(
         request.flow_id, request.component, State.DONE, request.version, fact=judged.sentence,
         evidence={"consequence": judged.consequence, "signals": judged.signals, "rows": judged.rows},
@@ -95,13 +55,7 @@ def judge_window(rooms: Rooms, request: WatchRequest) -> Judged:
         note.found = alarm.sentence
     signals = [signal_json(alarm, i) for i in range(len(alarm.signals))]
     memory = watched.memory.as_json()
-    return Judged(alarm.consequence.value, alarm.sentence, signals, len(rows), memory, alarm.repeats)
-
-
-def remembered(rooms: Rooms, component: str) -> Memory:
-    """Return what the judge remembers of a component's windows."""
-    path = _folder(rooms, component, MEMORY)
-    return Memory.from_json(json.loads(path.read_text())) if path.exists() else Memory()
+    return Judged(alarm.consequence.value, alarm.sentence, signals, len(rows), memory, alarm.repeats, alarm.since)
 
 
 def signal_json(alarm: Alarm, index: int) -> Json:
@@ -131,12 +85,13 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> Event | None:
     evidence: dict[str, Json] = {
         "window": {"first": request.first, "last": request.last, "rows": judged.rows},
         "consequence": judged.consequence,
+        "since": judged.since,
         "retrains": retrains,
         "signals": judged.signals,
     }
     rooms.ledger.append(
         Draft(
-            request.component, Action.ALARM, Actor("monitor"), judged.sentence, f"{request.flow_id}/alarm",
+            request.component, Action.ALARM, Actor("monitor"), judged.sentence, f"{request.window_id}/alarm",
             version=request.version, evidence=evidence,
         )
     )  # fmt: skip
@@ -157,7 +112,7 @@ def go_back(rooms: Rooms, request: WatchRequest, judged: Judged) -> None:
     with contextlib.suppress(Conflict):  # Nothing to go back to, or somebody was faster.
         roll_back(
             rooms, request.component, to=None, actor=Actor("monitor"), reason=judged.sentence,
-            key=f"{request.flow_id}/rollback",
+            key=f"{request.window_id}/rollback",
         )  # fmt: skip
 
 
@@ -174,50 +129,6 @@ def may_retrain(rooms: Rooms, request: WatchRequest, judged: Judged) -> bool:
         return False
     since = rooms.clock.now() - timedelta(seconds=retrain.cooldown)
     return not any(
-        entry.evidence.get("retrains") and entry.key != f"{request.flow_id}/alarm" and entry.at > since
+        entry.evidence.get("retrains") and entry.key != f"{request.window_id}/alarm" and entry.at > since
         for entry in rooms.ledger.select(request.component, {Action.ALARM}, limit=1000)
     )
-
-
-def watermark(rooms: Rooms, component: str, version: int) -> str:
-    """Return the id of the last judged prediction of a version."""
-    path = _folder(rooms, component, "watermarks.json")
-    marks: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    return marks.get(str(version), "")
-
-
-def mark(rooms: Rooms, request: WatchRequest, judged: Judged, next_flow: str) -> None:
-    """Keep the verdict, and remember that the window was judged."""
-    if all(window["flow"] != request.flow_id for window in windows(rooms, request.component)):
-        verdict: dict[str, Json] = {
-            "flow": request.flow_id,
-            "at": rooms.clock.now().isoformat(),
-            "version": request.version,
-            "first": request.first,
-            "last": request.last,
-            "rows": judged.rows,
-            "consequence": judged.consequence,
-            "sentence": judged.sentence,
-            "signals": judged.signals,
-            "next_flow": next_flow,
-        }
-        with _folder(rooms, request.component, "windows.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(verdict) + "\n")
-    write_atomically(_folder(rooms, request.component, MEMORY), json.dumps(judged.memory))
-    path = _folder(rooms, request.component, "watermarks.json")
-    marks: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    write_atomically(path, json.dumps({**marks, str(request.version): request.last}))
-
-
-def windows(rooms: Rooms, component: str) -> list[dict[str, Json]]:
-    """Return all verdicts on a component's windows, oldest first."""
-    path = _folder(rooms, component, "windows.jsonl")
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _folder(rooms: Rooms, component: str, file: str) -> Path:
-    folder = rooms.settings.home / "watch" / component
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / file

@@ -1,0 +1,113 @@
+"""What the watch keeps of a component: how far it has judged, every verdict, and windows that could not be judged."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from headrace.files import write_atomically
+from headrace.lifecycle.request import WatchRequest
+from headrace.lifecycle.rooms import Rooms
+from headrace.monitoring.memory import Memory
+from headrace.types import Json
+
+MEMORY, MARKS, WINDOWS, FAILURE = "memory.json", "watermarks.json", "windows.jsonl", "failure.json"
+#: A window that could not be judged is tried again after so long, then after twice as long, up to an hour.
+AGAIN_S, LATEST_S = 60.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One judged window, in stored form."""
+
+    consequence: str
+    sentence: str
+    signals: list[Json]
+    rows: int
+    memory: dict[str, Json] = field(default_factory=dict)
+    repeats: int = 0
+    since: str = ""  #: id of the first prediction of the first window in which any of it fired
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A window that could not be judged, how often, and why."""
+
+    first: str
+    times: int
+    at: datetime
+    fact: str
+
+    @property
+    def again_at(self) -> datetime:
+        """Return when it is tried again without being asked for."""
+        return self.at + timedelta(seconds=min(AGAIN_S * 2 ** (self.times - 1), LATEST_S))
+
+
+def watermark(rooms: Rooms, component: str, version: int) -> str:
+    """Return the id of the last judged prediction of a version."""
+    marks: dict[str, str] = _read(_place(rooms, component, MARKS))
+    return marks.get(str(version), "")
+
+
+def remembered(rooms: Rooms, component: str) -> Memory:
+    """Return what the judge remembers of a component's windows."""
+    document = _read(_place(rooms, component, MEMORY))
+    return Memory.from_json(document) if document else Memory()
+
+
+def mark(rooms: Rooms, request: WatchRequest, judged: Judged, next_flow: str) -> None:
+    """Keep the verdict, and remember that the window was judged."""
+    if all(window["flow"] != request.flow_id for window in windows(rooms, request.component)):
+        verdict: dict[str, Json] = {
+            "flow": request.flow_id,
+            "at": rooms.clock.now().isoformat(),
+            "version": request.version,
+            "first": request.first,
+            "last": request.last,
+            "rows": judged.rows,
+            "consequence": judged.consequence,
+            "sentence": judged.sentence,
+            "signals": judged.signals,
+            "since": judged.since,
+            "next_flow": next_flow,
+        }
+        with _place(rooms, request.component, WINDOWS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(verdict) + "\n")
+    write_atomically(_place(rooms, request.component, MEMORY), json.dumps(judged.memory))
+    path = _place(rooms, request.component, MARKS)
+    write_atomically(path, json.dumps({**_read(path), str(request.version): request.last}))
+
+
+def windows(rooms: Rooms, component: str) -> list[dict[str, Json]]:
+    """Return all verdicts on a component's windows, oldest first."""
+    path = _place(rooms, component, WINDOWS)
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def failure(rooms: Rooms, component: str, first: str) -> Failure | None:
+    """Return how often the window that begins with `first` could not be judged; None where it was not tried."""
+    document = _read(_place(rooms, component, FAILURE))
+    if document.get("first") != first:
+        return None
+    return Failure(first, int(document["times"]), datetime.fromisoformat(document["at"]), str(document["fact"]))
+
+
+def note_failure(rooms: Rooms, request: WatchRequest, fact: str) -> None:
+    """Remember that a window could not be judged; a repeat of the same attempt changes nothing."""
+    found = Failure(request.first, request.attempt + 1, rooms.clock.now(), fact)
+    document = {**asdict(found), "at": found.at.isoformat()}
+    write_atomically(_place(rooms, request.component, FAILURE), json.dumps(document))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _place(rooms: Rooms, component: str, file: str) -> Path:
+    folder = rooms.settings.home / "watch" / component
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / file

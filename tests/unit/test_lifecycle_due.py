@@ -1,0 +1,172 @@
+"""A window is judged when it is due, by whoever asks, once; what could not be judged is tried again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from headrace.cli import judging
+from headrace.cli.main import app
+from headrace.clock import ManualClock
+from headrace.config.component import Component, Monitor, Retrain
+from headrace.config.settings import Settings
+from headrace.deploy.memory import MemoryTarget
+from headrace.environment.base import Environments
+from headrace.errors import NotFound
+from headrace.evaluation.base import Rows
+from headrace.ledger.base import Action, Draft
+from headrace.ledger.memory import MemoryLedger
+from headrace.lifecycle.due import standing
+from headrace.lifecycle.durable import Undurable
+from headrace.lifecycle.flows import FLOWS
+from headrace.lifecycle.request import Outcome, State
+from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.triggers.book import Book
+from headrace.lifecycle.versions import VersionRecord, remember, version_folder
+from headrace.lifecycle.watchbook import windows
+from headrace.monitoring.reference import build
+from headrace.monitoring.seasons import Seasons, save
+from headrace.predictions.ids import Ids
+from headrace.predictions.memory import MemoryLog
+from headrace.registry.memory import MemoryRegistry
+from headrace.types import Actor, Actual, Prediction, Stage, Task
+
+WINDOW = 100
+
+
+def no_environments(_kind: object) -> Environments:
+    raise AssertionError("the watch builds no environment")
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Rooms:
+    """Version 1 of `digits` in production, without predictions yet."""
+    clock = ManualClock()
+    settings = Settings(state=tmp_path / "state", home=tmp_path / "home").prepare()
+    made = Rooms(settings, clock, MemoryRegistry(), MemoryLedger(clock), MemoryTarget(), no_environments, MemoryLog())
+    monitor = Monitor(window=WINDOW, label_delay=3600.0)
+    config = Component(component="digits", monitor=monitor, retrain=Retrain(on=("quality",))).as_json()
+    remember(made, VersionRecord("digits", 1, "run-1", "m-1", "model", "seal", "python", "baseline", "folder", config))
+    made.ledger.move(Draft("digits", Action.PROMOTED, Actor("ada"), "best", "p", Stage.PRODUCTION, 1), expected=None)
+    keep_reference(made)
+    return made
+
+
+def keep_reference(rooms: Rooms) -> None:
+    truth, scores = answered(0, 1000)
+    profile = build(Rows(np.arange(1000), truth, scores.argmax(axis=1), scores), task=Task.CLASSIFICATION)
+    save(Seasons(profile), version_folder(rooms, "digits", 1) / "reference")
+
+
+def answered(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    chance = np.random.default_rng(seed)
+    scores = chance.dirichlet((0.2, 0.2, 0.2), rows)
+    drawn = (scores.cumsum(axis=1) > chance.random((rows, 1))).argmax(axis=1)
+    return drawn, scores
+
+
+def predict(rooms: Rooms, rows: int, *, seed: int = 1, wrong: bool = False, labelled: int | None = None) -> None:
+    clock = rooms.clock
+    assert isinstance(clock, ManualClock)
+    truth, scores = answered(seed, rows)
+    actuals = (truth + 1) % 3 if wrong else truth
+    ids = Ids(clock).batch(rows)
+    at = clock.now()
+    made = [
+        Prediction(one, "digits", 1, at, {"n": 1}, score, 1.0) for one, score in zip(ids, scores.tolist(), strict=True)
+    ]
+    rooms.predictions.append(made)
+    known = list(zip(ids, actuals.tolist(), strict=True))[:labelled]
+    rooms.predictions.append_actuals("digits", [Actual(one, actual, at) for one, actual in known])
+    clock.advance(1)
+
+
+def judged(rooms: Rooms) -> Outcome:
+    request = standing(rooms, "digits", is_asked=True).request
+    assert request is not None
+    return FLOWS["watch"](Undurable({}), rooms, request)
+
+
+def test_what_is_not_due_says_what_it_waits_for(rooms: Rooms) -> None:
+    assert standing(rooms, "letters").sentence == "No version of letters is in production."
+    predict(rooms, WINDOW - 1)
+    assert standing(rooms, "digits").sentence == "99 of the next window's 100 predictions of v1 are in."
+    predict(rooms, 1, labelled=0)
+    waiting = standing(rooms, "digits")
+    assert waiting.request is None
+    assert waiting.sentence.startswith("99 of 100 actuals are in; the others may come until ")
+    assert isinstance(rooms.clock, ManualClock)
+    rooms.clock.advance(3600)
+    assert standing(rooms, "digits").sentence == "100 predictions of v1 are due."
+
+
+def test_each_window_is_judged_once_and_leaves_its_verdict(rooms: Rooms) -> None:
+    predict(rooms, WINDOW)
+    assert judged(rooms).state is State.DONE
+    assert standing(rooms, "digits").sentence.startswith("0 of the next window's")
+    (verdict,) = windows(rooms, "digits")
+    assert (verdict["version"], verdict["rows"], verdict["consequence"]) == (1, WINDOW, "none")
+
+
+def test_a_window_that_could_not_be_judged_is_tried_again_later_or_when_asked(rooms: Rooms) -> None:
+    predict(rooms, WINDOW)
+    profile = version_folder(rooms, "digits", 1) / "reference" / "reference.json"
+    profile.rename(profile.with_suffix(".away"))
+    failed = judged(rooms)
+    assert failed.state is State.FAILED
+    assert "no reference profile" in failed.fact
+    assert standing(rooms, "digits").sentence.startswith("The window could not be judged; it is tried again at ")
+    assert isinstance(rooms.clock, ManualClock)
+    rooms.clock.advance(60)
+    again = standing(rooms, "digits").request
+    assert again is not None
+    assert again.flow_id != failed.flow_id  # The engine never runs a flow that has ended.
+    assert judged(rooms).state is State.FAILED
+    rooms.clock.advance(60)
+    assert standing(rooms, "digits").request is None  # Twice as long after the second failure.
+    profile.with_suffix(".away").rename(profile)
+    assert judged(rooms).state is State.DONE
+    assert len(windows(rooms, "digits")) == 1
+
+
+def test_an_alarm_asks_for_its_candidate_once_however_often_the_window_was_tried(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError("no room")
+
+    predict(rooms, WINDOW, wrong=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("headrace.lifecycle.watch.mark", full_disk)
+        with pytest.raises(OSError, match="no room"):
+            judged(rooms)
+    outcome = judged(rooms)
+    assert outcome.evidence["consequence"] == "retrain"
+    assert outcome.next_flow
+    assert [entry.action for entry in rooms.ledger.history("digits")].count(Action.ALARM) == 1
+    assert len(Book(rooms, "digits").waiting()) == 1
+
+
+def test_without_a_control_process_the_command_judges_by_itself(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging.control, "find", lambda _settings: None)
+    monkeypatch.setattr(judging.wiring, "rooms", lambda _settings: rooms)
+    for seed in range(3):
+        predict(rooms, WINDOW, seed=seed + 1)
+    predict(rooms, 20)
+    found = judging.Judging("digits")
+    assert [outcome["state"] for outcome in found.outcomes()] == ["done"] * 3
+    assert found.waits_for == "20 of the next window's 100 predictions of v1 are in."
+    assert list(judging.Judging("digits").outcomes()) == []
+    with pytest.raises(NotFound, match="no component `letters`"):
+        list(judging.Judging("letters").outcomes())
+    shown = CliRunner().invoke(app, ["monitor", "run", "digits"])
+    assert (shown.exit_code, shown.output.strip()) == (0, found.waits_for)
+
+
+def test_the_first_prediction_of_an_alarm_is_kept_over_windows(rooms: Rooms) -> None:
+    for seed in (1, 2):
+        predict(rooms, WINDOW, seed=seed, wrong=True)
+        judged(rooms)
+    one, two = windows(rooms, "digits")
+    assert one["since"] == two["since"] == one["first"]
