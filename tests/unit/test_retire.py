@@ -229,13 +229,12 @@ def test_old_predictions_of_retired_versions_go_and_their_files_a_little_later(r
     assert not (folder / segments[0].path).exists()
 
 
-def test_environments_are_left_alone_where_nobody_knows_who_needs_them(rooms: Rooms) -> None:
+def test_a_home_whose_ledger_cannot_be_read_needs_all_its_environments(rooms: Rooms) -> None:
     def unreadable(_: Settings) -> Ledger:
         raise HeadraceError("The ledger is away.")
 
-    found = collect(rooms, Asked(unused_for_s=0), running=(), ledger_of=unreadable)
-    assert found.left == ["Environments are left alone, as nobody knows which are needed: The ledger is away."]
-    assert [item for item in found.items if item.kind is Kind.ENVIRONMENT] == []
+    gone(rooms, 1)
+    assert len(needed(rooms.settings, unreadable)) == 5
 
 
 def test_a_retired_version_needs_no_environment(rooms: Rooms) -> None:

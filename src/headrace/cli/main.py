@@ -193,6 +193,21 @@ def gc(
 
 
 @app.command()
+def upgrade(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Rehearse on a copy, and change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """After a newer headrace was installed: back everything up, rehearse the ledger's migration on a copy, compare
+    all rows, then do it. Refused while anything runs.
+
+    Example: headrace upgrade --dry-run
+    """
+    from headrace.cli import upgrade as work
+
+    work.upgrade(dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
 def status(as_json: AsJson = False) -> None:
     """Show what serves, what runs, and where.
 

@@ -3,7 +3,6 @@
 One runs per home (a lock holds that). It writes where it listens to `run/control.json`, readable by its owner only.
 """
 
-import fcntl
 import ipaddress
 import json
 import logging
@@ -29,6 +28,7 @@ from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Role
 from headrace.lifecycle.engine import start_engine
 from headrace.lifecycle.flows import FLOWS, PHASES
+from headrace.lifecycle.home_lock import take_lock
 from headrace.lifecycle.tokens import Tokens
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.patrol import Patrol, settings_of
@@ -86,19 +86,6 @@ def main() -> None:
     os.close(lock)
     # Steps that wait for a child have nothing more to do here; the child is found again at the next start.
     os._exit(0)
-
-
-def take_lock(settings: Settings) -> int:
-    """Hold the home's lock until this process ends. Raises Conflict."""
-    handle = os.open(settings.run / "control.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise Conflict(
-            f"Another control process runs for {settings.home}.", "Use it, or `headrace down` first."
-        ) from error
-    return handle
 
 
 def listen_at(settings: Settings, tokens: Tokens) -> tuple[str, int]:

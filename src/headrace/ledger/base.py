@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from headrace.types import Actor, Json, Stage
 
 #: The revision of the tables that this code knows.
-SCHEMA = "0001"
+SCHEMA = "0002"
 
 
 class Action(StrEnum):

@@ -52,6 +52,7 @@ entries = Table(
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
     Index("entries_by_stage", "component", "stage", "sequence"),
+    Index("entries_by_action", "component", "action", "sequence"),
 )
 
 #: One row per chain. Writers lock it, so that a chain grows by one entry at a time.
@@ -80,6 +81,20 @@ def open_engine(url: str) -> Engine:
     Raises:
         Unavailable: the database does not answer, or its schema is older or newer than this code.
     """
+    engine = engine_of(url)
+    try:
+        revision = schema_revision(engine)
+        if revision == "":
+            migrate(engine)
+            revision = HEAD
+    except DatabaseError as error:
+        raise unavailable(engine, error) from error
+    check_revision(engine, revision)
+    return engine
+
+
+def engine_of(url: str) -> Engine:
+    """Return an engine on a database, whatever it holds."""
     parsed = make_url(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite and parsed.database:
@@ -88,14 +103,6 @@ def open_engine(url: str) -> Engine:
     if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    try:
-        revision = schema_revision(engine)
-        if revision == "":
-            migrate(engine)
-            revision = HEAD
-    except DatabaseError as error:
-        raise unavailable(engine, error) from error
-    _check_revision(engine, revision)
     return engine
 
 
@@ -128,21 +135,27 @@ def _revision(connection: Connection) -> str:
 
 def migrate(engine: Engine, *, to: str = HEAD) -> None:
     """Bring a database to a revision, in one transaction; of several processes at once, one does it."""
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        migrate_within(connection, to=to)
+
+
+def migrate_within(connection: Connection, *, to: str = HEAD) -> None:
+    """Bring a database to a revision as a part of an open transaction."""
     from alembic import command
     from alembic.config import Config
 
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    if _revision(connection) == to:
+        return
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-        if _revision(connection) == to:
-            return
-        config.attributes["connection"] = connection
-        command.upgrade(config, to)
+    config.attributes["connection"] = connection
+    command.upgrade(config, to)
 
 
-def _check_revision(engine: Engine, revision: str) -> None:
+def check_revision(engine: Engine, revision: str) -> None:
+    """Raise Unavailable where a ledger's schema is older or newer than the one that this code knows."""
     if revision == HEAD:
         return
     place = engine.url.render_as_string(hide_password=True)

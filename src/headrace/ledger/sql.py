@@ -87,7 +87,7 @@ class SqlLedger:
     def history(self, component: str, *, limit: int = 100) -> Sequence[Entry]:
         query = select(entries).where(entries.c.component == component).order_by(entries.c.sequence.desc()).limit(limit)
         with self._reading() as connection:
-            return [_entry(row) for row in connection.execute(query)]
+            return [entry_of(row) for row in connection.execute(query)]
 
     def select(
         self, component: str, actions: Collection[Action], *, version: int | None = None, limit: int = 100
@@ -98,7 +98,7 @@ class SqlLedger:
             query = query.where(entries.c.version == version)
         with self._reading() as connection:
             rows = connection.execute(query.order_by(entries.c.sequence.desc()).limit(limit))
-            return [_entry(row) for row in rows]
+            return [entry_of(row) for row in rows]
 
     def versions(self, component: str) -> Sequence[int]:
         query = select(entries.c.version).where(entries.c.component == component, entries.c.version.is_not(None))
@@ -121,7 +121,7 @@ class SqlLedger:
                 select(heads.c.sequence, heads.c.hash).where(heads.c.component == component)
             ).first()
             rows = connection.execution_options(yield_per=1000).execute(query)
-            return check_chain(component, map(_entry, rows), Head(head.sequence, head.hash) if head else Head())
+            return check_chain(component, map(entry_of, rows), Head(head.sequence, head.hash) if head else Head())
 
     def unwritten(self) -> Sequence[Projection]:
         newest = (
@@ -188,7 +188,7 @@ def _lock_head(connection: Connection, component: str) -> Head:
 
 def _find(connection: Connection, key: str) -> Entry | None:
     row = connection.execute(select(entries).where(entries.c.key == key)).first()
-    return _entry(row) if row else None
+    return entry_of(row) if row else None
 
 
 def _serving(connection: Connection, component: str, stage: Stage) -> Entry | None:
@@ -198,10 +198,10 @@ def _serving(connection: Connection, component: str, stage: Stage) -> Entry | No
         .order_by(entries.c.sequence.desc())
         .limit(1)
     ).first()
-    return _entry(row) if row else None
+    return entry_of(row) if row else None
 
 
-def _entry(row: Row[tuple[object, ...]]) -> Entry:
+def entry_of(row: Row[tuple[object, ...]]) -> Entry:
     values = row._mapping
     return Entry(
         **{name: values[name] for name in ("component", "sequence", "reason", "key", "version", "from_version")},

@@ -8,7 +8,7 @@ restore(rooms, record) -> Restored                  # model copy and environment
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from headrace.environment.base import Lock
 from headrace.environment.distributions import installed
 from headrace.environment.inherit import InheritedEnvironments
 from headrace.environment.uv import READY
-from headrace.errors import Conflict, EnvironmentFailed
+from headrace.errors import Conflict, EnvironmentFailed, HeadraceError
 from headrace.ledger.base import MOVES, Action, Ledger
 from headrace.lifecycle.doors import admit_version
 from headrace.lifecycle.rooms import Rooms
@@ -112,13 +112,10 @@ def needed(settings: Settings, ledger_of: Callable[[Settings], Ledger]) -> dict[
     """Return the digest of each environment that a version of any home needs, and these versions.
 
     A version needs its environment unless the ledger of its home says that it is not wanted. A home that is gone needs
-    nothing.
+    nothing, and one whose ledger cannot be read (of another schema, say) needs all that it has.
 
     Args:
         ledger_of: opens the ledger of a home.
-
-    Raises:
-        Unavailable: a ledger cannot be read. Then nobody knows what is needed.
     """
     found: dict[str, list[str]] = {}
     for home in settings.homes():
@@ -126,12 +123,7 @@ def needed(settings: Settings, ledger_of: Callable[[Settings], Ledger]) -> dict[
         records = [json.loads(path.read_text()) for path in sorted((home / "versions").glob(f"*/v*/{RECORD}"))]
         if not records:
             continue
-        ledger = ledger_of(at_home)
-        refused = {
-            (component, number)
-            for component in {str(record["component"]) for record in records}
-            for number in unwanted(ledger, component)
-        }
+        refused = _unwanted_at(at_home, ledger_of, {str(record["component"]) for record in records})
         for record in records:
             python = Path(record["python"])
             is_ours = python.is_relative_to(settings.environments)
@@ -139,6 +131,16 @@ def needed(settings: Settings, ledger_of: Callable[[Settings], Ledger]) -> dict[
                 digest = python.relative_to(settings.environments).parts[0]
                 found.setdefault(digest, []).append(f"{home}: {record['component']}/v{record['version']}")
     return {digest: tuple(versions) for digest, versions in found.items()}
+
+
+def _unwanted_at(
+    settings: Settings, ledger_of: Callable[[Settings], Ledger], components: Collection[str]
+) -> set[tuple[str, int]]:
+    try:
+        ledger = ledger_of(settings)
+        return {(component, number) for component in components for number in unwanted(ledger, component)}
+    except HeadraceError:
+        return set()
 
 
 def unwanted(ledger: Ledger, component: str) -> frozenset[int]:

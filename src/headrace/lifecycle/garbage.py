@@ -15,7 +15,7 @@ from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.environment.garbage import WEEK_S, collect_garbage
-from headrace.errors import HeadraceError, NotFound
+from headrace.errors import NotFound
 from headrace.ledger.base import Ledger
 from headrace.lifecycle import approvals, events
 from headrace.lifecycle.environments import needed, unwanted
@@ -123,10 +123,7 @@ def collect(
         if not asked.is_rehearsal:
             remove()
     if not asked.component:
-        try:
-            items += _environments(rooms, asked, ledger_of)
-        except HeadraceError as error:
-            left.append(f"Environments are left alone, as nobody knows which are needed: {error.fact}")
+        items += _environments(rooms, asked, ledger_of)
     return Collected(items, asked.is_rehearsal, left)
 
 
