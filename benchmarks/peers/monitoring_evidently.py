@@ -15,10 +15,10 @@ def main(folder: Path) -> None:
     from evidently import Report
     from evidently.presets import DataDriftPreset
 
-    reference = pd.read_parquet(folder / "reference.parquet")
     found = []
     for path in sorted(folder.glob("window_*.parquet")):
         window = pd.read_parquet(path)
+        reference = pd.read_parquet(folder / path.name.replace("window", "reference"))
         started = time.process_time()
         snapshot = Report([DataDriftPreset()]).run(window, reference)
         spent = time.process_time() - started

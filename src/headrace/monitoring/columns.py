@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.monitoring.profiles import Field, Numbers, count_values, rising
 
@@ -156,8 +157,15 @@ def _tensor_columns(known: Field, values: Array) -> dict[str, Array]:
 
 
 def _is_long(values: Any) -> bool:
-    texts = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else list(values)
-    given = [str(text) for text in texts if text is not None]
-    if len(set(given)) <= min(_FEW, max(len(given) // 5, 2)):
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        if pc.count_distinct(values).as_py() <= _few(len(values) - values.null_count):
+            return False
+        values = values.to_pylist()
+    given = [str(text) for text in values if text is not None]
+    if len(set(given)) <= _few(len(given)):
         return False
     return bool(given) and float(np.mean([len(text) for text in given])) > _LONG
+
+
+def _few(rows: int) -> int:
+    return min(_FEW, max(rows // 5, 2))

@@ -46,8 +46,8 @@ class Numbers:
 
     def count_rising(self, values: Array) -> Array:
         """Return the same of values that rise and are not missing; its cost does not depend on how many."""
-        below = np.searchsorted(values, self.edges)
-        return np.diff(below, prepend=0, append=len(values))
+        bounds = np.concatenate([[0], np.searchsorted(values, self.edges), [len(values)]])
+        return np.asarray(bounds[1:] - bounds[:-1])
 
     @property
     def rows(self) -> int:

@@ -40,10 +40,10 @@ def look(detector: EDetector, reference: Reference, frame: Frame) -> tuple[EDete
     lost = scaled(reference, losses(frame.rows(), reference.task)) if frame.labelled.any() else np.empty(0)
     # Rows that repeat each other in time are taken together.
     width = int(np.ceil(reference.loss_time))
-    if width > 1:
-        lost = (
-            np.array([part.mean() for part in np.array_split(lost, max(len(lost) // width, 1))]) if len(lost) else lost
-        )
+    if width > 1 and len(lost):
+        groups = max(len(lost) // width, 1)
+        starts = np.arange(groups) * len(lost) // groups
+        lost = np.add.reduceat(lost, starts) / np.diff(starts, append=len(lost))
     after = detector.watch(lost)
     sentence = (
         f"the labelled loss has been above {detector.bound:.3g} over the last {after.rows} labels (evidence "
