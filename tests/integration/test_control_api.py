@@ -215,3 +215,12 @@ def test_nothing_that_is_sent_gets_a_5xx(made: Made) -> None:
     assert answers[403] > 100, "the viewer's"
     assert answers[404] > 20
     assert answers[429] == 0
+
+
+def test_a_viewer_approves_nothing_and_that_is_written_down(
+    made: Made, client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = ask(client, "POST", "/api/approve", made.tokens[Rank.VIEWER], json={"component": "digits"})
+    assert (refused.status_code, refused.json()["fact"]) == (403, "token:viewer is viewer, and this needs operator.")
+    assert "token:viewer, who is viewer, was refused /api/approve" in caplog.text
+    assert made.rooms.ledger.select("digits", {Action.APPROVED}) == []

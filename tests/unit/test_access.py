@@ -68,7 +68,9 @@ def test_a_token_speaks_for_nobody_else(client: TestClient, tokens: Tokens) -> N
     assert ask(client, "/viewer", "own").json()["actor"] == "person:somebody-else"
 
 
-def test_an_expired_or_revoked_token_is_told_so(client: TestClient, tokens: Tokens, clock: ManualClock) -> None:
+def test_an_expired_or_revoked_token_is_told_so(
+    client: TestClient, tokens: Tokens, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
     _, short = tokens.create("short", Rank.VIEWER, lives_s=60)
     _, long = tokens.create("long", Rank.VIEWER, lives_s=None)
     tokens.revoke("long")
@@ -78,6 +80,7 @@ def test_an_expired_or_revoked_token_is_told_so(client: TestClient, tokens: Toke
         assert answer.status_code == 401
         assert f"`{name}`" in answer.json()["fact"]
         assert word in answer.json()["fact"]
+        assert f"was refused /viewer from testclient: {answer.json()['fact']}" in caplog.text
 
 
 @pytest.mark.parametrize("given", ["", "hr", "hr_1_2", "hr_00000000_x", "own2", "ünïcode"])

@@ -178,6 +178,22 @@ def test_a_force_push_is_a_candidate_and_says_so(place: Place) -> None:
     assert "rewritten" in place.book.log()[0].fact
 
 
+def test_a_commit_that_waits_and_is_removed_by_a_force_push_is_superseded(place: Place) -> None:
+    place.look()
+    place.control.running = "digits/person-1/1"
+    gone = place.commit("second")
+    place.look()
+    assert [event.commit for event in place.book.waiting()] == [gone]
+    place.git("reset", "--quiet", "--hard", "HEAD~1")
+    sha = place.commit("instead")
+    place.look()
+    place.control.running = ""
+    place.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"]
+    (line,) = [line for line in place.book.log() if line.became is Became.SUPERSEDED]
+    assert line.key == gone
+
+
 def test_a_remote_branch_is_watched_without_touching_the_checkout(place: Place, tmp_path: Path) -> None:
     bare = tmp_path / "remote.git"
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch", "main", bare], check=True)
@@ -244,6 +260,18 @@ def test_a_cron_line_comes_due_once_and_missed_ticks_are_made_up_for_once(place:
     place.clock.advance(-86400)
     place.look()
     assert len(place.control.started) == 1, "the clock stepped back"
+
+
+def test_a_cron_line_that_never_comes_due_is_told_and_the_last_good_one_counts(place: Place) -> None:
+    place.look()
+    place.configure('retrain: {on: ["cron: 0 0 30 2 *"]}\n')
+    place.look()
+    assert "never comes due" in place.book.problems()["headrace.yaml"]
+    (line,) = place.book.log()
+    assert (line.source, line.became) == ("headrace.yaml", Became.PROBLEM)
+    place.clock.advance(366 * 86400)
+    place.look()
+    assert place.control.started == []
 
 
 def test_retraining_keeps_its_cooldown(place: Place) -> None:

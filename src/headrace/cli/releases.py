@@ -24,36 +24,31 @@ def run(folder: Path, *, commit: str, reason: str, as_json: bool) -> None:
     """Start a candidate and follow it to its end, promotion included."""
     from headrace.config.parse import read_component
 
-    settings = read_settings()
     component = read_component(folder.absolute())
-    out = console(as_json=as_json)
-    out.print(f"[bold]{component.component}[/bold]: {component.project_folder}")
-    client = control.ensure(settings)
-    answer = client.ask(
-        "POST", "/api/run", folder=str(folder.absolute()), actor=settings.actor,
-        reason=reason or "run by hand", key=new_key(), commit=commit,
+    console(as_json=as_json).print(f"[bold]{component.component}[/bold]: {component.project_folder}")
+    _ask_and_follow(
+        "/api/run", as_json=as_json, folder=str(folder.absolute()), reason=reason or "run by hand", key=new_key(),
+        commit=commit,
     )  # fmt: skip
-    finish(client, answer["flow"], as_json=as_json, actor=settings.actor)
 
 
 def promote(component: str, version: int, *, reason: str, as_json: bool) -> None:
     """Start a promotion and follow it."""
-    settings = read_settings()
-    client = control.ensure(settings)
-    answer = client.ask(
-        "POST", "/api/promote", component=component, version=version, actor=settings.actor,
-        reason=reason or "promoted by hand", key=new_key(),
+    _ask_and_follow(
+        "/api/promote", as_json=as_json, component=component, version=version, reason=reason or "promoted by hand",
+        key=new_key(),
     )  # fmt: skip
-    finish(client, answer["flow"], as_json=as_json, actor=settings.actor)
 
 
 def approve(component: str, *, version: int | None, comment: str, as_json: bool) -> None:
     """Let a version that waits into production, and follow its promotion."""
+    _ask_and_follow("/api/approve", as_json=as_json, component=component, version=version, comment=comment)
+
+
+def _ask_and_follow(path: str, *, as_json: bool, **body: Json) -> None:
     settings = read_settings()
     client = control.ensure(settings)
-    answer = client.ask(
-        "POST", "/api/approve", component=component, version=version, actor=settings.actor, comment=comment
-    )
+    answer = client.ask("POST", path, timeout_s=120, actor=settings.actor, **body)
     finish(client, answer["flow"], as_json=as_json, actor=settings.actor)
 
 

@@ -1,6 +1,7 @@
 """Who asks: the installation's own command line, or the holder of a token. Wrong tokens are slowed down."""
 
 import hmac
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from headrace.errors import HeadraceError, NotAllowed
 from headrace.files import disk_trouble
 from headrace.lifecycle.tokens import Rank, Tokens, Unauthorized
 
+LOG = logging.getLogger("headrace.access")
 #: So many wrong tokens from one address within so long, and it has to wait.
 MOST_FAILURES, WITHIN_S = 10, 60.0
 MOST_ADDRESSES = 10_000
@@ -89,10 +91,12 @@ class Access:
                 return JSONResponse(body, 429, {"retry-after": f"{wait_s:.0f}"})
             try:
                 caller = await run_in_threadpool(self.caller, request.headers.get("authorization", ""))
-            except Unauthorized:
+            except Unauthorized as error:
                 self.failures.note(address)
+                LOG.warning("%s was refused %s from %s: %s", request.method, request.url.path, address, error.fact)
                 raise
             if not caller.rank.covers(rank):
+                LOG.warning("%s, who is %s, was refused %s", caller.actor, caller.rank.value, request.url.path)
                 raise NotAllowed(
                     f"{caller.actor} is {caller.rank.value}, and this needs {rank.value}.",
                     f"headrace token create NAME --role {rank.value}",
