@@ -91,6 +91,29 @@ def test_an_actual_before_its_prediction_finds_it_later(log: PredictionLog) -> N
     assert log.counts("churn") == Counts(1, 1)
 
 
+def test_an_actual_that_no_answer_can_be_compared_with_is_counted(log: PredictionLog) -> None:
+    made = rows(5)
+    log.append(made)
+    values: list[Json] = [None, [1, 2], {"label": "yes"}, "yes", "[yes]"]
+    log.append_actuals("churn", [Actual(row.id, value, row.at) for row, value in zip(made, values, strict=True)])
+    assert [found.actual for found in log.joined("churn")] == values
+    assert log.counts("churn") == Counts(5, 5, mistyped=3)
+
+
+def test_rows_of_a_clock_that_stepped_back_keep_their_order_and_are_counted(log: PredictionLog) -> None:
+    clock = ManualClock(START)
+    ids = Ids(clock)
+    made = []
+    for step in (1, 1, -3600, 1, 1):
+        clock.advance(step)
+        made.append(Prediction(ids.new(), "churn", 1, clock.now(), {"n": len(made)}, "yes", 1.0))
+    log.append(made)
+    log.append_actuals("churn", [Actual(made[4].id, "no", clock.now())])
+    assert [found.prediction.inputs["n"] for found in log.joined("churn")] == [0, 1, 2, 3, 4]
+    assert [found.is_labelled for found in log.joined("churn")] == [False] * 4 + [True]
+    assert log.counts("churn") == Counts(5, 1, behind=3)
+
+
 def test_counts_since_leave_out_what_is_older(log: PredictionLog) -> None:
     made = rows(10)
     log.append(made)

@@ -17,7 +17,7 @@ from headrace.monitoring.reference import Reference, build, load, save
 from headrace.monitoring.seasons import Seasons
 from headrace.predictions.base import Joined
 from headrace.predictions.ids import Ids
-from headrace.types import Prediction, Task
+from headrace.types import Json, Prediction, Task
 
 CLASSES = 4
 C, R = Task.CLASSIFICATION, Task.REGRESSION
@@ -159,3 +159,36 @@ def test_the_task_is_told_by_the_truth() -> None:
     assert task_of(np.array([0, 1, 2] * 20)) is C
     assert task_of(np.array([0.5, 1.0])) is R
     assert task_of(np.arange(1000)) is R
+
+
+def test_actuals_that_are_no_truths_are_left_out_and_told() -> None:
+    truth, scores = answered(7, 300)
+    values: list[Json] = [*truth.tolist()]
+    for at in range(0, 300, 3):  # A third of wrong answers would be a loss.
+        values[at] = [None, [1], {"label": 1}][at // 3 % 3]
+    found = judge(mixed_window(values, scores.tolist()), Seasons(reference()), BUDGET)
+    assert found.consequence is Consequence.NONE
+    quality = next(one for one in found.signals if one.name == "labelled quality")
+    assert "100 actuals are no truths" in quality.sentence
+    assert quality.details["useless"] == 100
+
+
+def test_a_regressors_texts_are_left_out_and_told() -> None:
+    chance = np.random.default_rng(0)
+    truth = chance.normal(10, 2, 500)
+    profile = build(Rows(np.arange(500), truth, truth + chance.normal(0, 1, 500)), task=Task.REGRESSION)
+    values: list[Json] = [*truth[:300].tolist()]
+    values[:30] = ["ten"] * 30
+    answers = (truth[:300] + chance.normal(0, 1, 300)).tolist()
+    found = judge(mixed_window(values, answers), Seasons(profile), BUDGET)
+    assert found.consequence is Consequence.NONE
+    assert any("30 actuals are no truths" in one.sentence for one in found.signals)
+
+
+def mixed_window(actuals: list[Json], outputs: list[Json]) -> Window:
+    ids, at = Ids().batch(len(actuals)), datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [
+        Joined(Prediction(identity, "c", 1, at, {}, output, 1.0), actual, is_labelled=True)
+        for identity, actual, output in zip(ids, actuals, outputs, strict=True)
+    ]
+    return Window("c", 1, rows)

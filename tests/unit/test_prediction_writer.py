@@ -173,3 +173,21 @@ def test_actuals_are_refused_whole_on_a_full_disk(tmp_path: Path, monkeypatch: p
             log.append_actuals("digits", [Actual("b", 1, datetime.now(UTC))])
     log.append_actuals("digits", [Actual("c", 1, datetime.now(UTC))])
     assert log.counts("digits").orphans == 2
+
+
+def test_rolling_on_a_full_disk_keeps_the_journal_for_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "digits" / "journals" / "a.journal")
+    journal.append(encode([Batch(Ids().batch(3), AT, 1, {"a": [1, 2, 3]}, {"": ["x", "y", "z"]}, 1.0)]))
+    journal.close()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("headrace.predictions.tables.pq.write_table", full)
+        with pytest.raises(OSError, match="No space left"):
+            roll(tmp_path / "digits")
+        assert len(SegmentLog(tmp_path).joined("digits")) == 3
+    assert roll(tmp_path / "digits") == 3
+    assert len(SegmentLog(tmp_path).joined("digits")) == 3
+    assert not list(tmp_path.rglob("*.tmp"))

@@ -83,7 +83,9 @@ def labels(
     out.print(f"{counts.predictions} predictions, {counts.labelled} labelled; of those older than {maturity}, "
               f"{found.share:.0%}. Nine in ten labels came within {found.delay_s:.0f} s.")  # fmt: skip
     out.print(f"Out of place: {counts.orphans} orphans, {counts.duplicates} duplicates, {counts.conflicts} conflicts, "
-              f"{counts.early} dated before their prediction.")  # fmt: skip
+              f"{counts.early} dated before their prediction, {counts.mistyped} no number or text.")  # fmt: skip
+    if counts.behind:
+        out.print(f"{counts.behind} predictions were made while the clock stood behind the ids already given.")
 
 
 @app.command()
@@ -98,17 +100,22 @@ def check(
     """
     from headrace.cli.terminal import console, print_json
     from headrace.cli.watching import prediction_folder
-    from headrace.predictions import upkeep
+    from headrace.predictions import snapshot, upkeep
 
     folder = prediction_folder(component)
     problems = upkeep.repair(folder) if repair else upkeep.check(folder)
+    seen = snapshot.take(folder)
+    lost = {"damaged_bytes": seen.damaged_bytes, "senseless_rows": seen.manifest.senseless_rows}
     if as_json:
-        print_json({"problems": [one.sentence for one in problems], "repaired": repair})
+        print_json({"problems": [one.sentence for one in problems], "repaired": repair, **lost})
     else:
         for one in problems:
             console().print(f"[red]✗[/red] {one.sentence}")
         if not problems:
             console().print("[green]✓[/green] every file holds what it should")
+        if any(lost.values()):
+            console().print(f"Lost so far: {lost['damaged_bytes']} bytes of journals that could not be read, "
+                            f"{lost['senseless_rows']} rows that made no sense or were set aside.")  # fmt: skip
     if problems and not repair:
         raise typer.Exit(1)
 

@@ -238,6 +238,8 @@ class Monitor(Frozen):
     #: How long after a window's last prediction its actuals may take before it is judged without them.
     label_delay: Seconds = 3600.0
     label: Label = Label()
+    #: A version that the ledger has known for longer is told to be stale.
+    stale_after: Seconds | None = None
     #: The holdout's column with the moment of each row.
     time_column: str | None = None
     #: What windows are compared with: holdout rows of the same hour, weekday or both, in UTC.

@@ -12,6 +12,7 @@ from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.request import Cause, Outcome, State, Trigger, WatchRequest
 from headrace.lifecycle.rollback import roll_back
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.service_facts import facts_of
 from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.book import Book
 from headrace.lifecycle.versions import recall, version_folder
@@ -50,12 +51,16 @@ def judge_window(rooms: Rooms, request: WatchRequest) -> Judged:
         rows = log.joined(request.component, after=after, limit=settings.monitor.window, version=request.version)
         profile = seasons.load(version_folder(rooms, request.component, request.version) / "reference")
         window = Window(request.component, request.version, rows)
-        watched = judge.watch(window, profile, settings.monitor, remembered(rooms, request.component))
+        known = facts_of(rooms, request, settings)
+        past = remembered(rooms, request.component)
+        watched = judge.watch(window, profile, settings.monitor, past, facts=known.service)
         alarm = watched.alarm
         note.found = alarm.sentence
     signals = [signal_json(alarm, i) for i in range(len(alarm.signals))]
     memory = watched.memory.as_json()
-    return Judged(alarm.consequence.value, alarm.sentence, signals, len(rows), memory, alarm.repeats, alarm.since)
+    return Judged(
+        alarm.consequence.value, alarm.sentence, signals, len(rows), memory, alarm.repeats, known.counters, alarm.since
+    )
 
 
 def signal_json(alarm: Alarm, index: int) -> Json:

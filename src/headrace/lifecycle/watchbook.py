@@ -12,7 +12,8 @@ from headrace.lifecycle.rooms import Rooms
 from headrace.monitoring.memory import Memory
 from headrace.types import Json
 
-MEMORY, MARKS, WINDOWS, FAILURE = "memory.json", "watermarks.json", "windows.jsonl", "failure.json"
+MEMORY, MARKS, WINDOWS = "memory.json", "watermarks.json", "windows.jsonl"
+FAILURE, TALLIES = "failure.json", "tallies.json"
 #: A window that could not be judged is tried again after so long, then after twice as long, up to an hour.
 AGAIN_S, LATEST_S = 60.0, 3600.0
 
@@ -27,6 +28,7 @@ class Judged:
     rows: int
     memory: dict[str, Json] = field(default_factory=dict)
     repeats: int = 0
+    counters: dict[str, list[int]] = field(default_factory=dict)  #: version to its endpoint's requests and errors
     since: str = ""  #: id of the first prediction of the first window in which any of it fired
 
 
@@ -76,8 +78,15 @@ def mark(rooms: Rooms, request: WatchRequest, judged: Judged, next_flow: str) ->
         with _place(rooms, request.component, WINDOWS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(verdict) + "\n")
     write_atomically(_place(rooms, request.component, MEMORY), json.dumps(judged.memory))
+    write_atomically(_place(rooms, request.component, TALLIES), json.dumps(judged.counters))
     path = _place(rooms, request.component, MARKS)
     write_atomically(path, json.dumps({**_read(path), str(request.version): request.last}))
+
+
+def tallies(rooms: Rooms, component: str) -> dict[str, list[int]]:
+    """Return how far each version's counters stood when the last window was judged: requests and errors."""
+    found: dict[str, list[int]] = _read(_place(rooms, component, TALLIES))
+    return found
 
 
 def windows(rooms: Rooms, component: str) -> list[dict[str, Json]]:

@@ -10,6 +10,7 @@ from headrace.evaluation.answers import Answers, read_values
 from headrace.evaluation.base import Rows
 from headrace.monitoring.base import Window
 from headrace.monitoring.columns import Columns
+from headrace.predictions.base import is_truth
 from headrace.types import Json, Task
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -27,6 +28,7 @@ class Frame:
         latency_ms: shape (rows,); empty where it is not known.
         watched: what is looked at of the inputs (`columns.expand`).
         seconds: shape (rows,), when the rows were asked, since 1970; empty where it is not known.
+        useless: actuals that are no truth (null, lists, texts where numbers belong); their rows are not `labelled`.
     """
 
     inputs: Mapping[str, Array]
@@ -37,6 +39,7 @@ class Frame:
     seconds: Array = field(default_factory=lambda: np.empty(0))
     ids: Sequence[str] = ()
     watched: Columns = field(default_factory=lambda: Columns({}, {}))
+    useless: int = 0
 
     def __len__(self) -> int:
         return len(self.answers.answer)
@@ -63,7 +66,8 @@ def frame_of(window: Window, task: Task, *, classes: Array | None = None) -> Fra
     """
     predictions = [row.prediction for row in window.rows]
     names = list(dict.fromkeys(name for one in predictions for name in one.inputs))
-    labelled = np.array([row.is_labelled for row in window.rows], bool)
+    known = np.array([row.is_labelled for row in window.rows], bool)
+    labelled = known & np.array([_is_usable(row.actual, task) for row in window.rows], bool)
     return Frame(
         {name: column([one.inputs.get(name) for one in predictions]) for name in names},
         read_values([one.output for one in predictions], task, classes=classes),
@@ -72,6 +76,7 @@ def frame_of(window: Window, task: Task, *, classes: Array | None = None) -> Fra
         np.array([one.latency_ms for one in predictions], float),
         np.array([one.at.timestamp() for one in predictions], float),
         [one.id for one in predictions],
+        useless=int(known.sum() - labelled.sum()),
     )
 
 
@@ -99,6 +104,10 @@ def truths(values: Sequence[Json], labelled: Array, task: Task) -> Array:
     if known and all(isinstance(value, int | float) for value in known):
         return np.array([value if has else -1 for value, has in zip(values, labelled, strict=True)])
     return np.array([_label(value) if has else "" for value, has in zip(values, labelled, strict=True)], object)
+
+
+def _is_usable(value: Json, task: Task) -> bool:
+    return is_truth(value) and (task is Task.CLASSIFICATION or isinstance(value, int | float))
 
 
 def _label(value: Json) -> str:

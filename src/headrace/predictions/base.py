@@ -20,6 +20,11 @@ class Joined:
     is_labelled: bool
 
 
+def is_truth(value: Json) -> bool:
+    """Tell whether an answer can be compared with an actual."""
+    return value is not None and not isinstance(value, list | dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """How the actuals found their predictions.
@@ -28,6 +33,8 @@ class Counts:
         orphans: actuals whose id no prediction has (yet).
         duplicates: repeats of the first value for an id; `conflicts` say something else.
         early: truths that are dated before their prediction.
+        mistyped: first values that are null, a list or an object, with which no answer can be compared.
+        behind: predictions dated over a second before the moment in their id: the clock had stepped back.
     """
 
     predictions: int
@@ -36,6 +43,8 @@ class Counts:
     duplicates: int = 0
     conflicts: int = 0
     early: int = 0
+    mistyped: int = 0
+    behind: int = 0
 
 
 class PredictionLog(Protocol):

@@ -1,10 +1,10 @@
 """The prediction log in memory, for tests and trials."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from headrace.predictions.base import Counts, Joined
-from headrace.predictions.ids import lowest
+from headrace.predictions.base import Counts, Joined, is_truth
+from headrace.predictions.ids import lowest, time_of
 from headrace.types import Actual, Prediction
 
 
@@ -51,6 +51,8 @@ class MemoryLog:
             duplicates=duplicates,
             conflicts=len(later) - duplicates,
             early=sum(identity in asked and asked[identity].at > one.at for identity, one in first.items()),
+            mistyped=sum(not is_truth(one.value) for one in first.values()),
+            behind=sum(time_of(one.id) - one.at > timedelta(seconds=1) for one in asked.values()),
         )
 
     def _first(self, component: str, floor: str) -> dict[str, Actual]:

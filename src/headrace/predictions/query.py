@@ -45,7 +45,10 @@ SELECT
     (SELECT count(*) FROM arrived WHERE id IS NOT NULL AND place > 1
         AND NOT CASE WHEN number IS NULL OR first_number IS NULL THEN value = first_value
                      ELSE number = first_number END),
-    (SELECT count(*) FROM first f JOIN asked a USING (id) WHERE f.dated_at < a.made_at)
+    (SELECT count(*) FROM first f JOIN asked a USING (id) WHERE f.dated_at < a.made_at),
+    (SELECT count(*) FROM first WHERE value = 'null' OR left(value, 1) IN ('[', '{')),
+    (SELECT count(*) FROM asked WHERE epoch_ms(made_at) + 1000
+        < ('0x' || left(replace(id::VARCHAR, '-', ''), 12))::BIGINT)
 """
 
 

@@ -105,7 +105,7 @@ class SegmentLog:
     def counts(self, component: str, *, since: datetime | None = None) -> Counts:
         seen = snapshot.take(self._folder / component)
         with connect(seen, since=lowest(since) if since else "") as connection:
-            row = connection.execute(COUNTS).fetchone() or (0,) * 6
+            row = connection.execute(COUNTS).fetchone() or (0,) * 8
         return Counts(*(int(value or 0) for value in row))
 
     def roll(self, component: str) -> int:

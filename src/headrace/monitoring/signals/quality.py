@@ -4,6 +4,7 @@ Why: this is the harm itself. It needs labels, so it comes late, and it sees onl
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import mannwhitneyu, norm
@@ -37,11 +38,14 @@ class LabelledQuality:
     def look(self, frame: Frame) -> Sequence[Signal]:
         """Return one signal; it cannot fire on fewer than 20 labels."""
         rows = int(np.sum(frame.labelled))
+        useless = f" {frame.useless} actuals are no truths (null, lists, texts for numbers)." if frame.useless else ""
         if rows < FEWEST:
-            sentence = f"Only {rows} of {len(frame)} predictions have their labels; quality was not judged."
-            return [Signal(self.name, False, sentence, details={"labelled": rows})]
+            sentence = f"Only {rows} of {len(frame)} predictions have their labels; quality was not judged.{useless}"
+            return [Signal(self.name, False, sentence, details={"labelled": rows, "useless": frame.useless})]
         found = losses(frame.rows(), self._reference.task)
-        return [self._accuracy(found) if self._reference.task is Task.CLASSIFICATION else self._error(found)]
+        signal = self._accuracy(found) if self._reference.task is Task.CLASSIFICATION else self._error(found)
+        details = {**signal.details, "useless": frame.useless}
+        return [replace(signal, sentence=signal.sentence + ("" if signal.fired else useless), details=details)]
 
     def _accuracy(self, lost: np.ndarray) -> Signal:
         rows, right = len(lost), len(lost) - round(float(lost.sum()))
