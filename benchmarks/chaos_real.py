@@ -30,6 +30,7 @@ from headrace import wiring
 from headrace.cli import client as control
 from headrace.cli.services import take_down
 from headrace.config.settings import Settings, read_settings
+from headrace.errors import HeadraceError
 from headrace.ledger.base import Action, Outbox
 from headrace.lifecycle.aliases import CHAMPION
 from headrace.lifecycle.events import Event, Mark, read_events
@@ -238,16 +239,27 @@ class RealHouse:
             if left and self._is_there(left[0], flow):
                 kill = left.pop(0)
                 time.sleep(kill.delay_s)
+                at = self.of_release(flow)[-1]
                 self.kill(kill.victim, flow)
-                done.append(str(kill))
+                done.append(f"{kill} (the last that was seen: {at.step} {at.mark.value})")
             if time.monotonic() > next_look_s:
                 next_look_s = time.monotonic() + 0.5
                 if self._last is None or not is_alive(self._last):
                     _ = self.client
-                outcome = self.outcome(flow)
+                outcome = self.outcome(flow) or self._broken(flow)
                 if outcome is not None:
                     return outcome
             time.sleep(POLL_S)
+        return None
+
+    def _broken(self, flow: str) -> dict[str, Any] | None:
+        """Return the end of a flow that never wrote its own."""
+        for one in (flow, "{0}/promote/{2}".format(*flow.partition("/"))):
+            with suppress(HeadraceError):
+                events = self.client.ask("GET", "/api/events", flow=one, after=len(self.events(one)))["events"]
+                ends = [event["numbers"] for event in events if event["mark"] == Mark.ENDED.value]
+                if ends and not ends[-1].get("next_flow"):
+                    return dict(ends[-1])
         return None
 
     def _is_there(self, kill: Kill, flow: str) -> bool:

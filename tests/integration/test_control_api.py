@@ -224,3 +224,33 @@ def test_a_viewer_approves_nothing_and_that_is_written_down(
     assert (refused.status_code, refused.json()["fact"]) == (403, "token:viewer is viewer, and this needs operator.")
     assert "token:viewer, who is viewer, was refused /api/approve" in caplog.text
     assert made.rooms.ledger.select("digits", {Action.APPROVED}) == []
+
+
+#: What the command line can do, and where the API does it.
+TWINS = {
+    "run": "/api/run", "promote": "/api/promote", "approve": "/api/approve", "reject": "/api/reject",
+    "rollback": "/api/rollback", "retire": "/api/retire", "gc": "/api/gc", "stop": "/api/stop", "up": "/api/up",
+    "status": "/api/status", "history": "/api/history", "follow": "/api/events", "ledger verify": "/api/ledger/verify",
+    "triggers watch": "/api/triggers/watch", "triggers forget": "/api/triggers/forget",
+    "triggers show": "/api/triggers",
+    "token create": "/api/tokens", "token revoke": "/api/tokens/revoke", "token list": "/api/tokens",
+}  # fmt: skip
+#: What works on this machine's own files or processes.
+LOCAL = {
+    "init", "down", "demo", "serve", "upgrade", "predict", "feedback", "check", "restore", "reproduce", "adopt",
+    "baseline", "environment", "signers", "monitor", "predictions", "worker", "nodes", "drain", "restart", "logs",
+}  # fmt: skip
+
+
+def test_every_command_has_a_twin_or_is_about_this_machine(client: TestClient) -> None:
+    from headrace.cli.main import app
+
+    def names(of: Any, before: str = "") -> set[str]:
+        own = {f"{before}{command.name or command.callback.__name__}" for command in of.registered_commands}
+        return own.union(*(names(group.typer_instance, f"{before}{group.name} ") for group in of.registered_groups))
+
+    left = {name for name in names(app) if name not in TWINS and name.split()[0] not in LOCAL}
+    assert left == set()
+    assert TWINS.keys() <= names(app)
+    paths = client.get("/api/openapi.json").json()["paths"]
+    assert {path for path in TWINS.values() if path not in paths} == set()
