@@ -222,6 +222,7 @@ def test_a_retired_version_is_out_of_the_way_and_what_it_leaves_can_go(day: Day)
     found = day.house.headrace("gc", NAME, "--dry-run", "--json").document
     assert [item["name"] for item in found["items"] if item["kind"] == "model copy"] == [Path(record["model"]).name]
     assert Path(record["model"]).exists()
+    assert "v2: retired or refused" in day.house.headrace("gc", NAME, "--dry-run").out
     assert day.house.headrace("gc", NAME, "--json").document["bytes"] == found["bytes"] > 0
     assert not Path(record["model"]).exists()
     brought_back = day.house.headrace("restore", f"{NAME}/2")

@@ -99,20 +99,19 @@ def spell(version: int | None) -> str:
 def decide(rooms: Rooms, request: PromoteRequest) -> None:
     """Write the promotion to the ledger, if what served when it was asked for still does."""
     journal = rooms.journal(request.flow_id)
-    with (
-        journal.step("ledger", "writing the promotion", must_run=True) as note,
-        one_route_at_a_time(rooms, request.component),
-    ):
-        if rooms.ledger.find(request.flow_id) is None:
-            check_is_not_retired(rooms, request.component, request.version)
-        entry = rooms.ledger.move(
-            Draft(
-                request.component, Action.PROMOTED, Actor(request.trigger.actor), request.trigger.reason,
-                request.flow_id, stage=Stage.PRODUCTION, version=request.version, evidence={"flow": request.flow_id},
-                baseline=recall(rooms, request.component, request.version).baseline,
-            ),
-            expected=request.expected,
-        )  # fmt: skip
+    with journal.step("ledger", "writing the promotion", must_run=True) as note:
+        with one_route_at_a_time(rooms, request.component):
+            if rooms.ledger.find(request.flow_id) is None:
+                check_is_not_retired(rooms, request.component, request.version)
+            entry = rooms.ledger.move(
+                Draft(
+                    request.component, Action.PROMOTED, Actor(request.trigger.actor), request.trigger.reason,
+                    request.flow_id, stage=Stage.PRODUCTION, version=request.version,
+                    evidence={"flow": request.flow_id},
+                    baseline=recall(rooms, request.component, request.version).baseline,
+                ),
+                expected=request.expected,
+            )  # fmt: skip
         catch_up(rooms, request.component, request.version)
         note.found = f"entry {entry.sequence}: {spell(request.expected)} → v{request.version}, by {entry.actor}"
 

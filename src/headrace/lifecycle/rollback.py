@@ -3,7 +3,7 @@
 from headrace.deploy.base import Status
 from headrace.errors import Conflict
 from headrace.ledger.base import Action, Draft, Entry
-from headrace.lifecycle.reconcile import previous_champion, settle
+from headrace.lifecycle.reconcile import one_route_at_a_time, previous_champion, settle
 from headrace.lifecycle.retire import check_is_not_retired
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall
@@ -32,13 +32,15 @@ def roll_back(rooms: Rooms, component: str, *, to: int | None, actor: Actor, rea
     if not _is_warm(rooms.target.status(component, Stage.PRODUCTION), goal):
         # Loading comes first where the goal is no longer warm, so that a version that cannot serve changes nothing.
         settle(rooms, component, must_warm=goal)
-    entry = rooms.ledger.move(
-        Draft(
-            component, Action.ROLLED_BACK, actor, reason, key,
-            stage=Stage.PRODUCTION, version=goal, baseline=record.baseline,
-        ),
-        expected=serving.version,
-    )  # fmt: skip
+    with one_route_at_a_time(rooms, component):
+        check_is_not_retired(rooms, component, goal)
+        entry = rooms.ledger.move(
+            Draft(
+                component, Action.ROLLED_BACK, actor, reason, key,
+                stage=Stage.PRODUCTION, version=goal, baseline=record.baseline,
+            ),
+            expected=serving.version,
+        )  # fmt: skip
     settle(rooms, component, warm=[serving.version])
     return entry
 
