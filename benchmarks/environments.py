@@ -39,7 +39,8 @@ mlflow.models.set_model(Sum())
 REQUIREMENTS = ["mlflow==3.17.2", "scikit-learn==1.9.1", "cloudpickle==3.1.2"]
 CHANGED = [*REQUIREMENTS[:2], "cloudpickle==3.1.1"]
 ROWS = np.ones((2, 3))
-ANSWER_TIMEOUT_S = 300.0
+#: `virtualenv` installs all packages anew with pip, without a cache of installed files.
+ANSWER_TIMEOUT_S = 900.0
 
 
 def save_model(folder: Path, requirements: list[str]) -> Path:
@@ -157,16 +158,22 @@ def claims(rows: list[dict[str, Any]]) -> list[Claim]:
               None if "problem" in changed else changed["fetched"] <= 1,
               changed.get("problem", f"environment made in {changed.get('environment_s')} s by linking the others")),
     ]  # fmt: skip
-    for manager in ("uv", "virtualenv"):
-        peer = by.get((f"mlflow {manager}", "equal lock"), {"problem": "not run with --smoke"})
-        name = f"first_answer_with_equal_lock_vs_mlflow_{manager}"
-        if "problem" in peer or "problem" in equal:
-            made.append(Claim(name, None, ">= 1", None, str(peer.get("problem") or equal.get("problem"))))
-        else:
-            ratio = peer["first_answer_s"] / equal["first_answer_s"]
-            shown = f"{equal['first_answer_s']} s against {peer['first_answer_s']} s"
-            made.append(Claim(name, round(ratio, 2), ">= 1", ratio >= 1, shown))
+    for version in ("equal lock", "one pin changed"):
+        mine = by["headrace", version]
+        for manager in ("uv", "virtualenv"):
+            peer = by.get((f"mlflow {manager}", version), {"problem": "not run with --smoke"})
+            made.append(against(version, manager, mine, peer))
     return made
+
+
+def against(version: str, manager: str, mine: dict[str, Any], peer: dict[str, Any]) -> Claim:
+    """Return how much sooner the first answer comes than with `mlflow models serve`."""
+    name = f"first_answer_with_{version.replace(' ', '_')}_vs_mlflow_{manager}"
+    if "problem" in peer or "problem" in mine:
+        return Claim(name, None, ">= 1", None, str(peer.get("problem") or mine.get("problem")))
+    ratio = peer["first_answer_s"] / mine["first_answer_s"]
+    shown = f"{mine['first_answer_s']} s against {peer['first_answer_s']} s"
+    return Claim(name, round(ratio, 2), ">= 1", ratio >= 1, shown)
 
 
 def main() -> None:

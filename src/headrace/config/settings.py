@@ -101,6 +101,11 @@ class Settings:
         return self.home / "artifacts"
 
     @property
+    def byte_code(self) -> Path:
+        """Where all children keep the byte code of what they import."""
+        return self.state / "cache" / "pyc"
+
+    @property
     def predictions(self) -> Path:
         return self.home / "predictions"
 
@@ -129,7 +134,7 @@ class Settings:
         passed = {name: self.variables[name] for name in CHILD_VARIABLES if name in self.variables}
         # Byte code goes into the cache rather than into anybody's checkout; without any, torch and mlflow take 20 s to
         # import instead of 5.
-        own = {"PYTHONPYCACHEPREFIX": str(self.state / "cache" / "pyc"), "PYTHONUNBUFFERED": "1"}
+        own = {"PYTHONPYCACHEPREFIX": str(self.byte_code), "PYTHONUNBUFFERED": "1"}
         return passed | own | dict(extra or {})
 
     def prepare(self) -> "Settings":

@@ -12,6 +12,7 @@ import psutil
 
 from headrace.clock import Clock
 from headrace.config.settings import Settings
+from headrace.environment.byte_code import byte_code_folder
 from headrace.environment.uv import READY
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -64,13 +65,9 @@ def collect_garbage(
                 mark.unlink(missing_ok=True)  # From here on it counts as half-made, also if this is interrupted.
                 freed.append(_bytes(folder))
                 removed.append(folder.name)
-                for place in (folder, _byte_code(settings, folder)):
+                for place in (folder, byte_code_folder(settings, folder)):
                     shutil.rmtree(place, ignore_errors=True)
     return Collected(tuple(removed), tuple(freed))
-
-
-def _byte_code(settings: Settings, folder: Path) -> Path:
-    return settings.state / "cache" / "pyc" / folder.relative_to(folder.anchor)
 
 
 def _bytes(folder: Path) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.environment.base import Download, Environment, Lock
+from headrace.environment.byte_code import inherit_byte_code
 from headrace.environment.downloads import sizes
 from headrace.environment.interpreters import Interpreter, find_interpreter
 from headrace.environment.locking import TORCH_BACKEND, resolve
@@ -121,6 +122,7 @@ class UvEnvironments:
         if done.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
             raise _not_built(lock, done.stderr)
+        inherit_byte_code(self.settings, folder, self._used_last())
         write_atomically(folder / READY, json.dumps({"python": interpreter.version, "packages": lock.text.count("==")}))
 
     def _options(self, lock: Lock) -> list[str]:
@@ -148,6 +150,14 @@ class UvEnvironments:
                 case _:
                     files[name] = ("", 0)
         return files
+
+    def _used_last(self) -> list[Path]:
+        """Return the ready environments, the one that was asked for last first."""
+        marks: list[tuple[float, Path]] = []
+        for mark in self.settings.environments.glob(f"*/{READY}"):
+            with contextlib.suppress(OSError):  # Others may remove it meanwhile.
+                marks.append((mark.stat().st_mtime, mark.parent))
+        return [folder for _, folder in sorted(marks, reverse=True)]
 
     def _touch(self, folder: Path) -> None:
         with contextlib.suppress(OSError):  # Only the garbage collection looks at it.
