@@ -95,8 +95,12 @@ class Worker(Protocol):
         """Have it killed: it is long past the deadline of all that it works on."""
         ...
 
-    def send(self, jobs: list[Job]) -> None:
-        """Start on a batch; `Pool.answered`, `Pool.failed` or `Pool.lost` is called when it ends."""
+    def send(self, jobs: list[Job], *, is_lone: bool) -> None:
+        """Start on a batch; `Pool.answered`, `Pool.failed` or `Pool.lost` is called when it ends.
+
+        Args:
+            is_lone: no other worker of the version has work, so that this one may use the cores of all.
+        """
         ...
 
 
@@ -128,6 +132,7 @@ class Pool:
         self._max_batch, self._queue_rows, self._by_row = max_batch, queue_rows, by_row
         self._counts, self._ids, self._recorded, self._describe = counts, ids, recorded, describe
         self._scheduled = self._sweeping = False
+        self._gathered = 0
         self._running: set[Job] = set()
         #: What one worker does, lately; 0 until the first batch is back.
         self._rows_per_s = 0.0
@@ -165,8 +170,7 @@ class Pool:
             self._dispatch()
         elif not self._scheduled:
             self._scheduled = True
-            # Requests that arrive in the same turn of the loop join the batch.
-            self.loop.call_soon(self._dispatch)
+            self.loop.call_soon(self._gather)
         if not self._sweeping:
             self._sweeping = True
             self.loop.call_later(SWEEP_S, self._sweep)
@@ -187,25 +191,35 @@ class Pool:
         """Look for work; called when a worker becomes free."""
         if self.waiting and not self._scheduled:
             self._scheduled = True
-            self.loop.call_soon(self._dispatch)
+            self.loop.call_soon(self._gather)
+
+    def _gather(self) -> None:
+        """Send what waits, as soon as a turn of the loop brings no more company: larger batches cost less a row."""
+        if self._gathered < self.queued_rows < self._max_batch:
+            self._gathered = self.queued_rows
+            self.loop.call_soon(self._gather)
+        else:
+            self._gathered = 0
+            self._dispatch()
 
     def _dispatch(self) -> None:
         self._scheduled = False
-        for worker in self.workers:
-            if not self.waiting:
+        free = [worker for worker in self.workers if worker.is_free]
+        is_idle = len(free) == len(self.workers)
+        for place, worker in enumerate(free):
+            # What waits is shared among the free ones: two halves at once are done sooner than the whole.
+            jobs = self._take(-(-self.queued_rows // (len(free) - place)))
+            if not jobs:
                 break
-            if worker.is_free:
-                jobs = self._take()
-                if jobs:
-                    rows = sum(job.rows.count for job in jobs)
-                    self.flying_rows += rows
-                    self._running.update(jobs)
-                    self._counts.sent(rows)
-                    worker.send(jobs)
+            rows = sum(job.rows.count for job in jobs)
+            self.flying_rows += rows
+            self._running.update(jobs)
+            self._counts.sent(rows)
+            worker.send(jobs, is_lone=is_idle and place == 0 and not self.waiting)
         self._settle()
 
-    def _take(self) -> list[Job]:
-        """Return the oldest waiting job and those that can join it, oldest first."""
+    def _take(self, share: int) -> list[Job]:
+        """Return the oldest waiting job and those that can join it up to `share` rows, oldest first."""
         first = self._next()
         if first is None:
             return []
@@ -213,7 +227,7 @@ class Pool:
         if first.alone or not self._by_row:
             return jobs
         rows = first.rows.count
-        most = self._most_rows(first)
+        most = min(share, self._most_rows(first))
         longest = max(2 * first.length, SHORT)
         kept: list[Job] = []
         while self.waiting and rows < most:

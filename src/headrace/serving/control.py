@@ -45,13 +45,20 @@ class RouteSpec(msgspec.Struct, frozen=True):
 
 
 class VersionPlan(msgspec.Struct, frozen=True):
-    """One loaded version, as a front needs it."""
+    """One loaded version, as a front needs it.
+
+    Attributes:
+        threads: that each worker uses; 0 where that never changes.
+        cores: threads that a worker may use while the others have no work; 0 where that never changes.
+    """
 
     version: int
     model: str
     baseline: str
     addresses: tuple[str, ...]
     by_row: bool
+    threads: int = 0
+    cores: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -77,9 +84,15 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Prepare(msgspec.Struct, tag="prepare"):
-    """To a front: get ready to serve a plan."""
+    """To a front: get ready to serve a plan.
+
+    Attributes:
+        is_first: nothing serves at this address yet, so take connections at once: probes ask before the commit. A front
+            that joins others takes none before it has something to serve.
+    """
 
     plan: Plan
+    is_first: bool = False
 
 
 class Commit(msgspec.Struct, tag="commit"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -77,8 +78,8 @@ class Exchange:
         if self.scope.method != method:
             raise Rejected(METHOD, f"`{self.path[:100]}` takes {method}.")
 
-    async def body(self, limit: int) -> bytes:
-        """Return the body.
+    def body(self, limit: int) -> Awaitable[bytes]:
+        """Return what gives the body when it is awaited.
 
         Raises:
             Rejected: 415 for a compressed one; 413 for more than `limit` bytes, which are not kept; 408 for a slow one.
@@ -90,13 +91,8 @@ class Exchange:
             if int(length) > limit:
                 raise Rejected(TOO_LARGE, f"The body has {length} bytes; the limit is {limit}.")
             if int(length) <= SMALL_BYTES:
-                return await self._whole()
-        self.is_read = True
-        try:
-            async with asyncio.timeout(BODY_S):
-                return await self._pieces(limit)
-        except TimeoutError as cause:
-            raise Rejected(SLOW, f"The body did not come within {BODY_S:g} s.") from cause
+                return self._whole()
+        return self._in_time(limit)
 
     async def _whole(self) -> bytes:
         """Return a small body, which mostly came with the headers: one timer for all costs less than one for each."""
@@ -104,13 +100,22 @@ class Exchange:
         self.task = asyncio.current_task()
         READING.watch(self)
         try:
-            return bytes(await self.proto())
+            body: bytes = await self.proto()
+            return body
         except asyncio.CancelledError as cause:
             if not self.is_slow:
                 raise
             raise Rejected(SLOW, f"The body did not come within {BODY_S:g} s.") from cause
         finally:
             READING.exchanges.discard(self)
+
+    async def _in_time(self, limit: int) -> bytes:
+        self.is_read = True
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await self._pieces(limit)
+        except TimeoutError as cause:
+            raise Rejected(SLOW, f"The body did not come within {BODY_S:g} s.") from cause
 
     async def _pieces(self, limit: int) -> bytes:
         content, length = bytearray(), 0

@@ -85,7 +85,7 @@ class Front:
 
     async def _obey(self, message: control.ToFront) -> None:
         if isinstance(message, Prepare):
-            self._go(self._prepare(message.plan))
+            self._go(self._prepare(message.plan, message.is_first))
         elif isinstance(message, Commit):
             self._commit(message.generation)
         elif isinstance(message, AskCounts):
@@ -97,7 +97,7 @@ class Front:
         elif isinstance(message, Problem):
             self._note(message)
 
-    async def _prepare(self, plan: control.Plan) -> None:
+    async def _prepare(self, plan: control.Plan, is_first: bool) -> None:
         app = self._app or self._start(plan)
         known: dict[int, Served] = {}
         for generation in (app.prepared, app.generation):
@@ -109,10 +109,14 @@ class Front:
             return
         self._close_unused(app.prepared, keep=[app.generation, prepared])
         app.prepared = prepared
+        if is_first:
+            self._take_connections(app)
+        self._say(Prepared(plan.generation))
+
+    def _take_connections(self, app: App) -> None:
         if self._server is None:
             self._server = SharedListener(app, self._listener)
             self._serving = asyncio.ensure_future(self._server.serve())
-        self._say(Prepared(plan.generation))
 
     def _start(self, plan: control.Plan) -> App:
         folder = Path(plan.log) if plan.log else None
@@ -126,6 +130,7 @@ class Front:
         if app is None or app.prepared is None or app.prepared.plan.generation != number:
             return
         old, app.generation, app.prepared = app.generation, app.prepared, None
+        self._take_connections(app)
         # What is loaded by now stays; requests need not wait while the collector looks at it again and again.
         gc.freeze()
         self._say(Committed(number))

@@ -89,7 +89,9 @@ class Fronts:
             Unavailable: a front cannot; the others stay as they were.
         """
         while len(self._fronts) < number:
-            self._fronts.append(await self._start())
+            fresh = await self._start()
+            self._fronts.append(fresh)
+            await self._catch_up(fresh)
         self._prepared = plan
         problems = await asyncio.gather(*(self._prepare(front, plan) for front in self._fronts))
         for problem in filter(None, problems):
@@ -159,10 +161,19 @@ class Fronts:
 
     async def _prepare(self, front: FrontProcess, plan: Plan) -> str:
         try:
-            answer = await front.ask(Prepare(plan), Prepared, plan.generation, PREPARE_S)
+            message = Prepare(plan, is_first=self._committed is None)
+            answer = await front.ask(message, Prepared, plan.generation, PREPARE_S)
         except (TimeoutError, ConnectionError):
             return "it does not answer; see fronts.log."
         return str(answer.problem)
+
+    async def _catch_up(self, fresh: FrontProcess) -> str:
+        """Have a new front serve what the others serve; return why it cannot."""
+        serving = self._committed
+        problem = await self._prepare(fresh, serving) if serving is not None else ""
+        if serving is not None and not problem:
+            await self._commit(fresh, serving)
+        return problem
 
     async def _commit(self, front: FrontProcess, plan: Plan) -> None:
         try:
@@ -204,14 +215,12 @@ class Fronts:
         fresh = await self._start()
         if front in self._fronts:
             self._fronts[self._fronts.index(front)] = fresh
-        if self._committed is not None:
-            problem = await self._prepare(fresh, self._committed)
-            if problem:
-                log.warning("The new front could not get ready: %s", problem)
-                await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - started)))
-                fresh.process.kill()
-                return
-            await self._commit(fresh, self._committed)
+        problem = await self._catch_up(fresh)
+        if problem:
+            log.warning("The new front could not get ready: %s", problem)
+            await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - started)))
+            fresh.process.kill()
+            return
         if self._prepared is not None:
             await self._prepare(fresh, self._prepared)
 

@@ -1,7 +1,7 @@
 """How a model's rows lie in memory on the way to a worker: a signature compiled into blocks, and rows in them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -52,11 +52,16 @@ class Layout:
     Attributes:
         container: what the model is given: `array`, `dict` of arrays, or `frame`.
         order: a frame's columns in the signature's order.
+        texts: places of the blocks that may hold texts.
     """
 
     container: str
     blocks: tuple[Block, ...]
     order: tuple[str, ...] = ()
+    texts: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", tuple(n for n, block in enumerate(self.blocks) if block.dtype == "json"))
 
 
 @dataclass(slots=True)
@@ -95,8 +100,8 @@ def layout_of(inputs: tuple[Field, ...], absent: frozenset[str]) -> Layout:
         blocks = tuple(Block(field.name, (), _tensor_dtype(field), field.shape[1:]) for field in fields)
         return Layout("array" if is_single else "dict", blocks)
     by_dtype: dict[str, list[str]] = {}
-    for field in fields:
-        by_dtype.setdefault(COLUMN_DTYPES.get(field.dtype, "json"), []).append(field.name)
+    for one in fields:
+        by_dtype.setdefault(COLUMN_DTYPES.get(one.dtype, "json"), []).append(one.name)
     blocks = tuple(Block("", tuple(names), dtype, (len(names),)) for dtype, names in by_dtype.items())
     return Layout("frame", blocks, tuple(field.name for field in fields))
 

@@ -52,7 +52,10 @@ class Counts(msgspec.Struct):
     feedback: int = 0
 
     def of(self, version: int) -> VersionCounts:
-        return self.versions.setdefault(version, VersionCounts())
+        found = self.versions.get(version)
+        if found is None:
+            found = self.versions[version] = VersionCounts()
+        return found
 
     def failed(self, status: int, why: str = "") -> None:
         key = f"{status}:{why}"

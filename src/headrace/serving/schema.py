@@ -146,10 +146,15 @@ class Tensors:
         self.layout = layout_of(signature.inputs, frozenset())
         self.fields = signature.inputs
         self._fixed = tuple(block.row_shape for block in self.layout.blocks)
+        [first, *others] = self.layout.blocks
+        #: The one block of most models, where its rows are lists of numbers of one length.
+        self._only = first if not others and _is_flat(first) else None
 
     def rows(self, tensors: Sequence[Sequence[Any]]) -> Rows:
         """Return rows from one list of rows for each tensor, in the signature's order. Raises Rejected."""
         count = len(tensors[0])
+        if self._only is not None:
+            return Rows(count, self.layout, (_packed(self._only, tensors[0]),), self._fixed)
         if any(len(tensor) != count for tensor in tensors):
             raise Rejected(
                 UNFIT, f"The tensors have {[len(tensor) for tensor in tensors]} rows; they need the same number."
@@ -164,9 +169,8 @@ class Tensors:
 
     def _pack(self, block: Block, tensor: Sequence[Any]) -> tuple[bytes | list[Any], tuple[int, ...]]:
         shape = block.row_shape
-        if len(shape) == 1 and shape[0] >= 0 and block.dtype in CODES:
-            flat = tensor[0] if len(tensor) == 1 else list(chain.from_iterable(tensor))
-            return array(CODES[block.dtype], flat).tobytes(), shape
+        if _is_flat(block):
+            return _packed(block, tensor), shape
         if block.is_listed:
             listed = np.array(tensor, dtype=object)
             return listed.ravel().tolist(), listed.shape[1:]
@@ -180,6 +184,14 @@ class Tensors:
         if packed.ndim != len(shape) + 1:
             raise Rejected(UNFIT, f"The tensor has {packed.ndim} dimensions; the model takes {len(shape) + 1}.")
         return packed.tobytes(), packed.shape[1:]
+
+
+def _is_flat(block: Block) -> bool:
+    return len(block.row_shape) == 1 and block.row_shape[0] >= 0 and block.dtype in CODES
+
+
+def _packed(block: Block, rows: Sequence[Any]) -> bytes:
+    return array(CODES[block.dtype], rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))).tobytes()
 
 
 def nanoseconds(value: str | None) -> int:

@@ -31,9 +31,8 @@ class Asked:
     def length(self) -> int:
         """The longest text, or the largest free dimension: what rows are padded to when they are joined."""
         longest = 0
-        for block, part in zip(self.rows.layout.blocks, self.rows.parts, strict=True):
-            if block.dtype == "json":
-                longest = max(longest, max((len(value) for value in part if isinstance(value, str)), default=0))
+        for place in self.rows.layout.texts:
+            longest = max(longest, max((len(one) for one in self.rows.parts[place] if isinstance(one, str)), default=0))
         return longest
 
 
@@ -315,7 +314,12 @@ def _params_decoder(signature: Signature) -> Callable[[bytes], Mapping[str, Json
 
 
 def _exactly_one(document: Any) -> None:
-    given = sum(getattr(document, name) is not UNSET for name in FORMS)
+    given = (
+        (document.instances is not UNSET)
+        + (document.inputs is not UNSET)
+        + (document.dataframe_split is not UNSET)
+        + (document.dataframe_records is not UNSET)
+    )
     if given != 1:
         raise Rejected(UNFIT, _forms(given))
 
