@@ -165,6 +165,15 @@ class Bench:
         evidence = f"{times} workers killed (-9) with {workers} replica(s)"
         self.claim_none_failed(f"worker_kill_{workers}", traffic.seen, evidence)
 
+    def front_joins(self) -> None:
+        """A second front takes connections from the listener that the first one serves."""
+        status = self.serve(1, only=True, fronts=1)
+        with Traffic(port_of(status), self.request, clients=16) as traffic:
+            self.serve(2, fronts=2)
+            until = traffic.seen.good + 100
+            wait_for(lambda: traffic.seen.good > until or traffic.seen.failed)
+        self.claim_none_failed("front_join", traffic.seen, "a second front started together with a second version")
+
     def front_ends(self, times: int) -> None:
         for name, how in (("front_stop", signal.SIGTERM), ("front_kill", signal.SIGKILL)):
             status = self.serve(1, only=True, fronts=2)
@@ -304,6 +313,7 @@ def measure(*, smoke: bool) -> str:
         try:
             bench.switches(6 if smoke else 20)
             bench.rollbacks(4 if smoke else 20)
+            bench.front_joins()
             bench.front_ends(1 if smoke else 5)
             bench.worker_kills(1 if smoke else 20, workers=2)
             bench.worker_kills(1 if smoke else 20, workers=1)
