@@ -17,12 +17,6 @@ from headrace.types import UNNAMED, Field, FieldKind, Signature
 SIGNATURE = Signature((Field(UNNAMED, FieldKind.TENSOR, "float32", (-1, 1)),))
 
 
-async def turns() -> None:
-    """Let the loop turn until the pool has sent what it gathered."""
-    for _ in range(8):
-        await asyncio.sleep(0)
-
-
 class Hands:
     """A worker that answers when told to, and keeps what it got."""
 
@@ -100,31 +94,18 @@ def test_free_worker_takes_what_waits_and_each_gets_its_rows() -> None:
     async def story() -> None:
         bench = Bench()
         first, second = bench.ask(1), bench.ask(2, 3)
-        await turns()
+        await asyncio.sleep(0)
         third = [bench.ask(n) for n in (4, 5, 6)]
-        await turns()
+        await asyncio.sleep(0)
         assert bench.sizes() == [3], "what came in one turn goes together, the rest waits for the worker"
         bench.hands.answer()
         assert values(await first) == [2]
         part = await second
         assert (values(part), list(part.ids)) == ([4, 6], ["id-1", "id-2"])
-        await turns()
+        await asyncio.sleep(0)
         bench.hands.answer()
         assert [values(await one) for one in third] == [[8], [10], [12]]
         await bench.pool.drain()
-
-    run(story)
-
-
-def test_company_that_keeps_coming_joins_and_nobody_waits_once_it_ends() -> None:
-    async def story() -> None:
-        bench = Bench()
-        for value in (1, 2, 3):
-            bench.ask(value)
-            await asyncio.sleep(0)
-        await turns()
-        assert bench.sizes() == [3], "one came in each turn of the loop"
-        assert bench.hands.lone == [True]
 
     run(story)
 
@@ -135,17 +116,17 @@ def test_free_workers_share_what_waits_and_a_lone_one_is_told() -> None:
         other = Hands(bench.pool)
         for value in (1, 2, 3):
             bench.ask(value)
-        await turns()
+        await asyncio.sleep(0)
         assert (bench.sizes(), len(other.batches[0])) == ([2], 1)
         assert bench.hands.lone + other.lone == [False, False]
         bench.hands.answer()
         bench.ask(4)
-        await turns()
+        await asyncio.sleep(0)
         assert bench.hands.lone == [False, False], "the other one is at work"
         bench.hands.answer()
         other.answer()
         bench.ask(5)
-        await turns()
+        await asyncio.sleep(0)
         assert bench.hands.lone == [False, False, True]
 
     run(story)
@@ -169,7 +150,7 @@ def test_late_request_answers_504_and_leaves_the_queue() -> None:
     async def story() -> None:
         bench = Bench()
         running, waiting = bench.ask(1, 1, 1, 1, deadline_s=0.0), None
-        await turns()
+        await asyncio.sleep(0)
         waiting = bench.ask(2, deadline_s=0.0)
         for late in (running, waiting):
             with pytest.raises(Rejected) as raised:
@@ -184,7 +165,7 @@ def test_cancelled_requests_leave_the_queue_and_make_room() -> None:
     async def story() -> None:
         bench = Bench()
         running = bench.ask(0)
-        await turns()
+        await asyncio.sleep(0)
         gone = [bench.ask(n) for n in range(8)]
         for job in list(bench.pool.waiting):
             job.leave()
@@ -196,7 +177,7 @@ def test_cancelled_requests_leave_the_queue_and_make_room() -> None:
             await asyncio.sleep(0.001)
         staying = bench.ask(5)
         bench.hands.answer()
-        await turns()
+        await asyncio.sleep(0)
         bench.hands.answer()
         assert (values(await running), values(await staying)) == ([0], [10])
         assert bench.sizes() == [1, 1], "no worker saw the rows of those who left"
@@ -222,7 +203,7 @@ def test_request_that_would_be_late_is_told_at_once() -> None:
     async def story() -> None:
         bench = Bench()
         bench.ask(1)
-        await turns()
+        await asyncio.sleep(0)
         bench.hands.answer(seconds=1.0)
         bench.ask(1, deadline_s=60)
         with pytest.raises(Rejected) as raised:
@@ -237,11 +218,11 @@ def test_error_in_a_batch_harms_nobody_but_its_cause() -> None:
     async def story() -> None:
         bench = Bench()
         good, bad = bench.ask(1), bench.ask(2)
-        await turns()
+        await asyncio.sleep(0)
         bench.hands.raise_error()
-        await turns()
+        await asyncio.sleep(0)
         bench.hands.answer()
-        await turns()
+        await asyncio.sleep(0)
         bench.hands.raise_error()
         assert bench.sizes() == [2, 1, 1]
         assert values(await good) == [2]
@@ -255,11 +236,11 @@ def test_row_that_kills_twice_is_answered_alone_with_the_cause() -> None:
     async def story() -> None:
         bench = Bench()
         deadly, good = bench.ask(1), bench.ask(2)
-        await turns()
+        await asyncio.sleep(0)
         bench.hands.die()
-        await turns()
+        await asyncio.sleep(0)
         bench.hands.die()
-        await turns()
+        await asyncio.sleep(0)
         bench.hands.answer()
         with pytest.raises(Rejected, match="twice") as raised:
             await deadly
@@ -273,12 +254,12 @@ def test_long_texts_wait_for_their_like_and_are_not_starved() -> None:
     async def story() -> None:
         bench = Bench()
         bench.ask(0, 0, 0, 0)
-        await turns()
+        await asyncio.sleep(0)
         for value, length in ((1, 100), (2, 900), (3, 200), (4, 1000)):
             bench.ask(value, length=length)
         for _ in range(2):
             bench.hands.answer()
-            await turns()
+            await asyncio.sleep(0)
         lengths = [[job.length for job in batch] for batch in bench.hands.batches[1:]]
         assert lengths == [[100, 200], [900, 1000]]
 
@@ -289,11 +270,11 @@ def test_cancelled_request_is_not_sent() -> None:
     async def story() -> None:
         bench = Bench()
         bench.ask(0, 0, 0, 0)
-        await turns()
+        await asyncio.sleep(0)
         gone, stays = bench.ask(1), bench.ask(2)
         gone.cancel()
         bench.hands.answer()
-        await turns()
+        await asyncio.sleep(0)
         assert bench.sizes() == [4, 1]
         bench.hands.answer()
         assert values(await stays) == [4]
@@ -306,9 +287,9 @@ def test_model_that_answers_for_the_batch_gets_one_request_at_a_time() -> None:
         bench = Bench(by_row=False)
         bench.ask(1)
         bench.ask(2)
-        await turns()
+        await asyncio.sleep(0)
         bench.hands.answer()
-        await turns()
+        await asyncio.sleep(0)
         assert bench.sizes() == [1, 1]
 
     run(story)
@@ -318,7 +299,7 @@ def test_wrong_number_of_answers_is_an_error() -> None:
     async def story() -> None:
         bench = Bench()
         asked = bench.ask(1, 2)
-        await turns()
+        await asyncio.sleep(0)
         bench.pool.answered(bench.hands.batches[-1], Outputs("array", [("", np.zeros(3))]), 0.1)
         with pytest.raises(Rejected, match="3 answers for 2 rows"):
             await asked

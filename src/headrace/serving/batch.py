@@ -132,7 +132,6 @@ class Pool:
         self._max_batch, self._queue_rows, self._by_row = max_batch, queue_rows, by_row
         self._counts, self._ids, self._recorded, self._describe = counts, ids, recorded, describe
         self._scheduled = self._sweeping = False
-        self._gathered = 0
         self._running: set[Job] = set()
         #: What one worker does, lately; 0 until the first batch is back.
         self._rows_per_s = 0.0
@@ -170,7 +169,8 @@ class Pool:
             self._dispatch()
         elif not self._scheduled:
             self._scheduled = True
-            self.loop.call_soon(self._gather)
+            # Requests that arrive in the same turn of the loop join the batch.
+            self.loop.call_soon(self._dispatch)
         if not self._sweeping:
             self._sweeping = True
             self.loop.call_later(SWEEP_S, self._sweep)
@@ -191,16 +191,7 @@ class Pool:
         """Look for work; called when a worker becomes free."""
         if self.waiting and not self._scheduled:
             self._scheduled = True
-            self.loop.call_soon(self._gather)
-
-    def _gather(self) -> None:
-        """Send what waits, as soon as a turn of the loop brings no more company: larger batches cost less a row."""
-        if self._gathered < self.queued_rows < self._max_batch:
-            self._gathered = self.queued_rows
-            self.loop.call_soon(self._gather)
-        else:
-            self._gathered = 0
-            self._dispatch()
+            self.loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         self._scheduled = False
