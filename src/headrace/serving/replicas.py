@@ -31,25 +31,24 @@ class Shape:
     """How many workers, and how many threads in each.
 
     Attributes:
-        is_elastic: a worker takes the cores of all while the others have no work.
+        lone: threads of a worker while the others have no work.
     """
 
     workers: int
     threads: int
-    is_elastic: bool = False
+    lone: int
 
 
 def shape_of(serve: Limits, forward_ms: float, cores: int) -> Shape:
     """Return what `workers` and `threads` mean on this machine.
 
-    `auto` gives cheap models 1 × 1; heavy ones as many workers as cores with one thread each, for throughput, and all
-    cores for the one that works alone, for latency.
+    `auto` workers are one for a cheap model and as many as cores for a heavy one, for throughput. `auto` threads are
+    one for a cheap model; those of a heavy one share the cores, and the only one that has work takes all, for latency.
     """
     is_heavy = forward_ms >= HEAVY_MS
     workers = (cores if is_heavy else 1) if isinstance(serve.workers, str) else serve.workers
     threads = (max(cores // workers, 1) if is_heavy else 1) if isinstance(serve.threads, str) else serve.threads
-    is_elastic = is_heavy and workers > 1 and isinstance(serve.threads, str)
-    return Shape(max(workers, 1), max(threads, 1), is_elastic)
+    return Shape(workers, threads, cores if is_heavy and isinstance(serve.threads, str) else threads)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +68,7 @@ class Replicas:
     names: Callable[[], str]
     changed: Callable[[int, str], None]
     workers: list[Worker] = field(default_factory=list)
-    shape: Shape = Shape(1, 1)
+    shape: Shape = Shape(1, 1, 1)
     warmth: Warmth | None = None
     restarts: int = 0
     problem: str = ""
@@ -80,17 +79,10 @@ class Replicas:
     async def start(self) -> None:
         """Start all workers and wait until they are warm. Raises ModelRefused."""
         try:
-            explicit = isinstance(self.serve.workers, int) and isinstance(self.serve.threads, int)
-            self.shape = shape = shape_of(self.serve, 0.0, self.cores)
-            first = await self._start_one(self.names(), shape.threads)
-            if not explicit:
-                wanted = shape_of(self.serve, self._forward_ms(), self.cores)
-                if wanted.threads != shape.threads:
-                    await asyncio.to_thread(first.stop)
-                    self.workers.clear()
-                    first = await self._start_one(self.names(), wanted.threads)
-                self.shape = shape = wanted
-            others = [self._start_one(self.names(), shape.threads) for _ in range(shape.workers - 1)]
+            threads = shape_of(self.serve, 0.0, self.cores).threads
+            await self._start_one(self.names(), threads)
+            self.shape = shape_of(self.serve, self._forward_ms(), self.cores)
+            others = [self._start_one(self.names(), threads) for _ in range(self.shape.workers - 1)]
             await asyncio.gather(*others)
         except BaseException:
             await self.stop()
@@ -105,8 +97,8 @@ class Replicas:
             self.version.baseline,
             tuple(worker.address for worker in self.workers),
             self.warmth.by_row if self.warmth else True,
-            self.shape.threads if self.shape.is_elastic else 0,
-            self.shape.threads * self.shape.workers if self.shape.is_elastic else 0,
+            self.shape.threads if self.shape.lone > 1 else 0,
+            self.shape.lone if self.shape.lone > 1 else 0,
         )
 
     def measured(self) -> dict[str, Any]:
