@@ -14,7 +14,7 @@ from tests.houses import House
 
 COLUMNS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 WATCH = """{approval: automatic}
-monitor: {window: 60 predictions, every_s: 1, label_delay: 2s}
+monitor: {window: 60 predictions, every_s: 1, label_delay: 2s, label: {rate: 0.2}}
 retrain: {on: [drift, quality], cooldown: 1h}"""
 
 
@@ -37,6 +37,26 @@ def test_a_candidate_that_learned_from_wrong_feedback_is_refused_and_production_
     assert served(house)["production"] == 1
     answer = post(f"{served(house)['url']}/invocations", {"dataframe_records": [flower(0)[0]]})
     assert answer.headers["x-headrace-version"] == "1"
+    check_commands(house)
+
+
+def check_commands(house: House) -> None:
+    """What is due is judged by asking, and the sample for labelling goes out and comes back."""
+    send(served(house)["url"], rows=80, labelled=40)
+    judged = house.headrace("monitor", "run", "garden", "--json")
+    assert judged.code == 0, judged.out + judged.err
+    assert "of the next window's 60 predictions" in judged.document["waits_for"] or "actuals are in" in judged.out
+    marked = house.headrace(
+        "predictions", "query", "garden", "SELECT id FROM joined WHERE to_label AND NOT labelled ORDER BY id", "--json"
+    )
+    sheet = house.home / "sheet.csv"
+    sample = house.headrace("monitor", "sample", "garden", "--to", sheet, "--json").document["prediction_ids"]
+    assert sample
+    assert sample == [row[0] for row in marked.document["rows"]]
+    lines = sheet.read_text().splitlines()
+    sheet.write_text("\n".join([lines[0], *(f"{line}1" for line in lines[1:])]) + "\n")
+    assert house.headrace("feedback", "garden", "--file", sheet).code == 0
+    assert house.headrace("monitor", "sample", "garden", "--json").document["prediction_ids"] == []
 
 
 def served(house: House) -> dict[str, Any]:
@@ -55,15 +75,18 @@ def flower(number: int) -> tuple[dict[str, float], int]:
     return dict(zip(COLUMNS, map(float, iris.data[number]), strict=True)), int(iris.target[number])
 
 
-def send(url: str, *, rows: int) -> None:
-    """Send flowers that have grown, and tell of each that it was the next species."""
+def send(url: str, *, rows: int, labelled: int | None = None) -> None:
+    """Send flowers that have grown, and tell of each (or of the first ones) that it was the next species."""
+    left = rows if labelled is None else labelled
     for chosen in np.array_split(np.random.default_rng(0).integers(0, 150, rows), rows // 20):
         flowers = [flower(int(number)) for number in chosen]
         grown = [{name: value + 0.4 for name, value in given.items()} for given, _ in flowers]
         ids = post(f"{url}/invocations", {"dataframe_records": grown}).json()["prediction_ids"]
         wrong = [(species + 1) % 3 for _, species in flowers]
         told = [{"prediction_id": one, "actual": label} for one, label in zip(ids, wrong, strict=True)]
-        post(f"{url}/feedback", {"actuals": told})
+        if left > 0:
+            post(f"{url}/feedback", {"actuals": told})
+        left -= len(chosen)
 
 
 def post(url: str, document: dict[str, Any]) -> httpx.Response:

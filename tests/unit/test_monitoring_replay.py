@@ -12,7 +12,7 @@ from headrace.config.component import Monitor
 from headrace.evaluation.answers import probabilities
 from headrace.evaluation.base import Rows
 from headrace.monitoring.base import Consequence
-from headrace.monitoring.examples import as_tasks, hard_examples, mixed, weights
+from headrace.monitoring.examples import as_tasks, hard_examples
 from headrace.monitoring.labelling import as_lines
 from headrace.monitoring.memory import Memory
 from headrace.monitoring.reference import Reference, build
@@ -89,22 +89,12 @@ def test_a_version_without_a_reference_is_left_out(log: MemoryLog) -> None:
     assert {seen.version for seen in found.windows} == {2}
 
 
-def test_wrong_answers_come_before_unsure_ones_and_never_alone(log: MemoryLog) -> None:
+def test_wrong_answers_come_before_unsure_ones(log: MemoryLog) -> None:
     rows = log.joined("churn", version=2)
     found = hard_examples(rows, Task.CLASSIFICATION, classes=("0", "1", "2"), most=100)
     reasons = [one.reason.split()[0] for one in found]
     assert reasons == sorted(reasons)  # "answered …" comes before "unsure: …"
     assert [one.hardness for one in found] == sorted((one.hardness for one in found), reverse=True)
-    fair = rows[:30]
-    assert len(mixed(fair, found)) <= 60
-    assert [row.prediction.id for row in mixed(fair, found)[:30]] == [row.prediction.id for row in fair]
     tasks = [json.loads(line) for line in as_lines(as_tasks(found)).splitlines()]
     assert tasks[0]["data"]["prediction_id"] == found[0].row.prediction.id
     assert tasks[0]["meta"]["reason"].startswith("answered")
-
-
-def test_newer_rows_weigh_more(log: MemoryLog) -> None:
-    rows = log.joined("churn")
-    found = weights(rows, now=rows[-1].prediction.at, half_life_s=3600)
-    assert found.mean() == pytest.approx(1)
-    assert found[-1] == pytest.approx(2 * found[-61])

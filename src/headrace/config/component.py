@@ -262,6 +262,10 @@ class Retrain(Frozen):
     cooldown: Seconds = 6 * 3600.0
     #: The share of labelled production rows that is kept out of training, for the gate.
     keep_out: float = Field(default=0.3, gt=0, lt=1)
+    #: Production rows that are older are left out.
+    newest: Annotated[float, BeforeValidator(seconds), Field(gt=0)] | None = None
+    #: Of production rows of this age one half is taken, of those twice as old a quarter.
+    half_life: Annotated[float, BeforeValidator(seconds), Field(gt=0)] | None = None
 
 
 class Commits(Frozen):

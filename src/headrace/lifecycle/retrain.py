@@ -4,8 +4,10 @@ Never only the new rows, and never all of them: a share is kept out of training,
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +20,8 @@ from headrace.errors import InvalidConfig
 from headrace.files import sha256_file
 from headrace.lifecycle.request import CandidateRequest, Cause
 from headrace.lifecycle.rooms import Rooms
-from headrace.predictions.base import Joined
+from headrace.predictions.base import Joined, is_truth
+from headrace.predictions.ids import lowest
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,13 @@ def gather(rooms: Rooms, request: CandidateRequest, component: Component) -> Gat
     """Write the new data version into `home/data`, named by its digest."""
     if not request.with_production_rows:
         return Gathered()
-    rows = [row for row in rooms.predictions.joined(component.component) if row.is_labelled]
+    now = rooms.clock.now()
+    after = lowest(now - timedelta(seconds=component.retrain.newest)) if component.retrain.newest else ""
+    rows = [
+        row
+        for row in rooms.predictions.joined(component.component, after=after)
+        if row.is_labelled and is_truth(row.actual) and is_taken(row, now=now, half_life_s=component.retrain.half_life)
+    ]
     if not rows and request.trigger.cause is Cause.CRON:
         return Gathered()  # The clock came due, and production has taught nothing yet.
     train = train_input(component)
@@ -84,6 +93,18 @@ def is_kept_out(prediction_id: str, share: float) -> bool:
     """Tell whether a row is for the gate; the same row always gets the same answer."""
     digest = hashlib.sha256(prediction_id.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < share
+
+
+def is_taken(row: Joined, *, now: datetime, half_life_s: float | None) -> bool:
+    """Tell whether a row is learned from: one that is a half-life old with a chance of one half.
+
+    The row's id decides, so that a row which was left out once is not taken later.
+    """
+    if half_life_s is None:
+        return True
+    age_s = max((now - row.prediction.at).total_seconds(), 0.0)
+    digest = hashlib.sha256(f"retrain-age:{row.prediction.id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < math.pow(0.5, age_s / half_life_s)
 
 
 def as_table(rows: Sequence[Joined], like: pa.Table, train: DataInput) -> pa.Table:

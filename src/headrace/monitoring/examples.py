@@ -1,11 +1,10 @@
 """Rows worth a look: those that the model got wrong or was unsure of, for people and labelling tools.
 
-They are for review. A training set made of them alone would teach a distorted world, so `mixed` never gives only them.
+They are for review. A training set made of them alone would teach a distorted world, so none is chosen for being hard.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from headrace.evaluation.labels import comparable
 from headrace.monitoring.labelling import Task as Labelling
 from headrace.predictions.base import Joined
 from headrace.types import Task
-
-#: The largest share of a training set that hard examples may be.
-MOST_HARD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +67,6 @@ def _classified(
         elif scores is not None and sure - second < 0.2:
             found.append(HardExample(row, f"unsure: {sure:.0%} for {given[at]}, {second:.0%} for another", 1 - sure))
     return found
-
-
-def mixed(fair: Sequence[Joined], hard: Sequence[HardExample]) -> list[Joined]:
-    """Return fairly sampled rows with hard ones added, never more hard than fair."""
-    present = {row.prediction.id for row in fair}
-    room = int(len(fair) * MOST_HARD / (1 - MOST_HARD))
-    return [*fair, *[one.row for one in hard if one.row.prediction.id not in present][:room]]
-
-
-def weights(rows: Sequence[Joined], *, now: datetime, half_life_s: float) -> np.ndarray:
-    """Return sampling weights that halve with every `half_life_s` of age, with a mean of 1."""
-    ages = np.array([max((now - row.prediction.at).total_seconds(), 0.0) for row in rows])
-    found = 0.5 ** (ages / half_life_s)
-    return found / found.mean() if len(found) else found
 
 
 def as_tasks(examples: Sequence[HardExample]) -> list[Labelling]:
