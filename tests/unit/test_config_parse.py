@@ -218,6 +218,12 @@ def test_any_text_is_a_component_or_a_refusal_with_a_line(text: str) -> None:
     assert found == "" or "line " in found
 
 
+@pytest.mark.parametrize(("escaped", "read"), [(r"\ud83d\ude80", "\U0001f680"), (r"\ud83d", "\ufffd")])
+def test_halves_of_characters_are_put_together(escaped: str, read: str) -> None:
+    found = parse_component(f'component: a\ntests: "{escaped}"', Path("headrace.yaml"))
+    assert found.tests == read
+
+
 KEYS = st.sampled_from(sorted({str(path[-1]) for path in sections()} | {"accuracy", "production", "zebra"}))
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -143,7 +143,7 @@ class _Reader:
             if not isinstance(key, yaml.ScalarNode):
                 self.mistakes.append(Mistake(path, line, "has a key that is no word"))
                 continue
-            name = str(key.value)
+            name = _whole(key.value)
             if name in found:
                 first = self.lines[(*path, name)]
                 self.mistakes.append(Mistake((*path, name), line, f"is written twice (first on line {first})"))
@@ -153,8 +153,13 @@ class _Reader:
         return found
 
 
+def _whole(text: str) -> str:
+    """Return a text as characters: JSON escapes those beyond U+FFFF as two halves, which YAML leaves apart."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _scalar(node: yaml.ScalarNode) -> Json:
-    text = str(node.value)
+    text = _whole(node.value)
     match node.tag.rpartition(":")[2]:
         case "bool":
             return text.lower() == "true"
