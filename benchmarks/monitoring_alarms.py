@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from scipy.stats import binom
 
 from benchmarks.monitoring_parts import BUDGET, ELEC2, Found, Sizes, run_peer
+from benchmarks.monitoring_rivals import distance
 from benchmarks.monitoring_streams import blocks, latent, mixed, real, reference_of, stream
 from benchmarks.report import Claim
 from headrace.config.component import Monitor
@@ -116,7 +117,11 @@ KINDS: dict[str, Callable[[int, int], Iterator[Drawn]]] = {
 
 def evidently(sizes: Sizes) -> Found:
     """Evidently's drift preset on drift-free windows of every kind, and how long it takes beside all of ours."""
-    names = ("evidently_flags_columns_without_drift", "window_speed_vs_evidently")
+    names = (
+        "evidently_flags_columns_without_drift",
+        "window_speed_vs_evidently",
+        "evidently_scores_as_in_the_power_tables",
+    )
     if not sizes.peer_windows:
         return Found(claims=[Claim(name, None, "for comparison", None, "left out of the smoke run") for name in names])
     found, slowest = Found(), []
@@ -129,31 +134,46 @@ def evidently(sizes: Sizes) -> Found:
             return Found(claims=[Claim(name, None, "for comparison", None, row["problem"]) for name in names])
         found.rows.append(row)
         slowest.append(row["rows / CPU s"]["headrace"] / row["rows / CPU s"]["Evidently"])
+    apart = max((row["apart at most"] for row in found.rows if row["apart at most"] is not None), default=None)
     flagged = sum(row["alarms"]["Evidently"] for row in found.rows) / sum(row["windows"] for row in found.rows)
     least = min(slowest)
     found.claims = [
         Claim(names[0], round(flagged, 3), "for comparison", True, "share of drift-free windows with a drifted column"),
+        Claim(
+            names[2],
+            apart,
+            "<= 0.001",
+            None if apart is None else apart <= 0.001,
+            "its own score of each column against the one that stands for it in the power tables",
+        ),
         Claim(names[1], round(least, 1), ">= 20", least >= 20, "all our statistics over its drift preset, worst row"),
     ]
     return found
 
 
 def _beside(folder: Path, kind: str, rows: int, windows: int) -> dict[str, Any]:
-    monitor, ours, alarms = Monitor(window=rows, false_alarms=BUDGET), [], 0
+    monitor, ours, alarms, scores = Monitor(window=rows, false_alarms=BUDGET), [], 0, []
     for number, one in enumerate(itertools.islice(KINDS[kind](rows, rows), windows)):
         for name, frame in (("reference", one.known), ("window", one.window)):
             pq.write_table(pa.table(dict(frame.inputs)), folder / f"{name}_{number:03d}.parquet")
         started = time.process_time()
         alarms += judge_frame(one.window, one.reference, monitor).consequence is not Consequence.NONE
         ours.append(time.process_time() - started)
+        scores.append({name: distance(one.known.inputs[name], values) for name, values in one.window.inputs.items()})
     problem = run_peer("evidently", folder)
     if problem:
         return {"problem": problem}
     document = json.loads((folder / "evidently.json").read_text())
     theirs = [one["cpu_s"] for one in document["windows"]]
+    apart = [
+        abs(own[name] - value)
+        for own, one in zip(scores, document["windows"], strict=True)
+        for name, value in one["scores"].items()
+    ]
     return {
         "part": "evidently", "data": kind, "rows": rows, "windows": windows, "version": document["version"],
         "alarms": {"headrace": alarms, "Evidently": sum(one["drifted"] > 0 for one in document["windows"])},
         "rows / CPU s": {"headrace": round(rows / float(np.median(ours))),
                          "Evidently": round(rows / float(np.median(theirs)))},
+        "scores compared": len(apart), "apart at most": max(apart, default=None),
     }  # fmt: skip

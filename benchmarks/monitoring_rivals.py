@@ -20,7 +20,7 @@ def evidently_default(reference: Frame, window: Frame) -> float:
     """
     if len(reference) <= 1000:
         return plain_ks(reference, window)
-    return -max(_distance(reference.inputs[name], values) for name, values in window.inputs.items())
+    return -max(distance(reference.inputs[name], values) for name, values in window.inputs.items())
 
 
 def page_hinkley(losses: np.ndarray, threshold: float, allowed: float = 0.005) -> int:
@@ -54,7 +54,7 @@ def _p(before: object, now: object) -> float:
     return float(chi2_contingency(table).pvalue)
 
 
-def _distance(before: object, now: object) -> float:
+def distance(before: object, now: object) -> float:
     if isinstance(before, np.ndarray):
         return float(wasserstein_distance(before, np.asarray(now)) / max(before.std(), 0.001))
     table = _table(before, now).astype(float)

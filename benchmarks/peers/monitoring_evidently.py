@@ -1,6 +1,7 @@
 """Runs in Evidently's own environment: its default drift preset on given windows. Imports no headrace."""
 
 import json
+import re
 import sys
 import time
 import warnings
@@ -22,10 +23,13 @@ def main(folder: Path) -> None:
         started = time.process_time()
         snapshot = Report([DataDriftPreset()]).run(window, reference)
         spent = time.process_time() - started
-        first = next(one for one in snapshot.dict()["metrics"] if "DriftedColumnsCount" in one["metric_name"])
+        metrics = snapshot.dict()["metrics"]
+        first = next(one for one in metrics if "DriftedColumnsCount" in one["metric_name"])
+        named = {re.match(r"ValueDrift\(column=(.*?),method=", one["metric_name"]): one["value"] for one in metrics}
         found.append(
             {"window": path.stem, "rows": len(window), "drifted": float(first["value"]["count"]),
-             "share": float(first["value"]["share"]), "cpu_s": spent}
+             "share": float(first["value"]["share"]), "cpu_s": spent,
+             "scores": {found[1]: float(value) for found, value in named.items() if found}}
         )  # fmt: skip
     (folder / "evidently.json").write_text(json.dumps({"version": evidently.__version__, "windows": found}))
 
