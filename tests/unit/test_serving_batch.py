@@ -24,7 +24,6 @@ class Hands:
         self.pool = pool
         self.is_free = True
         self.batches: list[list[Job]] = []
-        self.lone: list[bool] = []
         self.is_ended = False
         pool.workers.append(self)
 
@@ -35,9 +34,8 @@ class Hands:
     def hung(self) -> None:
         self.is_ended = True
 
-    def send(self, jobs: list[Job], *, is_lone: bool) -> None:
+    def send(self, jobs: list[Job]) -> None:
         self.is_free = False
-        self.lone.append(is_lone)
         self.batches.append(jobs)
 
     def answer(self, seconds: float = 1e-6) -> None:
@@ -110,24 +108,35 @@ def test_free_worker_takes_what_waits_and_each_gets_its_rows() -> None:
     run(story)
 
 
-def test_free_workers_share_what_waits_and_a_lone_one_is_told() -> None:
+def test_a_heavy_models_workers_share_what_comes() -> None:
     async def story() -> None:
-        bench = Bench()
+        bench = Bench(queue_rows=64, max_batch=64)
         other = Hands(bench.pool)
-        for value in (1, 2, 3):
+        bench.ask(0)
+        await asyncio.sleep(0)
+        bench.hands.answer(seconds=1.0)
+        for value in range(9):
             bench.ask(value)
         await asyncio.sleep(0)
-        assert (bench.sizes(), len(other.batches[0])) == ([2], 1)
-        assert bench.hands.lone + other.lone == [False, False]
-        bench.hands.answer()
-        bench.ask(4)
+        assert (bench.sizes(), len(other.batches[0])) == ([1, 5], 4), "few are shared"
+        for hands in (bench.hands, other):
+            hands.answer(seconds=1.0)
+        for value in range(60):
+            bench.ask(value)
         await asyncio.sleep(0)
-        assert bench.hands.lone == [False, False], "the other one is at work"
-        bench.hands.answer()
-        other.answer()
-        bench.ask(5)
+        assert (bench.sizes()[2:], len(other.batches[1])) == ([20], 20), "of many, as many wait for who is free next"
+
+    run(story)
+
+
+def test_a_cheap_models_worker_takes_all_that_waits() -> None:
+    async def story() -> None:
+        bench = Bench(queue_rows=64, max_batch=64)
+        other = Hands(bench.pool)
+        for value in range(9):
+            bench.ask(value)
         await asyncio.sleep(0)
-        assert bench.hands.lone == [False, False, True]
+        assert (bench.sizes(), other.batches) == ([9], [])
 
     run(story)
 
@@ -255,13 +264,29 @@ def test_long_texts_wait_for_their_like_and_are_not_starved() -> None:
         bench = Bench()
         bench.ask(0, 0, 0, 0)
         await asyncio.sleep(0)
-        for value, length in ((1, 100), (2, 900), (3, 200), (4, 1000)):
+        for value, length in ((1, 100), (2, 900), (3, 200), (4, 1000), (5, 150)):
             bench.ask(value, length=length)
         for _ in range(2):
             bench.hands.answer()
             await asyncio.sleep(0)
         lengths = [[job.length for job in batch] for batch in bench.hands.batches[1:]]
-        assert lengths == [[100, 200], [900, 1000]]
+        assert lengths == [[100, 200, 150], [900, 1000]]
+
+    run(story)
+
+
+def test_short_texts_are_not_padded_to_a_long_one() -> None:
+    async def story() -> None:
+        bench = Bench()
+        bench.ask(0, 0, 0, 0)
+        await asyncio.sleep(0)
+        for value, length in ((1, 900), (2, 100), (3, 500)):
+            bench.ask(value, length=length)
+        for _ in range(2):
+            bench.hands.answer()
+            await asyncio.sleep(0)
+        lengths = [[job.length for job in batch] for batch in bench.hands.batches[1:]]
+        assert lengths == [[900, 500], [100]]
 
     run(story)
 

@@ -11,14 +11,13 @@ CHEAP, HEAVY = HEAVY_MS / 2, HEAVY_MS * 2
 @pytest.mark.parametrize(
     ("limits", "forward_ms", "shape"),
     [
-        (Limits(), CHEAP, Shape(1, 1, 1)),
-        (Limits(), HEAVY, Shape(1, 8, 8)),
-        (Limits(workers="auto"), CHEAP, Shape(1, 1, 1)),
-        (Limits(workers="auto"), HEAVY, Shape(8, 1, 8)),
-        (Limits(workers=2), HEAVY, Shape(2, 4, 8)),
-        (Limits(workers=20), HEAVY, Shape(20, 1, 8)),
-        (Limits(workers=2, threads=3), HEAVY, Shape(2, 3, 3)),
-        (Limits(threads=2), CHEAP, Shape(1, 2, 2)),
+        (Limits(), CHEAP, Shape(1, 1)),
+        (Limits(threads="auto"), HEAVY, Shape(1, 8)),
+        (Limits(workers="auto"), CHEAP, Shape(1, 1)),
+        (Limits(workers="auto"), HEAVY, Shape(8, 1)),
+        (Limits(workers=2, threads="auto"), HEAVY, Shape(2, 4)),
+        (Limits(workers=20, threads="auto"), HEAVY, Shape(20, 1)),
+        (Limits(workers=2, threads=3), HEAVY, Shape(2, 3)),
     ],
 )
 def test_shape_on_eight_cores(limits: Limits, forward_ms: float, shape: Shape) -> None:

@@ -19,6 +19,10 @@ SWEEP_S = 0.01
 WATCH_S = 0.05
 #: How long past a request's deadline a worker may go on with it before it counts as hung.
 HANG_S = 2.0
+#: From this on a batch counts as heavy.
+HEAVY_S = 0.01
+#: Batches of a heavy model are not made smaller than this only to leave rows to others.
+WORTHWHILE = 8
 #: Texts below this length pad so little that they are not told apart.
 SHORT = 64
 
@@ -95,12 +99,8 @@ class Worker(Protocol):
         """Have it killed: it is long past the deadline of all that it works on."""
         ...
 
-    def send(self, jobs: list[Job], *, is_lone: bool) -> None:
-        """Start on a batch; `Pool.answered`, `Pool.failed` or `Pool.lost` is called when it ends.
-
-        Args:
-            is_lone: no other worker of the version has work, so that this one may use the cores of all.
-        """
+    def send(self, jobs: list[Job]) -> None:
+        """Start on a batch; `Pool.answered`, `Pool.failed` or `Pool.lost` is called when it ends."""
         ...
 
 
@@ -135,6 +135,8 @@ class Pool:
         self._running: set[Job] = set()
         #: What one worker does, lately; 0 until the first batch is back.
         self._rows_per_s = 0.0
+        #: What the last batch took.
+        self._batch_s = 0.0
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
 
@@ -196,18 +198,28 @@ class Pool:
     def _dispatch(self) -> None:
         self._scheduled = False
         free = [worker for worker in self.workers if worker.is_free]
-        is_idle = len(free) == len(self.workers)
         for place, worker in enumerate(free):
-            # What waits is shared among the free ones: two halves at once are done sooner than the whole.
-            jobs = self._take(-(-self.queued_rows // (len(free) - place)))
+            jobs = self._take(self._share(len(free) - place))
             if not jobs:
                 break
             rows = sum(job.rows.count for job in jobs)
             self.flying_rows += rows
             self._running.update(jobs)
             self._counts.sent(rows)
-            worker.send(jobs, is_lone=is_idle and place == 0 and not self.waiting)
+            worker.send(jobs)
         self._settle()
+
+    def _share(self, free: int) -> int:
+        """Return how many rows the next of `free` workers may take.
+
+        All that it can hold, for a cheap model. The rows of a heavy one are shared among the free workers; where there
+        are many, as many are left for the next that becomes free as each works on, so that nobody idles until clients
+        have sent their next ones.
+        """
+        if self._batch_s < HEAVY_S:
+            return self._max_batch
+        fair = -(-(self.queued_rows + self.flying_rows) // (len(self.workers) + 1))
+        return max(fair, min(-(-self.queued_rows // free), WORTHWHILE))
 
     def _take(self, share: int) -> list[Job]:
         """Return the oldest waiting job and those that can join it up to `share` rows, oldest first."""
@@ -219,13 +231,13 @@ class Pool:
             return jobs
         rows = first.rows.count
         most = min(share, self._most_rows(first))
-        longest = max(2 * first.length, SHORT)
+        shortest, longest = first.length // 2 if first.length > SHORT else 0, max(2 * first.length, SHORT)
         kept: list[Job] = []
         while self.waiting and rows < most:
             job = self.waiting.popleft()
             if job.is_over:
                 self.queued_rows -= job.rows.count
-            elif rows + job.rows.count <= most and job.length <= longest and _can_join(first, job):
+            elif rows + job.rows.count <= most and shortest <= job.length <= longest and _can_join(first, job):
                 self.queued_rows -= job.rows.count
                 rows += job.rows.count
                 jobs.append(job)
@@ -256,6 +268,7 @@ class Pool:
         total = self._land(jobs)
         rate = total / max(seconds, 1e-6)
         self._rows_per_s = rate if self._rows_per_s == 0 else 0.8 * self._rows_per_s + 0.2 * rate
+        self._batch_s = seconds
         answer = BatchAnswer(outputs, total)
         if self._by_row and any(len(values) != total for _, values in outputs.named):
             given = len(outputs.named[0][1]) if outputs.named else 0

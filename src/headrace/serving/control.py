@@ -18,7 +18,7 @@ class Limits(msgspec.Struct, frozen=True):
     """The serve section of a headrace.yaml, as far as serving needs it; names and defaults are the same."""
 
     workers: int | str = 1
-    threads: int | str = "auto"
+    threads: int | str = 1
     isolation: str = "process"
     max_batch: int = 64
     deadline_ms: float = 1000
@@ -45,20 +45,13 @@ class RouteSpec(msgspec.Struct, frozen=True):
 
 
 class VersionPlan(msgspec.Struct, frozen=True):
-    """One loaded version, as a front needs it.
-
-    Attributes:
-        threads: that each worker uses; 0 leaves it at one.
-        cores: threads that a worker may use while the others have no work; 0 leaves it at one.
-    """
+    """One loaded version, as a front needs it."""
 
     version: int
     model: str
     baseline: str
     addresses: tuple[str, ...]
     by_row: bool
-    threads: int = 0
-    cores: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -78,14 +78,8 @@ class Outputs:
         return {name: _plain(values) for name, values in self.named}
 
 
-def request(
-    sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str, Json] | None = None, *, threads: int = 0
-) -> bytes:
-    """Return the frame that asks for the rows of `batch`, which have one layout and equal shapes.
-
-    Args:
-        threads: that the model may use on it; 0 leaves them as they are.
-    """
+def request(sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str, Json] | None = None) -> bytes:
+    """Return the frame that asks for the rows of `batch`, which have one layout and equal shapes."""
     layout = batch[0].layout
     count = sum(rows.count for rows in batch)
     blocks: list[Any] = []
@@ -106,8 +100,6 @@ def request(
         header["order"] = layout.order
     if params:
         header["params"] = params
-    if threads:
-        header["threads"] = threads
     return _frame(header, body)
 
 

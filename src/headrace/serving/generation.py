@@ -142,10 +142,7 @@ def _serve(
         recorded=recorded,
         describe=describe,
     )
-    links = [
-        Link(pool, address, partial(stuck, number), threads=version.threads, cores=version.cores)
-        for address in version.addresses
-    ]
+    links = [Link(pool, address, partial(stuck, number)) for address in version.addresses]
     pool.workers = list(links)
     headers = [("content-type", "application/json"), ("x-headrace-version", str(number))]
     return Served(version, model.signature, scoring_of(model.signature), pool, links, headers)

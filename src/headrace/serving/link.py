@@ -18,14 +18,8 @@ LONGEST_WAIT_S = 0.25
 class Link(asyncio.Protocol):
     """The Unix socket to one child. It reconnects by itself until it is closed."""
 
-    def __init__(self, pool: Pool, address: str, stuck: Callable[[str], None], *, threads: int, cores: int) -> None:
-        """Start to connect.
-
-        Args:
-            threads: that the model uses where other workers have work too; `cores`: where they have none.
-        """
+    def __init__(self, pool: Pool, address: str, stuck: Callable[[str], None]) -> None:
         self.pool = pool
-        self._threads, self._cores = threads, cores
         self._stuck = stuck
         self._is_told = False
         self.address = address
@@ -53,13 +47,11 @@ class Link(asyncio.Protocol):
             self._is_told = True
             self._stuck(self.address)
 
-    def send(self, jobs: list[Job], *, is_lone: bool) -> None:
+    def send(self, jobs: list[Job]) -> None:
         self._jobs = jobs
         self._sequence += 1
         self._sent = time.monotonic()
-        threads = self._cores if is_lone else self._threads
-        rows = [job.rows for job in jobs]
-        self._transport.write(frames.request(self._sequence, "predict", rows, jobs[0].params, threads=threads))
+        self._transport.write(frames.request(self._sequence, "predict", [job.rows for job in jobs], jobs[0].params))
 
     def close(self) -> None:
         self._closed = True

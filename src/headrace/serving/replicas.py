@@ -28,27 +28,22 @@ HEAVY_MS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many workers, and how many threads in each.
-
-    Attributes:
-        lone: threads of a worker while the others have no work.
-    """
+    """How many workers, and how many threads in each."""
 
     workers: int
     threads: int
-    lone: int
 
 
 def shape_of(serve: Limits, forward_ms: float, cores: int) -> Shape:
     """Return what `workers` and `threads` mean on this machine.
 
-    `auto` workers are one for a cheap model and as many as cores for a heavy one, for throughput. `auto` threads are
-    one for a cheap model; those of a heavy one share the cores, and the only one that has work takes all, for latency.
+    `auto` gives cheap models 1 × 1; heavy ones as many workers as cores with one thread each, for throughput, or one
+    worker with all cores as threads where `workers` is 1, for latency.
     """
     is_heavy = forward_ms >= HEAVY_MS
     workers = (cores if is_heavy else 1) if isinstance(serve.workers, str) else serve.workers
     threads = (max(cores // workers, 1) if is_heavy else 1) if isinstance(serve.threads, str) else serve.threads
-    return Shape(workers, threads, cores if is_heavy and isinstance(serve.threads, str) else threads)
+    return Shape(max(workers, 1), max(threads, 1))
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +63,6 @@ class Replicas:
     names: Callable[[], str]
     changed: Callable[[int, str], None]
     workers: list[Worker] = field(default_factory=list)
-    shape: Shape = Shape(1, 1, 1)
     warmth: Warmth | None = None
     restarts: int = 0
     problem: str = ""
@@ -79,10 +73,17 @@ class Replicas:
     async def start(self) -> None:
         """Start all workers and wait until they are warm. Raises ModelRefused."""
         try:
-            threads = shape_of(self.serve, 0.0, self.cores).threads
-            await self._start_one(self.names(), threads)
-            self.shape = shape_of(self.serve, self._forward_ms(), self.cores)
-            others = [self._start_one(self.names(), threads) for _ in range(self.shape.workers - 1)]
+            explicit = isinstance(self.serve.workers, int) and isinstance(self.serve.threads, int)
+            shape = shape_of(self.serve, 0.0, self.cores)
+            first = await self._start_one(self.names(), shape.threads)
+            if not explicit:
+                wanted = shape_of(self.serve, self._forward_ms(), self.cores)
+                if wanted.threads != shape.threads:
+                    await asyncio.to_thread(first.stop)
+                    self.workers.clear()
+                    first = await self._start_one(self.names(), wanted.threads)
+                shape = wanted
+            others = [self._start_one(self.names(), shape.threads) for _ in range(shape.workers - 1)]
             await asyncio.gather(*others)
         except BaseException:
             await self.stop()
@@ -97,8 +98,6 @@ class Replicas:
             self.version.baseline,
             tuple(worker.address for worker in self.workers),
             self.warmth.by_row if self.warmth else True,
-            self.shape.threads if self.shape.lone > 1 else 0,
-            self.shape.lone if self.shape.lone > 1 else 0,
         )
 
     def measured(self) -> dict[str, Any]:

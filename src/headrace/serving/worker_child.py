@@ -193,10 +193,11 @@ def folder_digest(folder: str) -> str:
 class Pt2:
     """A `torch.export` archive without mlflow in between: same inputs and answers as its pytorch flavor."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, threads: int) -> None:
         import torch
 
         self.torch = torch
+        torch.set_num_threads(threads)
         program = torch.export.load(path)
         self.module = program.module()
         self.names = list(program.graph_signature.user_inputs)
@@ -277,10 +278,13 @@ class Pt2:
 class Pyfunc:
     """Any MLflow flavor."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, threads: int) -> None:
         import mlflow.pyfunc
 
         self.model = mlflow.pyfunc.load_model(folder)
+        torch = sys.modules.get("torch")  # Importing it for a model that does without would cost seconds.
+        if torch is not None:
+            torch.set_num_threads(threads)
 
     def prepare(self, example: Batch) -> None:
         pass
@@ -368,16 +372,8 @@ class Model:
 
     def __init__(self, inner: Pt2 | Pyfunc) -> None:
         self.inner = inner
-        self.threads = 0
         self.least = 1
         self.only = 0
-
-    def use(self, threads: int) -> None:
-        """Have torch compute on so many cores from now on."""
-        self.threads = threads
-        torch = sys.modules.get("torch")  # Importing it for a model that does without would cost seconds.
-        if torch is not None:
-            torch.set_num_threads(threads)
 
     def predict(self, batch: Batch) -> Answer:
         size = self.only or max(batch.rows, self.least)
@@ -442,12 +438,8 @@ def load(options: argparse.Namespace) -> Model:
         if found != options.seal:
             raise SealBroken(f"the model folder's digest is {found[:12]}, the sealed one is {options.seal[:12]}")
     if options.pt2:
-        inner: Any = Pt2(os.path.join(options.model, options.pt2))
-    else:
-        inner = Pyfunc(options.model)
-    model = Model(inner)
-    model.use(options.threads)
-    return model
+        return Model(Pt2(os.path.join(options.model, options.pt2), options.threads))
+    return Model(Pyfunc(options.model, options.threads))
 
 
 # The process
@@ -486,9 +478,6 @@ def answer_one(connection: socket.socket, model: Model) -> bool:
     buffers: list[bytes] = []
     start = time.perf_counter()
     try:
-        threads = header.get("threads")
-        if threads and threads != model.threads:
-            model.use(threads)
         named = unpack(header["blocks"], view)
         batch = Batch(header["rows"], header["container"], named, header.get("order") or [], header.get("params") or {})
         if header["kind"] == "warm":
