@@ -44,6 +44,11 @@ def is_alive(name: ProcessName) -> bool:
         return False
 
 
+def pid_exists(pid: int) -> bool:
+    """Tell whether any process of this machine has a pid."""
+    return psutil.pid_exists(pid)
+
+
 def start_detached(command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, log: Path) -> ProcessName:
     """Start a process in a session of its own, its output appended to `log`; it outlives its parent."""
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The control process's loops outlive a database that goes away and comes back."""
+"""A worker's loops outlive a database that goes away and comes back."""
 
 import threading
 from collections.abc import Sequence
@@ -40,5 +40,5 @@ def test_the_watch_goes_on_once_the_ledger_is_back(tmp_path: Path, monkeypatch: 
     ledger = AwayAtFirst(ended)
     settings = Settings(tmp_path / "state", tmp_path / "home").prepare()
     rooms = Rooms(settings, ManualClock(), MemoryRegistry(), ledger, MemoryTarget(), none, MemoryLog())
-    server.look_regularly(Control(rooms, none), ended)
+    server.watch_regularly(Control(rooms, none), ended)
     assert ledger.looks == 3

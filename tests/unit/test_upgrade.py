@@ -139,7 +139,7 @@ def test_it_is_refused_while_a_control_process_runs(settings: Settings) -> None:
     path = restore(settings, OLDER[0])
     before = rows(path)
     handle = take_lock(settings)
-    with pytest.raises(Conflict, match="Another control process runs"):
+    with pytest.raises(Conflict, match="Another worker of"):
         upgrade(settings, ManualClock())
     with closing(open(handle)):
         assert rows(path) == before

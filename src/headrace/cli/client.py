@@ -108,7 +108,7 @@ def ensure(settings: Settings) -> Client:
     log = settings.run / "control.log"
     began = log.stat().st_size if log.exists() else 0
     process = start_detached(
-        [sys.executable, "-m", "headrace.dashboard.server"], env=dict(settings.variables), cwd=settings.home, log=log
+        [sys.executable, "-m", "headrace.dashboard.worker"], env=dict(settings.variables), cwd=settings.home, log=log
     )
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from headrace.cli import evidence, monitor, predictions, tokens, triggers
+from headrace.cli import evidence, monitor, nodes, predictions, tokens, triggers
 
 if TYPE_CHECKING:
     from headrace.errors import HeadraceError
@@ -326,6 +326,7 @@ def demo(
 
 
 evidence.add_to(app)
+nodes.add_to(app)
 
 
 def run_command() -> None:

@@ -4,6 +4,7 @@ import getpass
 import hashlib
 import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,8 +117,23 @@ class Settings:
 
     @property
     def run(self) -> Path:
-        """Pid files, sockets and logs of what is running."""
-        return self.home / "run"
+        """Pid files, sockets and logs of what runs on this machine. `HEADRACE_RUN`; by default `home/run`."""
+        return Path(self.variables.get("HEADRACE_RUN") or self.home / "run").absolute()
+
+    @property
+    def node(self) -> str:
+        """What this machine's worker is called among others. `HEADRACE_NODE`; by default the host's name."""
+        return self.variables.get("HEADRACE_NODE") or socket.gethostname().partition(".")[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What else is to be known about this machine, such as `gpu`. `HEADRACE_LABELS`, separated by commas."""
+        return tuple(filter(None, map(str.strip, self.variables.get("HEADRACE_LABELS", "").split(","))))
+
+    @property
+    def logs(self) -> Path:
+        """What the workers of all machines write, a file for each."""
+        return self.home / "logs"
 
     @property
     def reserve(self) -> Path:

@@ -22,6 +22,7 @@ from headrace.ledger.base import Action
 from headrace.lifecycle import garbage
 from headrace.lifecycle.chains import verify_chains
 from headrace.lifecycle.control import Control
+from headrace.lifecycle.nodes.base import Wish
 from headrace.lifecycle.tokens import Rank
 from headrace.lifecycle.triggers import webhook
 from headrace.lifecycle.triggers.book import Book
@@ -107,6 +108,14 @@ class Api:
         body = await body_of(request, bodies.Collect)
         asked = garbage.Asked(body.component, body.unused_for_s, body.predictions_s, body.dry_run)
         return JSONResponse((await run_in_threadpool(self.control.collect, asked, wiring.ledger)).as_json())
+
+    async def nodes(self, _request: Request, _caller: Caller) -> Response:
+        found = await run_in_threadpool(self.control.nodes.all)
+        return JSONResponse({"nodes": [node.as_json() for node in found]})
+
+    async def wish(self, request: Request, _caller: Caller) -> Response:
+        body = await body_of(request, bodies.NodeWish)
+        return JSONResponse((await run_in_threadpool(self.control.nodes.wish, body.node, Wish(body.wish))).as_json())
 
     async def stop(self, request: Request, caller: Caller) -> Response:
         body = await body_of(request, bodies.Stop)
@@ -206,6 +215,8 @@ def operations(api: Api) -> list[Operation]:
         Operation("POST", "/api/retire", api.retire, operator, "Say that a version is not wanted", bodies.Retire),
         Operation("POST", "/api/gc", api.collect, operator, "Remove what nobody needs any more", bodies.Collect),
         Operation("POST", "/api/stop", api.stop, operator, "End a flow", bodies.Stop),
+        Operation("POST", "/api/nodes/wish", api.wish, operator, "Drain or restart a worker", bodies.NodeWish),
+        Operation("GET", "/api/nodes", api.nodes, viewer, "The workers, and what each does"),
         Operation("POST", "/api/watch", api.judge, operator, "Judge the window that is due", bodies.Judge),
         Operation("POST", "/api/up", api.bring_up, operator, "Make what runs what the ledger says"),
         Operation("POST", "/api/triggers/watch", api.watch, operator, "Watch a folder", bodies.Watching),

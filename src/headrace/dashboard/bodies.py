@@ -1,7 +1,7 @@
 """What the control API's requests say; the OpenAPI document is made of these. `actor` counts only from the
 installation's own command line."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -77,6 +77,14 @@ class Collect(Body):
     unused_for_s: Age = 7 * 86400.0
     predictions_s: Age = 90 * 86400.0
     dry_run: bool = False
+
+
+class NodeWish(Body):
+    """Tell a worker to drain or to restart."""
+
+    node: Annotated[str, Meta(min_length=1, max_length=63, description="A node's name, as `/api/nodes` tells it.")]
+    wish: Literal["work", "drain", "restart"]
+    actor: Actor = ""
 
 
 class Stop(Body):

@@ -1,6 +1,6 @@
-"""The control process: durable engine, watch and API of one installation. Started by `headrace up`.
+"""The API of a worker with the role `control`, and what such workers do regularly.
 
-One runs per home (a lock holds that). It writes where it listens to `run/control.json`, readable by its owner only.
+It writes where it listens to `run/control.json`, readable by its owner only.
 """
 
 import ipaddress
@@ -8,27 +8,21 @@ import json
 import logging
 import os
 import secrets
-import signal
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType
+from dataclasses import dataclass
 
 import uvicorn
 
 from headrace import wiring
-from headrace.config.settings import Settings, read_settings
+from headrace.config.settings import Settings
 from headrace.dashboard.access import Access, Failures
 from headrace.dashboard.api import Api, application
 from headrace.errors import Conflict, HeadraceError, InvalidConfig
 from headrace.files import write_atomically
 from headrace.lifecycle import aliases, due, notify
 from headrace.lifecycle.control import Control
-from headrace.lifecycle.durable import Role
-from headrace.lifecycle.engine import start_engine
-from headrace.lifecycle.flows import FLOWS, PHASES
-from headrace.lifecycle.home_lock import take_lock
 from headrace.lifecycle.tokens import Tokens
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.patrol import Patrol, settings_of
@@ -39,53 +33,56 @@ WATCH_S = 0.5
 PATROL_S = 1.0
 
 
-def main() -> None:
-    """Run until SIGTERM. Endpoints go on without this process."""
-    # Our own doings and the troubles of others; libraries tell each request and each table otherwise.
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("headrace").setLevel(logging.INFO)
-    settings = read_settings().prepare()
-    try:
-        lock = take_lock(settings)
-    except HeadraceError as error:
-        sys.exit(error.fact)
-    rooms = wiring.rooms(settings)
-    engine = start_engine(rooms, roles=list(Role), flows=FLOWS, phases=PHASES)
-    control = Control(rooms, engine)
-    tokens = Tokens(settings.home / "tokens.json", rooms.clock)
-    try:
+@dataclass(slots=True)
+class ControlServer:
+    """The API of a control worker, with what it does regularly."""
+
+    control: Control
+    ended: threading.Event
+    url: str = ""
+    _server: uvicorn.Server | None = None
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Answer from now on.
+
+        Raises:
+            InvalidConfig: `HEADRACE_CONTROL` is no HOST:PORT.
+            Conflict: it could be reached from elsewhere, and there is no token.
+        """
+        rooms = self.control.rooms
+        settings = rooms.settings
+        tokens = Tokens(settings.home / "tokens.json", rooms.clock)
         host, port = listen_at(settings, tokens)
-    except HeadraceError as error:
-        sys.exit(f"{error.fact} {error.remedy}")
-    token = secrets.token_urlsafe(32)
-    door = Door(rooms, control, lambda component: settings_of(rooms, component))
-    access = Access(token, tokens, Failures(rooms.clock))
-    app = application(Api(control, door, access, lambda: wiring.start_tracking(settings)))
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False))
-    ended = threading.Event()
+        self.url = own_url(host, port)
+        token = secrets.token_urlsafe(32)
+        door = Door(rooms, self.control, lambda component: settings_of(rooms, component))
+        access = Access(token, tokens, Failures(rooms.clock))
+        app = application(Api(self.control, door, access, lambda: wiring.start_tracking(settings)))
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, log_config=None)
+        )
+        self._thread = threading.Thread(
+            target=serve_api, args=(self._server, settings, self.url, token), name="api", daemon=True
+        )
+        self._thread.start()
+        projecting = threading.Thread(target=project_regularly, args=(self.control, self.ended), name="aliases")
+        patrolling = threading.Thread(target=patrol_regularly, args=(self.control, door, self.ended), name="patrol")
+        for thread in (projecting, patrolling):
+            thread.daemon = True
+            thread.start()
 
-    def finish(_number: int, _frame: FrameType | None) -> None:
-        ended.set()
-        server.should_exit = True
+    def is_answering(self) -> bool:
+        """Tell whether the API still runs."""
+        return self._thread is None or self._thread.is_alive()
 
-    threads = [
-        threading.Thread(target=serve_api, args=(server, settings, own_url(host, port), token), name="api"),
-        threading.Thread(target=look_regularly, args=(control, ended), name="watch", daemon=True),
-        threading.Thread(target=patrol_regularly, args=(control, door, ended), name="patrol", daemon=True),
-        threading.Thread(target=control.bring_up, name="bring-up", daemon=True),
-    ]
-    signal.signal(signal.SIGTERM, finish)
-    signal.signal(signal.SIGINT, finish)
-    for thread in threads:
-        thread.start()
-    threads[0].join()
-    ended.set()
-    with suppress(FileNotFoundError):
-        (settings.run / "control.json").unlink()
-    engine.stop()
-    os.close(lock)
-    # Steps that wait for a child have nothing more to do here; the child is found again at the next start.
-    os._exit(0)
+    def stop(self) -> None:
+        """Answer what was asked, and nothing more."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join()
+        with suppress(FileNotFoundError):
+            (self.control.rooms.settings.run / "control.json").unlink()
 
 
 def listen_at(settings: Settings, tokens: Tokens) -> tuple[str, int]:
@@ -141,18 +138,30 @@ def serve_api(server: uvicorn.Server, settings: Settings, url: str, token: str) 
     server.run()
 
 
-def look_regularly(control: Control, ended: threading.Event) -> None:
-    """Start a watch flow for each window that is due, and keep the aliases equal to the ledger."""
-    next_look_s: dict[str, float] = {}
+def project_regularly(control: Control, ended: threading.Event) -> None:
+    """Keep the aliases equal to the ledger."""
     told = ""
     while not ended.wait(WATCH_S):
         try:
-            components = control.rooms.ledger.components()
             aliases.project(control.rooms)
             told = ""
         except Exception as error:  # The loop's boundary: ledger or registry may be away; the outbox keeps what it has.
             if told != repr(error):
                 LOG.exception("aliases")
+            told = repr(error)
+
+
+def watch_regularly(control: Control, ended: threading.Event) -> None:
+    """Start a watch flow for each window that is due; a second worker that does the same changes nothing."""
+    next_look_s: dict[str, float] = {}
+    told = ""
+    while not ended.wait(WATCH_S):
+        try:
+            components = control.rooms.ledger.components()
+            told = ""
+        except Exception as error:  # The loop's boundary: the ledger may be away, and come back.
+            if told != repr(error):
+                LOG.exception("watch")
             told = repr(error)
             continue
         for component in components:
@@ -201,7 +210,3 @@ def tell_problem(problem: str) -> None:
     """Write down what a task could not do."""
     if problem:
         LOG.warning("%s", problem)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,15 @@
 """The ledger: the append-only record of every decision. It blocks rather than loses."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from headrace.types import Actor, Json, Stage
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 #: The revision of the tables that this code knows.
 SCHEMA = "0002"
@@ -199,5 +202,17 @@ class Outbox(Protocol):
 
         The last one that was remembered as written (None before the first: there was no alias), and those since then
         that a crash may have left unremembered.
+        """
+        ...
+
+
+@runtime_checkable
+class Guardable(Protocol):
+    """A ledger whose writes can be made to depend on something that its own database knows."""
+
+    def guarded(self, check: "Callable[[Connection], None]") -> "Ledger":
+        """Return the same ledger, asking `check` at the beginning of the transaction of every entry.
+
+        What `check` raises keeps the entry from being written. It may lock rows; they stay locked until the entry is.
         """
         ...

@@ -1,9 +1,11 @@
 """The ledger in SQLite or PostgreSQL."""
 
+import copy
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Self
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
@@ -39,6 +41,12 @@ class SqlLedger:
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._engine = open_engine(url)
+        self._check: Callable[[Connection], None] = lambda _: None
+
+    def guarded(self, check: Callable[[Connection], None]) -> Self:
+        other = copy.copy(self)
+        other._check = check
+        return other
 
     def close(self) -> None:
         """Close all connections."""
@@ -47,6 +55,7 @@ class SqlLedger:
     def append(self, draft: Draft) -> Entry:
         check_is_no_move(draft)
         with self._writing() as connection:
+            self._check(connection)
             head = _lock_head(connection, draft.component)
             return _find(connection, draft.key) or self._add(connection, draft, head)
 
@@ -54,6 +63,7 @@ class SqlLedger:
         check_is_move(draft)
         assert draft.stage is not None
         with self._writing() as connection:
+            self._check(connection)
             head = _lock_head(connection, draft.component)
             if known := _find(connection, draft.key):
                 return known

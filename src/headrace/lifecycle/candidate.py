@@ -66,7 +66,7 @@ def register(rooms: Rooms, request: CandidateRequest, trained: Trained) -> int:
         version = registered(rooms, request, trained)
         folder = version_folder(rooms, request.component, version)
         shutil.copytree(sealed.folder, folder / "baseline", dirs_exist_ok=True)
-        shutil.copytree(rooms.folder(request.flow_id) / "reference", folder / "reference", dirs_exist_ok=True)
+        shutil.copytree(Path(sealed.folder).with_name("reference"), folder / "reference", dirs_exist_ok=True)
         remember(
             rooms,
             VersionRecord(

@@ -13,6 +13,7 @@ from headrace.lifecycle import aliases, approvals, due, garbage, reconcile, reti
 from headrace.lifecycle import events as journal
 from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.events import Mark, read_events
+from headrace.lifecycle.nodes.base import Nodes, OneNode
 from headrace.lifecycle.request import CandidateRequest, Cause, PromoteRequest, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event
@@ -34,6 +35,7 @@ class Control:
 
     rooms: Rooms
     engine: Engine
+    nodes: Nodes = field(default_factory=OneNode)
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, folder: Path, *, actor: str, reason: str, key: str, commit: str = "", attempt: int = 1) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ParamSpec, Protocol, TypeVar
 
+from headrace.errors import InvalidInput
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -16,6 +18,16 @@ class Role(StrEnum):
     TRAIN = "train"
     SERVE = "serve"
     MONITOR = "monitor"
+
+
+def roles_of(text: str) -> list[Role]:
+    """Return the roles that a text such as `train,serve` names; all of them where it is empty. Raises InvalidInput."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = [role.value for role in Role]
+    wrong = [name for name in names if name not in known]
+    if wrong:
+        raise InvalidInput(f"`{wrong[0]}` is no role.", f"Use {', '.join(known)}, separated by commas.")
+    return [role for role in Role if role.value in names] or list(Role)
 
 
 class Durable(Protocol):

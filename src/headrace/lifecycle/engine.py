@@ -1,18 +1,29 @@
 """The durable engine: flows on DBOS, each phase on the queue of its role. The only module that knows DBOS.
 
-A flow that was interrupted goes on at the step that it was in when the engine starts again. Recovery is not a second
-path.
+A flow that was interrupted goes on at the step that it was in when the engine starts again, here or on another node.
+Recovery is not a second path.
 """
 
+import concurrent.futures
 import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
+# Private, and the same in all of 3.4: the owner token of an execution, and handing a dead worker's flows on.
 from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos._context import get_local_dbos_context
+from dbos._dbos import _get_dbos_instance
+from dbos._recovery import recover_pending_workflows
 
 from headrace.files import disk_trouble
+from headrace.ledger.base import Guardable
+from headrace.lifecycle.claims import UNCLAIMED, Claim, ClaimedRegistry
 from headrace.lifecycle.durable import Role
+from headrace.lifecycle.nodes.membership import Membership
 from headrace.lifecycle.request import Outcome
 from headrace.lifecycle.rooms import Rooms
 
@@ -20,16 +31,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Flow = Callable[..., Outcome]
 
-#: Flows of another version of this number are not recovered by this code.
+#: Nodes work together only where this is equal, and flows of another one are not recovered by this code.
 APPLICATION_VERSION = "1"
 POLL_S = 0.1
+#: Whose queue a flow waits in. A promotion moves traffic, so it runs where the traffic is.
+FLOW_ROLES = {"promote": Role.SERVE, "watch": Role.MONITOR}
 
 
 @dataclass(frozen=True, slots=True)
 class DbosSteps:
     """The steps of the flow that runs in this thread."""
 
+    claim: Claim = UNCLAIMED
+
     def step(self, name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        self.claim.check()
         try:
             return DBOS.run_step({"name": name}, function, *args, **kwargs)
         except Exception as error:
@@ -47,16 +63,51 @@ class DbosSteps:
 
     def start(self, kind: str, flow_id: str, request: object) -> None:
         with SetWorkflowID(flow_id):
-            DBOS.enqueue_workflow(Role.CONTROL.value, _flow, kind, request)
+            DBOS.enqueue_workflow(FLOW_ROLES.get(kind, Role.CONTROL).value, _flow, kind, request)
 
 
 @dataclass(slots=True)
 class _Running:
-    """What the flows of this process work with; set once, before the first flow can start."""
+    """What the flows of this process work with; set once, before the first flow can start.
+
+    Attributes:
+        member: this process's place among the nodes; None where there is only one.
+        doing: the flows and phases that run here.
+    """
 
     rooms: Rooms
     flows: dict[str, Flow]
     phases: dict[str, Callable[..., object]]
+    member: Membership | None = None
+    doing: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def execution(self) -> Iterator[Rooms]:
+        """Claim the flow of this thread, and hand out back ends that act only while the claim holds.
+
+        Raises:
+            Superseded: it was handed to another execution meanwhile.
+        """
+        context = get_local_dbos_context()
+        assert context is not None
+        flow = context.workflow_id
+        with self.lock:
+            self.doing[flow] = self.doing.get(flow, 0) + 1
+        try:
+            yield self.rooms if self.member is None else claimed(self.rooms, self.member, flow, str(context.owner_xid))
+        finally:
+            with self.lock:
+                self.doing[flow] -= 1
+                if not self.doing[flow]:
+                    del self.doing[flow]
+
+
+def claimed(rooms: Rooms, member: Membership, flow: str, owner: str) -> Rooms:
+    """Return back ends that refuse to write once the flow has another owner. Raises Superseded."""
+    claim = member.claim(flow, owner)
+    guarded = rooms.ledger.guarded(claim.check_in) if isinstance(rooms.ledger, Guardable) else rooms.ledger
+    return replace(rooms, claim=claim, ledger=guarded, registry=ClaimedRegistry(rooms.registry, claim))
 
 
 _running: _Running | None = None
@@ -70,14 +121,14 @@ def _house() -> _Running:
 
 @DBOS.workflow(name="flow")
 def _flow(kind: str, request: object) -> Outcome:
-    house = _house()
-    return house.flows[kind](DbosSteps(), house.rooms, request)
+    with _house().execution() as rooms:
+        return _house().flows[kind](DbosSteps(rooms.claim), rooms, request)
 
 
 @DBOS.workflow(name="phase")
 def _phase(phase: str, request: object, *args: object) -> object:
-    house = _house()
-    return house.phases[phase](DbosSteps(), house.rooms, request, *args)
+    with _house().execution() as rooms:
+        return _house().phases[phase](DbosSteps(rooms.claim), rooms, request, *args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +156,39 @@ class Engine:
         found = DBOS.list_workflows(status=["PENDING", "ENQUEUED"], name="flow")
         return [status.workflow_id for status in found]
 
+    def doing(self) -> Sequence[str]:
+        """Return the flows and phases that run in this process."""
+        house = _house()
+        with house.lock:
+            return sorted(house.doing)
+
+    def ask(self, role: Role, phase: str, request: object, *args: object) -> object:
+        """Run a phase on a worker of `role`, now, for a caller that is no flow; also from within a step."""
+
+        def asked() -> object:
+            with SetWorkflowID(f"ask/{phase}/{uuid.uuid4()}"):
+                handle = DBOS.enqueue_workflow(role.value, _phase, phase, request, *args)
+            return handle.get_result(polling_interval_sec=POLL_S)
+
+        # A thread of its own: a step may not start a flow, and this one is nobody's.
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            return thread.submit(asked).result()
+
+    def hand_on(self, nodes: Sequence[str]) -> int:
+        """Put what dead nodes were doing back into its queues, and return how much that was."""
+        return len(recover_pending_workflows(_get_dbos_instance(), list(nodes))) if nodes else 0
+
+    def take_no_more(self) -> None:
+        """Take nothing new from the queues; what runs goes on to its end."""
+        for event in _get_dbos_instance().background_thread_stop_events:
+            event.set()
+
+    def listen(self, role: Role) -> None:
+        """Take work of one more role."""
+        listening = _get_dbos_instance()._listening_queues
+        if listening is not None and role.value not in listening:
+            listening.append(role.value)
+
     def stop(self) -> None:
         """Leave the flows where they are; the next start goes on with them."""
         DBOS.destroy(workflow_completion_timeout_sec=0)
@@ -117,10 +201,16 @@ def start_engine(
     flows: dict[str, Flow],
     phases: dict[str, Callable[..., object]],
     executor: str = "local",
+    member: Membership | None = None,
 ) -> Engine:
-    """Start the engine of this process for `roles`; flows that were interrupted go on at once."""
+    """Start the engine of this process for `roles`; flows that were interrupted go on at once.
+
+    Args:
+        executor: whose interrupted flows go on here.
+        member: this process's place among the nodes, where there may be several; it names the executor.
+    """
     global _running  # noqa: PLW0603 - DBOS calls flows by name, without a place to hand anything in.
-    _running = _Running(rooms, flows, phases)
+    _running = _Running(rooms, flows, phases, member)
     url = rooms.settings.flows_url
     if url.startswith("sqlite:///"):
         _use_wal(url.removeprefix("sqlite:///"))
@@ -128,7 +218,7 @@ def start_engine(
         "name": "headrace",
         "system_database_url": url,
         "application_version": APPLICATION_VERSION,
-        "executor_id": executor,
+        "executor_id": member.name if member else executor,
         "log_level": "ERROR",
         "max_executor_threads": 32,
         "enable_otlp": False,

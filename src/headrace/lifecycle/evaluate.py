@@ -64,7 +64,7 @@ def evaluate(
     rooms: Rooms, request: CandidateRequest, component: Component, place: Workplace, model: str, gathered: Gathered
 ) -> Evaluated:
     """Answer the holdout (and the recent labelled rows) with the candidate and the champion; keep golden answers."""
-    folder = rooms.folder(request.flow_id)
+    folder = rooms.place(request.flow_id)
     python = place.environment.python
     candidate = ServedVersion(component.component, 0, Path(model), python, allow_pickle=component.allow_pickle)
     serving = rooms.ledger.serving(component.component, Stage.PRODUCTION)

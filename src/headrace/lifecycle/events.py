@@ -12,6 +12,7 @@ from pathlib import Path
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
+from headrace.lifecycle.claims import UNCLAIMED, Claim, Superseded
 from headrace.lifecycle.stopping import stop_if_asked
 from headrace.types import Json
 
@@ -60,14 +61,18 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Writes a flow's events."""
+    """Writes a flow's events, as long as the flow is claimed by who writes."""
 
     folder: Path
     clock: Clock
+    claim: Claim = UNCLAIMED
 
     def write(
         self, step: str, mark: Mark, text: str, *, seconds: float = 0.0, numbers: dict[str, Json] | None = None
     ) -> None:
+        """Add an event. Raises Superseded."""
+        if self.claim.is_lost():
+            raise Superseded(f"Another worker has taken over what is written to {self.folder}.")
         event = Event(self.clock.now().isoformat(), step, mark, text, seconds, numbers or {})
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / FILE).open("a", encoding="utf-8") as file:
@@ -93,6 +98,8 @@ class Journal:
         note = Note()
         try:
             yield note
+        except Superseded:
+            raise
         except HeadraceError as error:
             self.write(name, Mark.FAILED, error.fact, seconds=self.clock.monotonic_s() - began)
             raise

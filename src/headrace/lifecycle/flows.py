@@ -5,8 +5,10 @@ from typing import Protocol, TypeVar
 
 from headrace.errors import Cancelled, Conflict, GateFailed, HeadraceError
 from headrace.lifecycle.candidate import candidate, try_out_phase
+from headrace.lifecycle.claims import Superseded
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.events import Mark
+from headrace.lifecycle.nodes.far import target_phase
 from headrace.lifecycle.promote import promote
 from headrace.lifecycle.request import Outcome, State
 from headrace.lifecycle.rooms import Rooms
@@ -34,6 +36,8 @@ def told(flow: Callable[[Durable, Rooms, Q], Outcome]) -> Callable[[Durable, Roo
     def run(durable: Durable, rooms: Rooms, request: Q) -> Outcome:
         try:
             outcome = flow(durable, rooms, request)
+        except Superseded:
+            raise
         except HeadraceError as error:
             outcome = Outcome(
                 request.flow_id, request.component, ending(error), fact=error.fact, remedy=error.remedy,
@@ -62,4 +66,9 @@ FLOWS: dict[str, Callable[..., Outcome]] = {
     "promote": told(promote),
     "watch": told(watch),
 }
-PHASES: dict[str, Callable[..., object]] = {"train": train_phase, "take-in": take_in_phase, "try-out": try_out_phase}
+PHASES: dict[str, Callable[..., object]] = {
+    "train": train_phase,
+    "take-in": take_in_phase,
+    "try-out": try_out_phase,
+    "target": target_phase,
+}

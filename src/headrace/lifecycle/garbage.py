@@ -21,7 +21,7 @@ from headrace.lifecycle import approvals, events
 from headrace.lifecycle.environments import needed, unwanted
 from headrace.lifecycle.events import Mark, read_events
 from headrace.lifecycle.reconcile import previous_champion
-from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.rooms import AGAIN, Rooms
 from headrace.lifecycle.versions import RECORD
 from headrace.predictions import upkeep
 from headrace.predictions.manifest import read_manifest
@@ -182,12 +182,16 @@ def _flows(rooms: Rooms, asked: Asked, running: Sequence[str]) -> Iterator[Work]
 def _is_kept(path: Path, folder: Path) -> bool:
     """Tell whether a file says what happened; the component's own files never do."""
     parts = path.relative_to(folder).parts
-    return len(parts) <= 2 and parts[0] != "checkout" and (path.name in KEPT or path.suffix == ".log")
+    if parts[0].startswith(AGAIN):
+        parts = parts[1:]
+    return bool(parts) and len(parts) <= 2 and parts[0] != "checkout" and (path.name in KEPT or path.suffix == ".log")
 
 
 def _strip(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and path.name.startswith(AGAIN):
+            _strip(path)
+        elif path.is_dir() and not path.is_symlink():
             kept = [inner for inner in path.iterdir() if inner.is_file() and _is_kept(inner, folder)]
             _drop(path) if not kept else _strip_to(path, kept)
         elif not _is_kept(path, folder):

@@ -1,4 +1,4 @@
-"""One control process for each home: whoever holds the lock may change what the home is made of."""
+"""One worker for each run folder: on a laptop, whoever holds its lock may change what the home is made of."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ from headrace.errors import Conflict
 
 
 def take_lock(settings: Settings) -> int:
-    """Hold the home's lock until the handle is closed or this process ends. Raises Conflict."""
+    """Hold the run folder's lock until the handle is closed or this process ends. Raises Conflict."""
     settings.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(settings.run / "control.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -16,6 +16,7 @@ def take_lock(settings: Settings) -> int:
     except BlockingIOError as error:
         os.close(handle)
         raise Conflict(
-            f"Another control process runs for {settings.home}.", "Use it, or `headrace down` first."
+            f"Another worker of {settings.home} runs here already (with the run folder {settings.run}).",
+            "Use it, or `headrace down` first. A second one on this machine needs a HEADRACE_RUN of its own.",
         ) from error
     return handle

@@ -10,15 +10,22 @@ from headrace.config.settings import Settings
 from headrace.deploy.base import Target
 from headrace.environment.base import Environments
 from headrace.ledger.base import Ledger
+from headrace.lifecycle.claims import UNCLAIMED, Claim
 from headrace.lifecycle.events import Journal
 from headrace.lifecycle.request import folder_name
 from headrace.predictions.base import PredictionLog
 from headrace.registry.base import Registry
 
+AGAIN = "again-"
+
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """One installation's back ends."""
+    """One installation's back ends.
+
+    Attributes:
+        claim: the right to act of the flow or phase that these were handed to.
+    """
 
     settings: Settings
     clock: Clock
@@ -27,10 +34,23 @@ class Rooms:
     target: Target
     environments: Callable[[EnvironmentKind], Environments]
     predictions: PredictionLog
+    claim: Claim = UNCLAIMED
 
     def folder(self, flow: str) -> Path:
-        """Return the folder of a flow: checkout, logs, events."""
+        """Return the folder of a flow: its events, and what its phases leave."""
         return self.settings.flows / folder_name(flow)
 
+    def place(self, flow: str) -> Path:
+        """Return where this execution of a phase keeps checkout, work and results.
+
+        Whoever takes a phase over has a place of its own: a late writer changes nothing of it.
+        """
+        return place_of(self.folder(flow), self.claim.epoch)
+
     def journal(self, flow: str) -> Journal:
-        return Journal(self.folder(flow), self.clock)
+        return Journal(self.folder(flow), self.clock, self.claim)
+
+
+def place_of(folder: Path, epoch: int) -> Path:
+    """Return the place of one epoch in a flow's folder."""
+    return folder if epoch == 1 else folder / f"{AGAIN}{epoch}"

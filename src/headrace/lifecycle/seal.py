@@ -42,6 +42,7 @@ class Ingredients:
     lock: str
     lock_digest: str
     python: str
+    checkout: str
 
 
 def seal_version(
@@ -53,7 +54,7 @@ def seal_version(
     evaluated: Evaluated,
 ) -> SealedVersion:
     """Seal and sign the baseline, admit the model into the store, and keep the baseline with the run."""
-    folder = rooms.folder(request.flow_id)
+    folder = rooms.place(request.flow_id)
     with rooms.journal(request.flow_id).step("seal", "signing the baseline") as note:
         check_still(held)
         run = rooms.registry.run(made_of.run_id)
@@ -83,7 +84,7 @@ def draft_of(
     run: Run,
 ) -> baseline.Draft:
     """Return all that the baseline says."""
-    source = code.checkout(Path(request.folder), rooms.folder(request.flow_id) / "checkout", request.commit or None)
+    source = code.checkout(Path(request.folder), Path(made_of.checkout), request.commit or None)
     return baseline.Draft(
         component=component.component,
         at=rooms.clock.now(),

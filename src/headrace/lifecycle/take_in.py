@@ -43,7 +43,7 @@ def fetch(rooms: Rooms, request: CandidateRequest, component: Component) -> Trai
     uri = f"models:/{request.component}/{request.version}"
     with rooms.journal(request.flow_id).step("fetch", uri) as note:
         version = rooms.registry.version(request.component, request.version)
-        model = rooms.registry.download(uri, rooms.folder(request.flow_id) / "model")
+        model = rooms.registry.download(uri, rooms.place(request.flow_id) / "model")
         formats = check_formats(model, allow_pickle=component.allow_pickle)
         note.found = ", ".join(formats.names) or str(model)
     return TrainedRun(version.run_id, uri, str(model))
@@ -87,7 +87,7 @@ def seal(
             golden=golden.load(Path(evaluated.golden)),
             stated=STATED,
         )
-        sealed = baseline.seal(draft, rooms.folder(request.flow_id) / "baseline", sign.own_signer(rooms.settings.keys))
+        sealed = baseline.seal(draft, rooms.place(request.flow_id) / "baseline", sign.own_signer(rooms.settings.keys))
         admitted = admit_version(rooms, sealed.folder, Path(run.model), expected=sealed.digest)
         note.found = f"baseline {sealed.digest[:12]}; what nobody checked is marked as stated"
     return SealedVersion(sealed.digest, str(sealed.folder), str(admitted.model), admitted.seal, "")

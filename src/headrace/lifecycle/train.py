@@ -21,7 +21,7 @@ from headrace.lifecycle.seal import Ingredients, SealedVersion, seal_version
 from headrace.lifecycle.stopping import is_asked_to_stop
 from headrace.provenance import code
 from headrace.provenance.formats import Formats, check_formats
-from headrace.registry.base import RunState
+from headrace.registry.base import Run, RunState
 from headrace.training import train as training
 from headrace.training.supervise import Attendant
 from headrace.training.train import Workplace
@@ -35,6 +35,7 @@ class Checkout:
     folder: str
     facts: dict[str, Json]
     config: dict[str, Json]
+    top: str = ""  #: the copy's own top, where the project is a part of a repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,11 @@ class Work:
 
     @property
     def folder(self) -> Path:
-        return self.rooms.folder(self.request.flow_id)
+        return self.rooms.place(self.request.flow_id)
+
+    def must_end(self) -> bool:
+        """Tell whether somebody stopped the flow, or took it over."""
+        return is_asked_to_stop(self.rooms.folder(self.request.flow_id)) or self.rooms.claim.is_lost()
 
     def data_path(self, data: DataInput) -> Path:
         """Return where a data input lies; relative ones belong to the component's own folder, not to the checkout."""
@@ -99,7 +104,7 @@ def train_phase(durable: Durable, rooms: Rooms, request: CandidateRequest) -> Tr
     run = durable.step("train", train, work, checkout, built, held)
     place = workplace(work, built)
     evaluated = durable.step("evaluate", evaluate, rooms, request, config, place, run.model, gathered)
-    made_of = Ingredients(run.model, run.run_id, built.lock, built.digest, built.python_version)
+    made_of = Ingredients(run.model, run.run_id, built.lock, built.digest, built.python_version, checkout.top)
     sealed = durable.step("seal", seal_version, rooms, request, config, made_of, held, evaluated)
     return Trained(checkout, built, gathered, run, evaluated, sealed)
 
@@ -109,7 +114,8 @@ def check_out(rooms: Rooms, request: CandidateRequest) -> Checkout:
     source = Path(request.folder)
     with rooms.journal(request.flow_id).step("checkout", f"copying {source}") as note:
         place = Path(request.repository) if request.repository else source
-        copy = code.checkout(place, rooms.folder(request.flow_id) / "checkout", request.commit or None)
+        top = rooms.place(request.flow_id) / "checkout"
+        copy = code.checkout(place, top, request.commit or None)
         folder = copy.folder
         config = read_component(folder)
         if config.component != request.component:
@@ -119,7 +125,7 @@ def check_out(rooms: Rooms, request: CandidateRequest) -> Checkout:
             )
         note.found = str(copy.code)
         refuse_dirty(config, copy.code)
-    return Checkout(str(folder), copy.code.as_json(), config.as_json())
+    return Checkout(str(folder), copy.code.as_json(), config.as_json(), str(top))
 
 
 def refuse_dirty(config: Component, found: code.Code) -> None:
@@ -164,7 +170,7 @@ def packages(lock: Lock) -> int:
 def workplace(work: Work, built: Built, tell: Callable[[str], None] = lambda _: None) -> Workplace:
     """Return where the component's commands run."""
     environment = Environment(built.digest, Path(built.python), Lock(built.digest, built.lock, built.python_version))
-    attendant = Attendant(is_cancelled=lambda: is_asked_to_stop(work.folder), tell=tell)
+    attendant = Attendant(is_cancelled=work.must_end, tell=tell)
     return Workplace(work.rooms.settings, environment, work.component.project_folder, attendant)
 
 
@@ -208,7 +214,7 @@ def train(work: Work, checkout: Checkout, built: Built, held: Mapping[str, Held]
     data = component.data.train
     if data is not None and data.parameter:
         parameters[data.parameter] = held["train"].path
-    run = rooms.registry.start_run(component.component, key=request.flow_id, tags=run_tags(request, checkout))
+    run = start_run(rooms, request, run_tags(request, checkout))
     journal = rooms.journal(request.flow_id)
     with journal.step("train", f"mlflow run -e {component.entry_point} {spell(component.parameters)}".rstrip()) as note:
         place = workplace(work, built, lambda line: journal.progress("train", line))
@@ -222,6 +228,18 @@ def train(work: Work, checkout: Checkout, built: Built, held: Mapping[str, Held]
         note.found = ", ".join(part for part in (f"run {run.id[:8]}", shown, *formats.names) if part)
         note.numbers = {"run": run.id, **metrics}
     return TrainedRun(run.id, trained.uri, str(trained.folder))
+
+
+def start_run(rooms: Rooms, request: CandidateRequest, tags: Mapping[str, str]) -> Run:
+    """Return this execution's own MLflow run; those of the executions before it, which lost the flow, are ended."""
+    keys = [request.flow_id, *(f"{request.flow_id}#{epoch}" for epoch in range(2, rooms.claim.epoch + 1))]
+    run = rooms.registry.start_run(request.component, key=keys[-1], tags=tags)
+    for key in keys[:-1]:
+        left = rooms.registry.find_run(request.component, key=key)
+        if left is not None:
+            rooms.registry.log(left.id, tags={"headrace.superseded_by": run.id})
+            rooms.registry.end_run(left.id, RunState.KILLED)
+    return run
 
 
 def accepted_formats(rooms: Rooms, run_id: str, model: Path, *, allow_pickle: bool) -> Formats:

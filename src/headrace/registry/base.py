@@ -48,6 +48,10 @@ class Registry(Protocol):
         """Return the run that was started under `key` (a tag), starting it if there is none."""
         ...
 
+    def find_run(self, experiment: str, *, key: str) -> Run | None:
+        """Return the run that was started under `key`, if there is one."""
+        ...
+
     def run(self, run_id: str) -> Run:
         """Return a run. Raises NotFound."""
         ...

@@ -24,12 +24,16 @@ class MemoryRegistry:
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def start_run(self, experiment: str, *, key: str, tags: Mapping[str, str]) -> Run:
-        for run in self._runs.values():
-            if run.experiment == experiment and run.tags.get(KEY_TAG) == key:
-                return run
+        found = self.find_run(experiment, key=key)
+        if found is not None:
+            return found
         run = Run(f"run{next(self._ids)}", experiment, RunState.RUNNING, tags={**tags, KEY_TAG: key})
         self._runs[run.id] = run
         return run
+
+    def find_run(self, experiment: str, *, key: str) -> Run | None:
+        of_experiment = (run for run in self._runs.values() if run.experiment == experiment)
+        return next((run for run in of_experiment if run.tags.get(KEY_TAG) == key), None)
 
     def run(self, run_id: str) -> Run:
         if run_id not in self._runs:

@@ -51,14 +51,19 @@ class MlflowRegistry:
 
     def start_run(self, experiment: str, *, key: str, tags: Mapping[str, str]) -> Run:
         with _told("starting a run"):
-            experiment_id = self._experiment(experiment)
-            found = self._client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{_quotable(key)}'", max_results=1)
-            if found:
-                return self._read(found[0], experiment)
+            found = self.find_run(experiment, key=key)
+            if found is not None:
+                return found
             run = self._client.create_run(
-                experiment_id, tags={**tags, KEY_TAG: key}, run_name=tags.get("mlflow.runName")
+                self._experiment(experiment), tags={**tags, KEY_TAG: key}, run_name=tags.get("mlflow.runName")
             )
             return self._read(run, experiment)
+
+    def find_run(self, experiment: str, *, key: str) -> Run | None:
+        with _told("looking for a run"):
+            query = f"tags.`{KEY_TAG}` = '{_quotable(key)}'"
+            found = self._client.search_runs([self._experiment(experiment)], query, max_results=1)
+            return self._read(found[0], experiment) if found else None
 
     def run(self, run_id: str) -> Run:
         with _told(f"run {run_id}", remedy="List the runs with `headrace history`."):
@@ -143,7 +148,11 @@ class MlflowRegistry:
             made = self._client.create_model_version(
                 component, source, run_id=run_id, tags={**tags, KEY_TAG: key, MODEL_TAG: model}, model_id=model_id
             )
-            return self.version(component, int(made.version))
+            # Somebody who was stopped between the search and here may come second; the first one stays.
+            first = min(int(one.version) for one in self._client.search_model_versions(query))
+            if first != int(made.version):
+                self._client.delete_model_version(component, str(made.version))
+            return self.version(component, first)
 
     def version(self, component: str, number: int) -> Version:
         with _told(f"version {number} of `{component}`", remedy=f"See `headrace history {component}`."):
