@@ -1,8 +1,13 @@
 """What tests on production parts need; where a part cannot be had, they skip and say which."""
 
+import json
 import os
 import shutil
 import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,18 +15,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.conftest import ROOT, SmallModels
-from tests.containers.parts import base_image, engine_of
+from tests.containers.parts import base_image, engine_of, installed
 
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.docker.engine import Engine
+from headrace.deploy.docker.registry import Repository
 from headrace.deploy.images.build import Images
 from headrace.environment.base import Environment
 from headrace.environment.uv import UvEnvironments
+from headrace.processes import free_port
 from headrace.provenance import digest, golden
 from headrace.serving.offline import answers
 from headrace.types import UNNAMED, Golden, ServedVersion
 
 FLAG = "HEADRACE_TEST_CONTAINERS"
+PASSWORD = "canary-registry-3b2"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -82,3 +90,57 @@ def sealed(small_models: SmallModels, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("golden")
     golden.save(Golden(inputs, answers(one, inputs)), folder)
     return replace(one, golden=folder)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a registry on loopback with one user."""
+    program = installed("docker-registry", "docker-registry")
+    crypt = pytest.importorskip("crypt")
+    folder = tmp_path_factory.mktemp("registry")
+    hashed = crypt.crypt(PASSWORD, crypt.mksalt(crypt.METHOD_BLOWFISH))
+    (folder / "users").write_text(f"ada:{hashed}\n")
+    port = free_port()
+    config = {
+        "version": 0.1, "log": {"level": "warn"}, "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": f"127.0.0.1:{port}"}, "auth": {"htpasswd": {"realm": "test", "path": str(folder / "users")}},
+    }  # fmt: skip
+    (folder / "config.yml").write_text(json.dumps(config))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", folder / "config.yml"], stdout=log, stderr=log)
+    deadline = time.monotonic() + 30
+    while not _asks_for_password(port):
+        assert process.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    process.wait(20)
+
+
+def _asks_for_password(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5)
+    except urllib.error.HTTPError as error:
+        return error.code == 401
+    except OSError:
+        return False
+    return False
+
+
+def engine_with(docker: Docker, registry: str, folder: Path, password: str) -> Engine:
+    """Return the engine with a credential helper that knows the registry's password."""
+    folder.mkdir()
+    helper = folder / "docker-credential-test"
+    answer = json.dumps({"ServerURL": registry, "Username": "ada", "Secret": password})
+    helper.write_text(f"#!{sys.executable} -S\nprint({answer!r})\n")
+    helper.chmod(0o755)
+    (folder / "config.json").write_text(json.dumps({"credHelpers": {registry: "test"}}))
+    path = f"{folder}:{docker.engine.variables['PATH']}"
+    return Engine(docker.engine.program, {**docker.engine.variables, "DOCKER_CONFIG": str(folder), "PATH": path})
+
+
+@pytest.fixture
+def repository(docker: Docker, registry: str, tmp_path: Path) -> Repository:
+    engine = engine_with(docker, registry, tmp_path / "docker", PASSWORD)
+    return Repository(engine, f"{registry}/team/{tmp_path.name.replace('_', '-')}")

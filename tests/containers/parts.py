@@ -52,10 +52,11 @@ def engine_of(settings: Settings) -> Iterator[tuple[Engine, Settings]]:
     dockerd = installed("dockerd", "docker.io iptables")
     folder = Path(tempfile.mkdtemp(prefix="hr-engine-", dir="/var/tmp"))
     host = f"unix://{folder}/docker.sock"
+    (folder / "daemon.json").write_text("{}")  # Not the machine's own.
     with (folder / "dockerd.log").open("wb") as log:
         process = subprocess.Popen(
             [dockerd, "--host", host, "--data-root", folder / "data", "--exec-root", folder / "exec", "--pidfile",
-             folder / "pid", "--config-file", "/dev/null"],
+             folder / "pid", "--config-file", folder / "daemon.json"],
             stdout=log, stderr=log,
         )  # fmt: skip
     mine = replace(settings, variables={**settings.variables, "DOCKER_HOST": host})

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import environment, signers
+from headrace.cli import environment, image, signers
 
 Version = Annotated[str, typer.Argument(help="A version: digits/3; digits alone is its champion.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(ledger, name="ledger")
     app.add_typer(environment.app, name="environment")
     app.add_typer(signers.app, name="signers")
+    app.add_typer(image.app, name="image")
     app.command()(check)
     app.command()(restore)
     app.command()(reproduce)

@@ -127,5 +127,5 @@ def check_image(image: Image, version: ServedVersion) -> None:
             raise ModelRefused(
                 f"The image {image.id[7:19]} is not that of {version.component} version {version.version}: its {name} "
                 f"is {found[:12] or 'not named'}, not {value[:12]}.",
-                f"Build it again: `headrace image build {version.component} --version {version.version}`.",
+                f"Build it again: `headrace image build {version.component}/{version.version}`.",
             )

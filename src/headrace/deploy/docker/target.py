@@ -99,7 +99,7 @@ class DockerTarget:
             raise ModelRefused(
                 f"The image {image.id[:19]} of {version.component} version {version.version} holds the model "
                 f"{image.labels.get(SEAL, 'without a seal')[:12]}, the baseline says {version.seal[:12]}.",
-                f"Build it again: `headrace image build {version.component} --version {version.version}`.",
+                f"Build it again: `headrace image build {version.component}/{version.version}`.",
             )
         return image
 

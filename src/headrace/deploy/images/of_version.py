@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.config.settings import Settings
-from headrace.deploy.docker.engine import Engine
+from headrace.deploy.docker.engine import Engine, Image
 from headrace.deploy.images.build import DEFAULT_BASE, LABEL, Images
 from headrace.environment.base import Environment, Lock
 from headrace.errors import InvalidConfig
@@ -27,9 +27,20 @@ class ServeImages:
             known = (image.labels.get(f"{LABEL}.seal"), image.labels.get(f"{LABEL}.baseline"))
             if known == (version.seal, version.baseline) and version.seal:
                 return image.id
-        base = self.settings.variables.get("HEADRACE_BASE_IMAGE") or DEFAULT_BASE
-        images = Images(self.engine, self.settings, base_image=base)
-        return images.serve(version, environment_of(version)).id
+        return self.build(version).id
+
+    def build(self, version: ServedVersion) -> Image:
+        """Build the image, with what the engine's cache has; raises as above."""
+        variables = self.settings.variables
+        base = variables.get("HEADRACE_BASE_IMAGE") or DEFAULT_BASE
+        own = variables.get("HEADRACE_IMAGE_TEMPLATES")
+        if own and not Path(own).is_dir():
+            raise InvalidConfig(
+                f"HEADRACE_IMAGE_TEMPLATES is `{own}`, which is no folder.",
+                f"Make it with `headrace image templates {own}`, or unset it.",
+            )
+        images = Images(self.engine, self.settings, base_image=base, templates=Path(own) if own else None)
+        return images.serve(version, environment_of(version))
 
 
 def environment_of(version: ServedVersion) -> Environment:
