@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from headrace.processes import ProcessName, is_alive
 from headrace.types import Stage
 
 COMPONENT = "digits"
-WAIT_S = 420.0
+WAIT_S = 900.0
 POLL_S = 0.005
 PAUSE_S = 0.04
 ONCE = (Action.REGISTERED, Action.GATED, Action.ACCEPTED, Action.PROMOTED)
@@ -394,7 +394,7 @@ def _tormented(
     wrong = [row for row in rows if row["problems"]]
     bar = sum(map(len, plan))
     failed = f"{users.failed.total()} of {users.sent}"
-    return [{"store": store, **row} for row in rows], [
+    claims = [
         Claim(f"{store}_real_kills", len(killed), f">= {bar}", len(killed) >= bar, "; ".join(killed)),
         Claim(f"{store}_real_converged", f"{len(rows) - len(wrong)} of {len(rows)} releases", "all", not wrong,
               "one version, finished run and entry of each kind per release; route, alias and ledger agree; valid chain"
@@ -405,6 +405,9 @@ def _tormented(
               + "".join(f"; {why} ({count})" for why, count in users.failed.most_common(2))),
         Claim(f"{store}_real_orphans", len(left), "0", not left, "; ".join(left)[:300]),
     ]  # fmt: skip
+    for claim in claims:
+        _say(store, asdict(claim))
+    return [{"store": store, **row} for row in rows], claims
 
 
 def _users(made: RealHouse) -> Users:
