@@ -212,20 +212,20 @@ def test_a_pushed_tag_asks_and_a_person_approves(day: Day) -> None:
 def test_a_retired_version_is_out_of_the_way_and_what_it_leaves_can_go(day: Day) -> None:
     refused = day.house.headrace("retire", NAME, "--version", "5", "--json")
     assert (refused.code, "is in production" in refused.document["error"]["fact"]) == (4, True)
-    told = day.house.headrace("retire", NAME, "--version", "2", "-m", "old data", "--json")
+    told = day.house.headrace("retire", NAME, "--version", "3", "-m", "old data", "--json")
     assert told.code == 0, told.out + told.err
-    assert "headrace.retired" in registry(day).get_model_version(NAME, "2").tags
+    assert "headrace.retired" in registry(day).get_model_version(NAME, "3").tags
     assert "old data" in day.house.headrace("history", NAME).out
-    promoted = day.house.headrace("promote", NAME, "--version", "2", "--json")
+    promoted = day.house.headrace("promote", NAME, "--version", "3", "--json")
     assert (promoted.code, "was retired by" in promoted.document["error"]["fact"]) == (4, True)
-    record = json.loads((day.house.home / "versions" / NAME / "v2" / "record.json").read_text())
+    record = json.loads((day.house.home / "versions" / NAME / "v3" / "record.json").read_text())
     found = day.house.headrace("gc", NAME, "--dry-run", "--json").document
     assert [item["name"] for item in found["items"] if item["kind"] == "model copy"] == [Path(record["model"]).name]
     assert Path(record["model"]).exists()
-    assert "v2: retired or refused" in day.house.headrace("gc", NAME, "--dry-run").out
+    assert "v3: retired or refused" in day.house.headrace("gc", NAME, "--dry-run").out
     assert day.house.headrace("gc", NAME, "--json").document["bytes"] == found["bytes"] > 0
     assert not Path(record["model"]).exists()
-    brought_back = day.house.headrace("restore", f"{NAME}/2")
+    brought_back = day.house.headrace("restore", f"{NAME}/3")
     assert brought_back.code == 0, brought_back.out + brought_back.err
     upgrade = day.house.headrace("upgrade", "--json")
     assert (upgrade.code, "control process runs" in upgrade.document["error"]["fact"]) == (4, True)
