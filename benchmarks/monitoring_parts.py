@@ -13,7 +13,7 @@ from benchmarks.report import ROOT, Claim
 BUDGET = 0.001
 ELEC2 = ROOT.parent / "shared" / "data" / "elec2.parquet"
 AG_NEWS = ROOT.parent / "shared" / "data" / "ag_news_train.parquet"
-PEERS = {"nannyml": ["nannyml", "statsmodels"], "evidently": ["evidently", "pandas<3"]}
+PEERS = {"nannyml": ["nannyml", "statsmodels", "pandas<3"], "evidently": ["evidently", "pandas<3"]}
 
 
 @dataclass
