@@ -125,7 +125,7 @@ def evidently(sizes: Sizes) -> Found:
     if not sizes.peer_windows:
         return Found(claims=[Claim(name, None, "for comparison", None, "left out of the smoke run") for name in names])
     found, slowest = Found(), []
-    for kind, rows in itertools.product(KINDS, sizes.window_rows):
+    for kind, rows in itertools.product(sizes.kinds or KINDS, sizes.window_rows):
         if kind == "real" and not ELEC2.exists():
             continue
         with tempfile.TemporaryDirectory() as temporary:

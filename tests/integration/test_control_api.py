@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from headrace.clock import SystemClock
+from headrace.clock import ManualClock, SystemClock
 from headrace.config.component import Component
 from headrace.config.settings import Settings
 from headrace.dashboard.access import Access, Failures
@@ -34,9 +35,10 @@ from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.tokens import Rank, Tokens
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.versions import VersionRecord, remember
+from headrace.predictions.ids import Ids
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
-from headrace.types import Actor, Stage
+from headrace.types import Actor, Prediction, Stage
 
 OWN = "own"
 ADA = Actor("person:ada")
@@ -240,6 +242,22 @@ LOCAL = {
     "init", "down", "demo", "serve", "upgrade", "predict", "feedback", "check", "restore", "reproduce", "adopt",
     "baseline", "environment", "signers", "monitor", "predictions", "worker", "nodes", "drain", "restart", "logs",
 }  # fmt: skip
+
+
+def test_the_window_that_is_due_is_judged_on_asking(made: Made, client: TestClient) -> None:
+    def ask(component: str) -> Any:
+        headers = {"authorization": f"Bearer {made.tokens[Rank.OPERATOR]}"}
+        return client.post("/api/watch", json={"component": component}, headers=headers)
+
+    waiting = ask("digits").json()
+    assert waiting == {"flow": "", "sentence": "0 of the next window's 500 predictions of v2 are in."}
+    now = made.rooms.clock.now() - timedelta(days=1)
+    ids = Ids(ManualClock(now)).batch(500)
+    made.rooms.predictions.append([Prediction(one, "digits", 2, now, {"n": 1}, "yes", 1.0) for one in ids])
+    due = ask("digits").json()
+    assert due == {"flow": f"digits/watch/v2-{ids[0]}", "sentence": "500 predictions of v2 are due."}
+    unknown = ask("letters")
+    assert (unknown.status_code, "no component `letters`" in unknown.json()["fact"]) == (404, True)
 
 
 def test_every_command_has_a_twin_or_is_about_this_machine(client: TestClient) -> None:
