@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from headrace.config.settings import Settings, read_settings
@@ -16,6 +17,10 @@ from headrace.environment.base import Environment
 from headrace.environment.uv import UvEnvironments
 from headrace.registry.mlflow import MlflowRegistry
 from headrace.training.train import Workplace, run_entry_point, train
+
+# An example's time is no property of the code: a busy machine takes seconds for what takes a millisecond.
+hypothesis.settings.register_profile("headrace", deadline=None)
+hypothesis.settings.load_profile("headrace")
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "tests" / "models"

@@ -5,7 +5,6 @@ regression (CBPE). Regressors: the expected absolute error, from inputs and answ
 the same inputs still mean the same: a change of meaning (concept drift) is invisible to them.
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -28,7 +27,7 @@ BLINDNESS = "an estimate from unlabelled rows, blind to a change of what the sam
 #: A class with fewer answers than this is calibrated together with the others.
 _OWN_CURVE = 100
 _FEWEST = 50
-_MOST = 20_000
+_MOST = 60_000
 _ANSWER = "\x00answer"
 #: More than the bins of any profile; the last code is for missing values.
 _CODES = 128
@@ -90,6 +89,16 @@ def _fit_curves(rows: Rows) -> Estimator:
     answers = Answers(np.asarray(rows.answer), rows.scores, rows.classes)
     score, right, labels = _given(answers), correct(rows), as_text(np.asarray(rows.answer))
     curves = {"": _curve(score, right)}
+    scores = np.asarray(rows.scores, float)
+    if scores.shape[1] == 2:
+        # Rows that were answered otherwise say as much about a class's probability; with many classes they would
+        # outnumber those that count.
+        true = columns_of(np.asarray(rows.truth), rows.classes, 2)
+        names = as_text(np.arange(2) if rows.classes is None else np.asarray(rows.classes))
+        return Estimator(
+            len(rows), 0.0, 0.0,
+            curves | {str(name): _curve(scores[:, at], np.asarray(true == at, float)) for at, name in enumerate(names)},
+        )  # fmt: skip
     for label in np.unique(labels):
         chosen = labels == label
         if chosen.sum() >= _OWN_CURVE:
@@ -98,14 +107,12 @@ def _fit_curves(rows: Rows) -> Estimator:
 
 
 def _curve(score: Array, right: Array) -> Curve:
-    order = np.argsort(score, kind="stable")
-    found = isotonic_regression(right[order])
-    edges = np.append(found.blocks[:-1], len(order))
-    middles, shares = [], []
-    for start, end in itertools.pairwise(edges):
-        middles.append(float(score[order][start:end].mean()))
-        shares.append(float(found.x[start]))
-    return Curve(np.array(middles), np.array(shares))
+    """Fit a curve. Equal scores are one point, however many rows have them; each step is kept by both of its ends."""
+    at, places = np.unique(score, return_inverse=True)
+    rows = np.bincount(places)
+    found = isotonic_regression(np.bincount(places, right) / rows, weights=rows)
+    kept = np.unique(np.concatenate([found.blocks[:-1], found.blocks[1:] - 1]))
+    return Curve(at[kept], np.asarray(found.x)[kept])
 
 
 def _given(answers: Answers) -> Array:

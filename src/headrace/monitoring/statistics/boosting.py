@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
-DEPTH = 3
+DEPTH = 5
 _TREES, _RATE, _SHRINK = 80, 0.1, 20.0
 
 
