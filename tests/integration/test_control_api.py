@@ -241,6 +241,7 @@ TWINS = {
 LOCAL = {
     "init", "down", "demo", "serve", "upgrade", "predict", "feedback", "check", "restore", "reproduce", "adopt",
     "baseline", "environment", "signers", "monitor", "predictions", "worker", "nodes", "drain", "restart", "logs",
+    "image",
 }  # fmt: skip
 
 
