@@ -15,6 +15,7 @@ from headrace.types import Task
 
 NAME = "sequential quality"
 _TOP = 0.99
+_APART = 5.0
 
 
 def start(reference: Reference, *, level_per_row: float) -> EDetector:
@@ -38,8 +39,9 @@ def scaled(reference: Reference, lost: np.ndarray) -> np.ndarray:
 def look(detector: EDetector, reference: Reference, frame: Frame) -> tuple[EDetector, Signal]:
     """Return the detector after a window's labelled rows, and what it says. It starts over once it has fired."""
     lost = scaled(reference, losses(frame.rows(), reference.task)) if frame.labelled.any() else np.empty(0)
-    # Rows that repeat each other in time are taken together.
-    width = int(np.ceil(reference.loss_time))
+    # The evidence holds for losses whose past says nothing of them. Rows that repeat each other are taken together
+    # over so many correlation times that hardly anything of it is left; over a single one, false alarms were tenfold.
+    width = int(np.ceil(_APART * reference.loss_time)) if reference.loss_time > 1 else 1
     if width > 1 and len(lost):
         groups = max(len(lost) // width, 1)
         starts = np.arange(groups) * len(lost) // groups
