@@ -73,7 +73,7 @@ class Retire(Body):
 class Collect(Body):
     """Remove what nobody needs any more; of every component where none is named."""
 
-    component: Name | Annotated[str, Meta(max_length=0)] = ""
+    component: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$", description="A component's name.")] = ""
     unused_for_s: Age = 7 * 86400.0
     predictions_s: Age = 90 * 86400.0
     dry_run: bool = False
