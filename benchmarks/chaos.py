@@ -1,11 +1,12 @@
 """Kill -9 at every step boundary and in the middle of every step, on SQLite and on a real PostgreSQL.
 
-.venv/bin/python -m benchmarks.chaos --json [--smoke] [--only kills|rounds|commands|real]
+.venv/bin/python -m benchmarks.chaos --json [--smoke] [--only kills|rounds|commands|real|machines]
 
 kills      real engine, ledger and processes, quick stand-ins for the crafts; and what the engine costs a release
 rounds     twenty promotions at once, twenty times
 commands   `history` and `status` with ten thousand entries
 real       real training and serving, with requests to production all the time (not in the smoke run)
+machines   real workers with roles over one PostgreSQL; the one that trains is killed, or stopped and returns (nor this)
 
 In `kills`, a first release, undisturbed, names all places that a release comes by. Then each of them, in turn, kills
 the process that is there, or the other one, or the training child; the dead process is started again and the release
@@ -27,7 +28,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import chaos_real, chaos_rounds, ledger, postgres
+from benchmarks import chaos_machines, chaos_real, chaos_rounds, ledger, postgres
 from benchmarks.chaos_house import FORK, bare, live
 from benchmarks.report import Claim, report
 from headrace.ledger.base import Action
@@ -322,6 +323,7 @@ PARTS: dict[str, Callable[..., Part]] = {
     "rounds": chaos_rounds.compete,
     "commands": type_commands,
     "real": chaos_real.torment,
+    "machines": chaos_machines.take_over,
 }
 
 

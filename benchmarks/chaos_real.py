@@ -346,6 +346,11 @@ def house(root: Path, database: postgres.Postgres | None) -> RealHouse:
     variables |= {"HEADRACE_STATE": str(read_settings().state), "HEADRACE_HOME": str(root / "home")}
     if database is not None:
         variables["HEADRACE_DATABASE_URL"] = database.url
+    return RealHouse(read_settings(variables).prepare(), copy_project(root), database)
+
+
+def copy_project(root: Path) -> Path:
+    """Return a copy of the digits example; each training that begins adds its pid to the file `trainings` in `root`."""
     project = root / "project"
     shutil.copytree(ROOT / "examples" / "digits", project, ignore=shutil.ignore_patterns("data", "__pycache__"))
     # Two workers, so that one can die; no tests and no watch, which are not what is asked here.
@@ -356,7 +361,7 @@ def house(root: Path, database: postgres.Postgres | None) -> RealHouse:
     script = project / "train.py"
     count = f"import os\nwith open({str(root / 'trainings')!r}, 'a') as file:\n    file.write(f'{{os.getpid()}}\\n')\n"
     script.write_text(count + script.read_text())
-    return RealHouse(read_settings(variables).prepare(), project, database)
+    return project
 
 
 def torment(root: Path, *, smoke: bool) -> tuple[list[dict[str, Any]], list[Claim]]:
@@ -381,7 +386,7 @@ def _tormented(
         rows = [made.release("calm", ())]
         _say(store, rows[-1])
         idle = _idle_share(made)
-        users = _users(made)
+        users = users_of(made.settings, made.project)
         users.start()
         for number, kills in enumerate(plan, 1):
             rows.append(made.release(f"r{number}", kills))
@@ -410,11 +415,12 @@ def _tormented(
     return [{"store": store, **row} for row in rows], claims
 
 
-def _users(made: RealHouse) -> Users:
-    status = wiring.target(made.settings).status(COMPONENT, Stage.PRODUCTION)
+def users_of(settings: Settings, project: Path) -> Users:
+    """Return users of what serves in production. Raises RuntimeError where nothing does."""
+    status = wiring.target(settings).status(COMPONENT, Stage.PRODUCTION)
     if status is None:
-        raise RuntimeError(f"the first release did not come to production: {made._log()}")
-    table = pq.read_table(made.project / "data" / "holdout.parquet", columns=["pixels"])
+        raise RuntimeError("the first release did not come to production")
+    table = pq.read_table(project / "data" / "holdout.parquet", columns=["pixels"])
     return Users(status.endpoint.url, table.column("pixels").to_pylist()[:100])
 
 
