@@ -61,18 +61,18 @@ class House:
     def home(self) -> Path:
         return self.folder / "home"
 
-    def variables(self, name: str) -> dict[str, str]:
+    def variables(self, name: str, label: str = "") -> dict[str, str]:
         return {
             **os.environ, "HEADRACE_STATE": str(self.folder / "state"), "HEADRACE_HOME": str(self.home),
-            "HEADRACE_DATABASE_URL": self.url, "HEADRACE_NODE": name, "HEADRACE_RUN": str(self.folder / f"run-{name}"),
-            "HEADRACE_URL": "", "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            "HEADRACE_LABELS": label, "HEADRACE_DATABASE_URL": self.url, "HEADRACE_NODE": name,
+            "HEADRACE_RUN": str(self.folder / f"run-{name}"), "HEADRACE_URL": "", "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         }  # fmt: skip
 
-    def start(self, name: str, roles: str) -> None:
+    def start(self, name: str, roles: str, label: str = "") -> None:
         with (self.folder / f"{name}.out").open("ab") as output:
             command = [sys.executable, "-m", "tests.fault.workers_house", roles]
             self.workers[name] = subprocess.Popen(
-                command, env=self.variables(name), cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+                command, env=self.variables(name, label), cwd=ROOT, stdout=output, stderr=output, start_new_session=True
             )
 
     def is_up(self, name: str) -> bool:
@@ -92,10 +92,10 @@ class House:
         assert found is not None
         return found
 
-    def run(self, component: str) -> str:
+    def run(self, component: str, *more: str) -> str:
         place = self.folder / component
         place.mkdir()
-        (place / "headrace.yaml").write_text(f"component: {component}\n")
+        (place / "headrace.yaml").write_text("\n".join([f"component: {component}", *more, ""]))
         answer = self.client().ask("POST", "/api/run", folder=str(place), reason="a test", key="k", actor="person:test")
         return str(answer["flow"])
 
@@ -284,6 +284,25 @@ def test_a_stopped_worker_is_refused_at_every_door(house: House) -> None:
     assert house.facts("doors", flow) == before
     assert before["problem"] == ""
     assert before["entries"][Action.PROMOTED.value] == 1
+
+
+def test_a_component_is_trained_where_its_label_is(house: House) -> None:
+    house.forget()
+    picky = house.run("picky", "runs_on: tpu")
+    events = wait_for("what it waits for", lambda: read_events(house.home / "flows" / folder_name(picky)))
+    assert "runs on workers with the label `tpu`, and none is at work" in events[0].text
+    assert "headrace worker --role train --label tpu" in events[0].text
+    # Who trains without the label is idle, takes other work, and leaves this.
+    plain = house.run("plain")
+    ((name, _, _),) = wait_for("a training", house.launches)
+    house.let_go(name)
+    house.promoted(plain)
+    assert len(house.launches()) == 1
+    house.start("train-tpu", "train", "tpu")
+    (_, (name, _, _)) = wait_for("the other training", lambda: house.launches()[1:] and house.launches())
+    assert name == "train-tpu"
+    house.let_go(name)
+    house.promoted(picky)
 
 
 def _log(house: House, name: str) -> str:

@@ -309,6 +309,8 @@ class Component(Frozen):
     code: CodePolicy = CodePolicy.ALLOW
     data: Data = Data()
     environment: EnvironmentKind = EnvironmentKind.UV
+    #: The label (`HEADRACE_LABELS`, `headrace worker --label`) of the workers that may train this component.
+    runs_on: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = ""
     tests: str | None = None
     evaluate: str | None = None
     task: Task | None = None

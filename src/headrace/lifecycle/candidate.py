@@ -38,7 +38,8 @@ class Decision:
 
 def candidate(durable: Durable, rooms: Rooms, request: CandidateRequest) -> Outcome:
     """The flow: train, register, gate, try out in dev, decide."""
-    trained = cast("Trained", durable.on(Role.TRAIN, "take-in" if request.version else "train", request))
+    phase = "take-in" if request.version else "train"
+    trained = cast("Trained", durable.on(Role.TRAIN, phase, request, label=request.runs_on))
     version = durable.step("register", register, rooms, request, trained)
     durable.step("gate", gate, rooms, request, trained, version)
     durable.on(Role.SERVE, "try-out", request, trained, version)

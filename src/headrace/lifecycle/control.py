@@ -2,14 +2,14 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headrace.config.parse import read_component
 from headrace.config.settings import Settings
 from headrace.errors import Conflict, HeadraceError, NotFound
 from headrace.ledger.base import Action, Entry, Ledger
-from headrace.lifecycle import aliases, approvals, due, garbage, reconcile, retire, rollback, stopping
+from headrace.lifecycle import aliases, approvals, due, garbage, placement, reconcile, retire, rollback, stopping
 from headrace.lifecycle import events as journal
 from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.events import Mark, read_events
@@ -65,7 +65,17 @@ class Control:
                         f"A candidate of {request.component} is under way (flow {busy}).",
                         f"Follow it with `headrace follow {busy}`, or stop it with `headrace stop {busy}`.",
                     )
+                request = self._placed(request)
             return self.engine.start("candidate", request.flow_id, request)
+
+    def _placed(self, request: CandidateRequest) -> CandidateRequest:
+        """Return the request with the label of the workers that may train it. Raises InvalidConfig."""
+        label = placement.label_of(request)
+        are_several = not isinstance(self.nodes, OneNode)
+        waits = placement.check_can_be_placed(self.nodes, request.component, label, are_several=are_several)
+        if waits:
+            self.rooms.journal(request.flow_id).progress("checkout", waits)
+        return replace(request, runs_on=label)
 
     def is_started(self, flow: str) -> bool:
         """Tell whether there is such a flow, running or ended, or a request in its place."""

@@ -37,8 +37,8 @@ class Durable(Protocol):
         """Run a step and keep its result before going on."""
         ...
 
-    def on(self, role: Role, phase: str, request: object, *args: object) -> object:
-        """Run a named phase (several steps) on a worker of `role` and return what it returns."""
+    def on(self, role: Role, phase: str, request: object, *args: object, label: str = "") -> object:
+        """Run a named phase (several steps) on a worker of `role` that carries `label` and return what it returns."""
         ...
 
     def start(self, kind: str, flow_id: str, request: object) -> None:
@@ -56,7 +56,7 @@ class Undurable:
     def step(self, name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return function(*args, **kwargs)
 
-    def on(self, role: Role, phase: str, request: object, *args: object) -> object:
+    def on(self, role: Role, phase: str, request: object, *args: object, label: str = "") -> object:
         return self.phases[phase](self, request, *args)
 
     def start(self, kind: str, flow_id: str, request: object) -> None:

@@ -36,6 +36,8 @@ APPLICATION_VERSION = "1"
 POLL_S = 0.1
 #: Whose queue a flow waits in. A promotion moves traffic, so it runs where the traffic is.
 FLOW_ROLES = {"promote": Role.SERVE, "watch": Role.MONITOR}
+#: Phases that need a whole machine.
+TRAININGS = ("train", "take-in")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,9 @@ class DbosSteps:
             _house().rooms.settings.reserve.unlink(missing_ok=True)
             raise trouble from error
 
-    def on(self, role: Role, phase: str, request: object, *args: object) -> object:
+    def on(self, role: Role, phase: str, request: object, *args: object, label: str = "") -> object:
         with SetWorkflowID(f"{DBOS.workflow_id}/{phase}"):
-            handle = DBOS.enqueue_workflow(role.value, _phase, phase, request, *args)
+            handle = DBOS.enqueue_workflow(queue_of(role, label), _phase, phase, request, *args)
         return handle.get_result(polling_interval_sec=POLL_S)
 
     def start(self, kind: str, flow_id: str, request: object) -> None:
@@ -81,6 +83,16 @@ class _Running:
     member: Membership | None = None
     doing: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    training: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def turn(self, phase: str) -> Iterator[None]:
+        """Let one training at a time run here: a worker with labels takes from several queues."""
+        if phase not in TRAININGS:
+            yield
+            return
+        with self.training:
+            yield
 
     @contextmanager
     def execution(self) -> Iterator[Rooms]:
@@ -127,7 +139,7 @@ def _flow(kind: str, request: object) -> Outcome:
 
 @DBOS.workflow(name="phase")
 def _phase(phase: str, request: object, *args: object) -> object:
-    with _house().execution() as rooms:
+    with _house().turn(phase), _house().execution() as rooms:
         return _house().phases[phase](DbosSteps(rooms.claim), rooms, request, *args)
 
 
@@ -224,14 +236,19 @@ def start_engine(
         "enable_otlp": False,
     }
     DBOS(config=config)
-    DBOS.listen_queues([role.value for role in roles])
+    labelled = [queue_of(Role.TRAIN, label) for label in rooms.settings.labels if Role.TRAIN in roles]
+    DBOS.listen_queues([*(role.value for role in roles), *labelled])
     DBOS.launch()
-    for role in Role:
+    for name in [*Role, *labelled]:
         # One training at a time on a machine; waiting on `control` costs a thread but no slot.
-        DBOS.register_queue(
-            role.value, polling_interval_sec=POLL_S, worker_concurrency=1 if role is Role.TRAIN else None
-        )
+        is_training = name.startswith(Role.TRAIN)
+        DBOS.register_queue(name, polling_interval_sec=POLL_S, worker_concurrency=1 if is_training else None)
     return Engine(rooms)
+
+
+def queue_of(role: Role, label: str = "") -> str:
+    """Return the queue of a role, or of those of its workers that carry a label."""
+    return f"{role.value}/{label}" if label else role.value
 
 
 def _use_wal(path: str) -> None:

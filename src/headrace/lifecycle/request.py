@@ -46,6 +46,7 @@ class CandidateRequest:
         with_production_rows: add labelled production rows to the training data, keeping some out for the gate.
         repository: a checkout that has `commit`, where the folder's own repository may lack it.
         version: a version that is in the registry already and is to be judged; 0 trains a new one.
+        runs_on: the label that the worker that trains must carry; empty for none.
     """
 
     component: str
@@ -56,6 +57,7 @@ class CandidateRequest:
     with_production_rows: bool = False
     repository: str = ""
     version: int = 0
+    runs_on: str = ""
 
     @property
     def flow_id(self) -> str:

@@ -162,6 +162,18 @@ def checkout(project: Path, to: Path, commit: str | None = None) -> Checkout:
     return _checkout(to, code)
 
 
+def text_at(project: Path, name: str, commit: str) -> str:
+    """Return the text of a file of the project at a commit.
+
+    Raises:
+        InvalidConfig: git has no such file there.
+        NotFound: there is no such project folder.
+    """
+    top = top_of(project)
+    path = (project.resolve() / name).relative_to(top or project.resolve()).as_posix()
+    return git_output(top or project, "show", "--end-of-options", f"{commit}:{path}")
+
+
 def _checkout(to: Path, code: Code) -> Checkout:
     return Checkout(to / code.subfolder, code)
 
