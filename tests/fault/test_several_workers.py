@@ -65,7 +65,8 @@ class House:
         return {
             **os.environ, "HEADRACE_STATE": str(self.folder / "state"), "HEADRACE_HOME": str(self.home),
             "HEADRACE_LABELS": label, "HEADRACE_DATABASE_URL": self.url, "HEADRACE_NODE": name,
-            "HEADRACE_RUN": str(self.folder / f"run-{name}"), "HEADRACE_URL": "", "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            "HEADRACE_RUN": str(self.folder / f"run-{name}"), "HEADRACE_URL": "", "PYTHONPATH": str(ROOT),
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         }  # fmt: skip
 
     def start(self, name: str, roles: str, label: str = "") -> None:

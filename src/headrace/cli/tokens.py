@@ -1,8 +1,12 @@
 """`headrace token …`: who else may ask this installation's control process, and for what."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from headrace.cli.client import Client
+    from headrace.lifecycle.tokens import Tokens
 
 app = typer.Typer(no_args_is_help=True, help="Who else may ask the control process, and for what.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -30,11 +34,17 @@ def create(
         raise InvalidInput(
             str(error), "Roles are viewer, operator, admin; durations are written 12h or 90d."
         ) from error
-    token, secret = _tokens().create(name, rank, lives_s=lives_s)
+    far = _elsewhere()
+    if far is not None:
+        document = far.ask("POST", "/api/tokens", name=name, rank=rank.value, lives_s=lives_s)
+    else:
+        token, secret = _tokens().create(name, rank, lives_s=lives_s)
+        document = {**token.as_json(), "token": secret}
     if as_json:
-        print_json({**token.as_json(), "token": secret})
+        print_json(document)
         return
-    console().print(f"{secret}\n  {rank.value} `{name}`, until {token.expires[:10] or 'revoked'}; shown only now")
+    until = document["expires"][:10] or "revoked"
+    console().print(f"{document['token']}\n  {rank.value} `{name}`, until {until}; shown only now")
 
 
 @app.command("list")
@@ -45,10 +55,10 @@ def show(as_json: AsJson = False) -> None:
     """
     from headrace.cli.terminal import console, print_json, table
 
-    tokens = _tokens()
-    documents: list[dict[str, Any]] = [
-        {**token.as_json(), "problem": token.problem(tokens.clock.now())} for token in tokens.all()
-    ]
+    far = _elsewhere()
+    documents: list[dict[str, Any]] = (
+        far.ask("GET", "/api/tokens")["tokens"] if far is not None else [*_tokens().told()]
+    )
     if as_json:
         print_json({"tokens": [*documents]})
         return
@@ -64,14 +74,29 @@ def revoke(name: Annotated[str, typer.Argument(help="Its name or id.")], as_json
     """
     from headrace.cli.terminal import console, print_json
 
-    token = _tokens().revoke(name)
+    far = _elsewhere()
+    document: dict[str, Any] = (
+        far.ask("POST", "/api/tokens/revoke", name=name) if far is not None else _tokens().revoke(name).as_json()
+    )
     if as_json:
-        print_json(token.as_json())
+        print_json(document)
         return
-    console().print(f"[green]✓[/green] {token.name} ({token.rank.value}) is revoked")
+    console().print(f"[green]✓[/green] {document['name']} ({document['rank']}) is revoked")
 
 
-def _tokens() -> Any:
+def _elsewhere() -> "Client | None":
+    """Return the control process that HEADRACE_URL names."""
+    from headrace.config.settings import read_settings
+
+    settings = read_settings()
+    if not settings.control_url:
+        return None
+    from headrace.cli.client import elsewhere
+
+    return elsewhere(settings)
+
+
+def _tokens() -> "Tokens":
     from headrace.clock import SystemClock
     from headrace.config.settings import read_settings
     from headrace.lifecycle.tokens import Tokens

@@ -185,7 +185,7 @@ class Api:
         return JSONResponse({**token.as_json(), "token": secret})
 
     async def tokens(self, _request: Request, _caller: Caller) -> Response:
-        return JSONResponse({"tokens": [token.as_json() for token in self.access.tokens.all()]})
+        return JSONResponse({"tokens": [*self.access.tokens.told()]})
 
     async def revoke(self, request: Request, _caller: Caller) -> Response:
         body = await body_of(request, bodies.Revoke)

@@ -95,6 +95,11 @@ class Tokens:
         """Return all tokens, oldest first, those that count no more among them."""
         return self._read()
 
+    def told(self) -> list[dict[str, Json]]:
+        """Return all tokens as they may be shown, each with why it counts no more."""
+        now = self.clock.now()
+        return [{**token.as_json(), "problem": token.problem(now)} for token in self._read()]
+
     def usable(self) -> Sequence[Token]:
         """Return the tokens that count."""
         now = self.clock.now()
