@@ -1,7 +1,8 @@
 """False alarms, power, estimated quality and speed of the watch, beside Evidently, NannyML, KS, ADWIN and PageHinkley.
 
     .venv/bin/python -m benchmarks.monitoring --json [--smoke] [--only power,loss]
-    .venv/bin/python -m benchmarks.monitoring --json --only false_alarms --kind real --rows 500 --windows 5000
+    .venv/bin/python -m benchmarks.monitoring --json --only false_alarms --kind real --rows 500 --windows 1000 --seed 3
+    .venv/bin/python -m benchmarks.monitoring --json --combine RUN.json RUN.json …
 
 Evidently and NannyML run in environments of their own, made by uv in a temporary folder, telemetry off. Windows of the
 power tables are judged at equal false-alarm rates: each detector's threshold is the one that fires on 1 % of
@@ -14,8 +15,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from benchmarks.monitoring_alarms import KINDS, evidently, false_alarms
+from benchmarks.monitoring_combine import combine
 from benchmarks.monitoring_estimates import estimates
 from benchmarks.monitoring_news import elec2, news
 from benchmarks.monitoring_parts import FULL, SMOKE, Found, Sizes
@@ -31,6 +34,10 @@ PARTS: dict[str, Callable[[Sizes], Found]] = {
 
 def main() -> None:
     options = _options()
+    if options.combine:
+        found = combine(options.combine)
+        print(report("monitoring", found.rows, found.claims))
+        return
     sizes = SMOKE if options.smoke else FULL
     if options.windows:
         sizes = replace(sizes, windows=options.windows)
@@ -56,6 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="the only way it prints")
     parser.add_argument("--smoke", action="store_true", help="the same claims on smaller numbers, without peers")
     parser.add_argument("--only", default=",".join(PARTS), help="parts to run")
+    parser.add_argument("--combine", type=Path, nargs="+", metavar="RUN", help="add up the documents of several runs")
     parser.add_argument("--windows", type=int, help="drift-free windows of each kind")
     parser.add_argument("--kind", choices=list(KINDS), help="one kind of drift-free data")
     parser.add_argument("--rows", type=int, help="one size of drift-free windows")

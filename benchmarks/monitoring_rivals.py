@@ -1,26 +1,89 @@
 """Rivals of the power tables, in a few lines each: plain KS, Evidently's default tests, ADWIN and PageHinkley."""
 
+from dataclasses import dataclass
+
 import numpy as np
-from scipy.stats import chi2_contingency, ks_2samp, wasserstein_distance
+from scipy.stats import chi2_contingency, kstwo
 
 from headrace.monitoring.frame import Frame
 from headrace.monitoring.profiles import count_values
 
 
-def plain_ks(reference: Frame, window: Frame) -> float:
-    """Return the smallest p-value of KS on each number and chi-square on each column of names."""
-    return min(_p(reference.inputs[name], values) for name, values in window.inputs.items())
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A reference as the rivals take it, sorted and counted once: numbers by column, and the counts of names."""
+
+    rows: int
+    numbers: dict[str, np.ndarray]
+    names: dict[str, dict[str, int]]
 
 
-def evidently_default(reference: Frame, window: Frame) -> float:
+def known(reference: Frame) -> Known:
+    """Return a reference for the rivals."""
+    arrays = {name: values for name, values in reference.inputs.items() if isinstance(values, np.ndarray)}
+    return Known(
+        len(reference),
+        {name: np.sort(values) for name, values in arrays.items()},
+        {name: count_values(values).values for name, values in reference.inputs.items() if name not in arrays},
+    )
+
+
+def plain_ks(reference: Known, window: Frame) -> float:
+    """Return the smallest p-value of KS on each number and chi-square on each column of names.
+
+    All columns have equally many rows, so the largest distance has the smallest p-value (`scipy.stats.ks_2samp` with
+    `method="asymp"`).
+    """
+    rows = len(window)
+    apart = max(ks_distance(values, np.sort(window.inputs[name])) for name, values in reference.numbers.items())
+    p_values = [float(kstwo.sf(apart, np.round(reference.rows * rows / (reference.rows + rows))))]
+    tables = [table(counts, window.inputs[name]) for name, counts in reference.names.items()]
+    return min(p_values + [float(chi2_contingency(one).pvalue) for one in tables])
+
+
+def evidently_default(reference: Known, window: Frame) -> float:
     """Return how far the worst column is beyond nothing, by the tests that Evidently's preset takes by default.
 
     Up to 1,000 rows: KS and chi-square, as p-values; above: Wasserstein distance over the deviation and Jensen-Shannon
     distance, turned so that smaller is worse.
     """
-    if len(reference) <= 1000:
+    if reference.rows <= 1000:
         return plain_ks(reference, window)
-    return -max(distance(reference.inputs[name], values) for name, values in window.inputs.items())
+    return -max(distance(reference, name, values) for name, values in window.inputs.items())
+
+
+def distance(reference: Known, name: str, values: object) -> float:
+    """Return the score of one column, as Evidently's preset takes it for references of over 1,000 rows."""
+    if name in reference.numbers:
+        before = reference.numbers[name]
+        return wasserstein(before, np.sort(np.asarray(values))) / max(float(before.std()), 0.001)
+    counts = table(reference.names[name], values).astype(float)
+    one, other = counts / counts.sum(axis=1, keepdims=True)
+    middle = (one + other) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.nansum(np.where(share > 0, share * np.log2(share / middle), 0)) for share in (one, other)]
+    return float(np.sqrt(sum(parts) / 2))
+
+
+def ks_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the largest distance between the distributions of two sorted samples."""
+    every = np.concatenate([first, second])
+    shares = [np.searchsorted(one, every, side="right") / len(one) for one in (first, second)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def wasserstein(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the area between the distributions of two sorted samples (`scipy.stats.wasserstein_distance`)."""
+    every = np.sort(np.concatenate([first, second]), kind="stable")  # Two rising runs, which it merges.
+    shares = [np.searchsorted(one, every[:-1], side="right") / len(one) for one in (first, second)]
+    return float((np.abs(shares[0] - shares[1]) * np.diff(every)).sum())
+
+
+def table(before: dict[str, int], now: object) -> np.ndarray:
+    """Return both counts of a column of names, one below the other."""
+    found = count_values(now).values
+    names = sorted({*before, *found})
+    return np.array([[counts.get(name, 0) for name in names] for counts in (before, found)])
 
 
 def page_hinkley(losses: np.ndarray, threshold: float, allowed: float = 0.005) -> int:
@@ -45,27 +108,3 @@ def adwin(losses: np.ndarray, delta: float, every: int = 32) -> int:
         if np.any(second - first > bound):
             return end
     return 0
-
-
-def _p(before: object, now: object) -> float:
-    if isinstance(before, np.ndarray):
-        return float(ks_2samp(before, now, method="asymp").pvalue)
-    table = _table(before, now)
-    return float(chi2_contingency(table).pvalue)
-
-
-def distance(before: object, now: object) -> float:
-    if isinstance(before, np.ndarray):
-        return float(wasserstein_distance(before, np.asarray(now)) / max(before.std(), 0.001))
-    table = _table(before, now).astype(float)
-    one, other = table / table.sum(axis=1, keepdims=True)
-    middle = (one + other) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [np.nansum(np.where(share > 0, share * np.log2(share / middle), 0)) for share in (one, other)]
-    return float(np.sqrt(sum(parts) / 2))
-
-
-def _table(before: object, now: object) -> np.ndarray:
-    first, second = count_values(before).values, count_values(now).values
-    names = sorted({*first, *second})
-    return np.array([[counts.get(name, 0) for name in names] for counts in (first, second)])

@@ -57,6 +57,28 @@ def check_commands(house: House) -> None:
     sheet.write_text("\n".join([lines[0], *(f"{line}1" for line in lines[1:])]) + "\n")
     assert house.headrace("feedback", "garden", "--file", sheet).code == 0
     assert house.headrace("monitor", "sample", "garden", "--json").document["prediction_ids"] == []
+    hard = house.headrace("monitor", "hard", "garden", "--to", house.home / "hard.jsonl", "--most", "5", "--json")
+    assert len(hard.document["rows"]) == len((house.home / "hard.jsonl").read_text().splitlines()) == 5
+    replay_file(house)
+
+
+def replay_file(house: House) -> None:
+    """The version in production answers a file's rows, and the watch looks at them; nothing else comes of it."""
+    rows = house.home / "later.csv"
+    flowers = [flower(int(number)) for number in np.random.default_rng(1).integers(0, 150, 130)]
+    lines = [",".join(map(str, [*given.values(), species])) for given, species in flowers]
+    rows.write_text("\n".join([",".join([*COLUMNS, "species"]), *lines]) + "\n")
+    before = len(history(house))
+    found = house.headrace("monitor", "replay", "garden", "--file", rows, "--json")
+    assert found.code == 0, found.out + found.err
+    windows = found.document["windows"]
+    assert [(one["version"], one["first"], one["rows"], one["labelled"]) for one in windows] == [
+        (1, "row 1", 60, 60), (1, "row 61", 60, 60),
+    ]  # fmt: skip
+    short = house.headrace("monitor", "replay", "garden", "--file", rows, "--window", "500")
+    assert short.code != 0
+    assert "has 130 rows, and a window has 500" in short.out + short.err
+    assert len(history(house)) == before
 
 
 def served(house: House) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -12,13 +12,15 @@ from headrace.config.component import Monitor
 from headrace.evaluation.answers import probabilities
 from headrace.evaluation.base import Rows
 from headrace.monitoring.base import Consequence
-from headrace.monitoring.examples import as_tasks, hard_examples
+from headrace.monitoring.examples import as_tasks, hard_examples, hardest_of
+from headrace.monitoring.given import Given, replay_given
 from headrace.monitoring.labelling import as_lines
 from headrace.monitoring.memory import Memory
 from headrace.monitoring.reference import Reference, build
 from headrace.monitoring.replay import replay, windows_of
 from headrace.monitoring.report import html
 from headrace.monitoring.seasons import Seasons
+from headrace.predictions.base import Joined
 from headrace.predictions.ids import Ids
 from headrace.predictions.memory import MemoryLog
 from headrace.types import Actual, Prediction, Task
@@ -98,3 +100,43 @@ def test_wrong_answers_come_before_unsure_ones(log: MemoryLog) -> None:
     tasks = [json.loads(line) for line in as_lines(as_tasks(found)).splitlines()]
     assert tasks[0]["data"]["prediction_id"] == found[0].row.prediction.id
     assert tasks[0]["meta"]["reason"].startswith("answered")
+
+
+def test_the_hardest_of_all_pages_are_the_hardest_of_all_rows(log: MemoryLog) -> None:
+    rows = log.joined("churn", version=2)
+    pages = [rows[start : start + 70] for start in range(0, len(rows), 70)]
+    asked = {"classes": ("0", "1", "2"), "most": 40}
+    whole = hard_examples(rows, Task.CLASSIFICATION, **asked)
+    assert hardest_of(pages, Task.CLASSIFICATION, **asked) == whole
+
+
+def test_a_regressors_row_is_hard_by_what_is_usual_for_it() -> None:
+    clock = ManualClock(START)
+    ids = Ids(clock)
+    errors = [5.0, 6.0, 30.0]  # In this page alone 6 would be usual.
+    rows = [Joined(Prediction(ids.new(), "price", 1, clock.now(), {"n": 1}, error, 1.0), 0.0, True) for error in errors]
+    found = hard_examples(rows, Task.REGRESSION, usual_error=1.0)
+    assert [one.reason for one in found] == ["off by 30", "off by 6", "off by 5"]
+    assert [one.reason for one in hard_examples(rows, Task.REGRESSION)] == ["off by 30"]
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_a_given_stream_is_judged_like_a_stored_one(timed: bool) -> None:
+    profile = Seasons(reference())
+    parts = [answered(seed, 200, sure) for seed, sure in ((1, 3.0), (2, 3.0), (3, 0.7))]
+    truth = [label for labels, _ in parts for label in labels.tolist()]
+    moments = [START + timedelta(minutes=row) for row in range(600)] if timed else []
+    given = Given({"n": np.ones(610)}, {"": np.concatenate([scores for _, scores in parts])}, truth, moments)
+    found = replay_given("churn", 2, given, profile, Monitor(window=200))
+    assert [seen.alarm.consequence for seen in found.windows] == [
+        Consequence.NONE, Consequence.NONE, Consequence.RETRAIN,
+    ]  # fmt: skip
+    assert (found.windows[2].first, found.windows[2].last) == ("row 401", "row 600")
+    assert found.windows[2].alarm.since == "row 401"
+    assert (found.per_month > 0) is timed
+    unlabelled = replay_given(
+        "churn", 2, Given(given.inputs, given.outputs, [None] * 600), profile, Monitor(window=200)
+    )
+    assert [seen.labelled for seen in unlabelled.windows] == [0, 0, 0]
+    assert unlabelled.windows[2].alarm.consequence is Consequence.WARN
+    assert "<svg" in html(found)

@@ -9,18 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.config.component import Monitor
+from headrace.config.component import Label, Monitor
 from headrace.evaluation.answers import Answers, probabilities
 from headrace.evaluation.base import Rows
 from headrace.monitoring.base import Consequence
 from headrace.monitoring.columns import expand
 from headrace.monitoring.frame import Frame
-from headrace.monitoring.judge import Watched, watch_frame
+from headrace.monitoring.judge import Watched, detectors, watch_frame
 from headrace.monitoring.memory import Memory
 from headrace.monitoring.reference import Reference, build, load, save
 from headrace.monitoring.signals.inputs import InputDrift
+from headrace.monitoring.signals.quality import LabelledQuality
 from headrace.monitoring.signals.schema import Schema
 from headrace.monitoring.signals.service import Service
+from headrace.monitoring.signals.sliced import SlicedQuality
 from headrace.monitoring.statistics.dependence import correlation_time
 from headrace.monitoring.statistics.sequential import EDetector
 from headrace.types import Task
@@ -214,6 +216,69 @@ def test_slow_answers_and_old_models_warn(reference: Reference) -> None:
     facts = Service(p99_ms=50, model_age_s=40 * 86400, oldest_model_s=30 * 86400)
     found = watch_frame(slow, reference, BUDGET, Memory(), facts=facts).alarm
     assert {signal.name for signal in found.signals if signal.fired} == {"latency", "staleness"}
+
+
+def test_the_age_of_the_labels_and_the_traffic_are_told(reference: Reference) -> None:
+    budget = BUDGET.model_copy(update={"label": Label(stale_after=3600.0)})
+    memory, told = Memory(), []
+    for number, labelled in enumerate([True, False, False]):
+        seen = replace(frame(number + 1, labelled=labelled), seconds=1000.0 * number + np.linspace(0, 1000, 500))
+        watched = watch_frame(seen, reference, budget, memory)
+        memory = watched.memory
+        told.append({signal.name: signal for signal in watched.alarm.signals})
+    assert [one["staleness"].effect for one in told] == [0.0, 1000.0, 2000.0]
+    assert told[1]["throughput"].sentence == "500 predictions came within 16.7 minutes, 0.499 a second"
+    assert not any(signal.fired for one in told for signal in one.values())
+    late = replace(frame(9, labelled=False), seconds=np.linspace(9000, 10_000, 500))
+    found = watch_frame(late, reference, budget, memory).alarm
+    assert found.consequence is Consequence.WARN
+    assert "no prediction of the last 2.5 hours has a label; 60.0 minutes are allowed" in found.sentence.lower()
+
+
+def sliced(rows: int, seed: int, *, wrong: float, task: Task = C) -> tuple[Rows, dict[str, np.ndarray]]:
+    """Rows of five regions, of which `south` (a tenth of all) is answered wrong with another share."""
+    chance = np.random.default_rng(seed)
+    regions = np.array(["north", "east", "west", "south"], object)
+    region = regions[chance.choice(4, rows, p=[0.4, 0.3, 0.2, 0.1])]
+    error = np.where(region == "south", wrong, 0.1)
+    truth = chance.integers(0, 2, rows)
+    if task is C:
+        answer: np.ndarray = np.where(chance.random(rows) < error, 1 - truth, truth)
+    else:
+        answer = truth + chance.normal(0, 1, rows) * error
+    return Rows(np.arange(rows), truth, answer, None, {"region": region, "shelf": region}), {"region": region}
+
+
+def watched_slices(profile: Reference, seed: int, wrong: float) -> Watched:
+    rows, given_inputs = sliced(1000, seed, wrong=wrong, task=profile.task)
+    seen = Frame(given_inputs, Answers(rows.answer), rows.truth, np.ones(1000, bool))
+    return watch_frame(seen, profile, BUDGET, Memory())
+
+
+@pytest.mark.parametrize(("task", "worse"), [(C, 0.4), (R, 0.3)])
+def test_a_group_that_is_answered_worse_is_named(task: Task, worse: float, tmp_path: Path) -> None:
+    rows, given_inputs = sliced(3000, 0, wrong=0.1, task=task)
+    save(build(rows, task=task, inputs=given_inputs), tmp_path)
+    profile = load(tmp_path)
+    assert set(profile.slices) == {"region"}  # The shelf is no input, so production does not know it.
+    found = watched_slices(profile, 1, worse).alarm
+    told = {signal.name: signal for signal in found.signals}
+    assert told["quality by slice"].fired
+    assert list(told["quality by slice"].details) == ["region = south"]
+    assert found.consequence is Consequence.RETRAIN
+    assert "`region` = south" in found.sentence
+    quiet = [watched_slices(profile, seed, 0.1).alarm.consequence for seed in range(2, 12)]
+    assert set(quiet) == {Consequence.NONE}
+
+
+def test_a_slice_has_its_share_of_the_budget_only_where_there_are_slices(reference: Reference) -> None:
+    def levels(profile: Reference) -> list[float]:
+        kinds = LabelledQuality | SlicedQuality
+        return [one._level for one in detectors(profile, BUDGET) if isinstance(one, kinds)]
+
+    rows, given_inputs = sliced(300, 0, wrong=0.1)
+    assert levels(reference) == pytest.approx([0.25e-3, 0.0])
+    assert sum(levels(build(rows, task=C, inputs=given_inputs))) == pytest.approx(0.25e-3)
 
 
 def test_a_small_lasting_loss_adds_up(reference: Reference) -> None:

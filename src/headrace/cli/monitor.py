@@ -8,6 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from headrace.monitoring.labelling import Task
+    from headrace.monitoring.replay import Replay
+    from headrace.types import Json
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What the watch says about predictions.")
 
@@ -15,6 +17,11 @@ Name = Annotated[str, typer.Argument(help="The component's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Window = Annotated[int, typer.Option(help="Predictions per window; the version's own setting where it is 0.")]
 Budget = Annotated[float, typer.Option(help="False alarms per window; the version's own setting where it is 0.")]
+File = Annotated[
+    Path | None, typer.Option("--file", help="Rows (Parquet or CSV) to answer and judge in place of the stored ones.")
+]
+Label = Annotated[str, typer.Option(help="The file's column with the truth; the holdout's where it has that one.")]
+Version = Annotated[int, typer.Option(help="Whose answers to the file are judged; the newest in production where 0.")]
 
 
 @app.command()
@@ -47,16 +54,26 @@ def run(component: Name, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def replay(component: Name, window: Window = 0, false_alarms: Budget = 0.0, as_json: AsJson = False) -> None:
-    """Judge all stored predictions again, window by window, and change nothing.
+def replay(
+    component: Name,
+    file: File = None,
+    label: Label = "",
+    version: Version = 0,
+    window: Window = 0,
+    false_alarms: Budget = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Judge all stored predictions again, or a file's rows, window by window, and change nothing.
+
+    A file has the model's inputs as columns, in the order in which they came; with the truth its quality is judged too.
 
     Examples: headrace monitor replay digits
               headrace monitor replay digits --window 200 --false-alarms 0.01
+              headrace monitor replay churn --file march.parquet --label churned
     """
     from headrace.cli.terminal import console, print_json, table
-    from headrace.cli.watching import replayed
 
-    found = replayed(component, window, false_alarms)
+    found = _replayed(component, file, label, version, window, false_alarms)
     if as_json:
         print_json(found.as_json())
         return
@@ -72,20 +89,23 @@ def replay(component: Name, window: Window = 0, false_alarms: Budget = 0.0, as_j
 def report(
     component: Name,
     to: Annotated[Path, typer.Option(help="The page to write.")] = Path("monitor.html"),
+    file: File = None,
+    label: Label = "",
+    version: Version = 0,
     window: Window = 0,
     false_alarms: Budget = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Write one self-contained HTML page about all windows, with charts.
 
-    Example: headrace monitor report digits --to digits.html
+    Examples: headrace monitor report digits --to digits.html
+              headrace monitor report churn --file march.parquet --to march.html
     """
     from headrace.cli.terminal import console, print_json
-    from headrace.cli.watching import replayed
     from headrace.files import write_atomically
     from headrace.monitoring.report import html
 
-    found = replayed(component, window, false_alarms)
+    found = _replayed(component, file, label, version, window, false_alarms)
     write_atomically(to.absolute(), html(found), mode=0o644)
     if as_json:
         print_json({**found.as_json(), "page": str(to.absolute())})
@@ -100,19 +120,25 @@ def hard(
     to: Annotated[Path, typer.Option(help="The file to write: JSON lines for labelling tools, or .csv.")] = Path(
         "hard.jsonl"
     ),
-    most: Annotated[int, typer.Option(help="How many rows at most.")] = 200,
+    most: Annotated[int, typer.Option(min=1, help="How many rows at most.")] = 200,
+    as_json: AsJson = False,
 ) -> None:
     """Set out the rows that the model got wrong or was unsure of, for review.
 
-    Example: headrace monitor hard digits --most 50
+    Examples: headrace monitor hard digits --most 50
+              headrace monitor hard digits --to hard.csv
     """
-    from headrace.cli.terminal import console
+    from headrace.cli.terminal import console, print_json
     from headrace.cli.watching import hardest
     from headrace.files import write_atomically
     from headrace.monitoring.examples import as_tasks
 
     found = hardest(component, most)
     write_atomically(to.absolute(), _written(as_tasks(found), to), mode=0o644)
+    if as_json:
+        reasons: dict[str, Json] = {one.row.prediction.id: one.reason for one in found}
+        print_json({"rows": reasons, "file": str(to.absolute())})
+        return
     console().print(f"[green]✓[/green] {to}: {len(found)} rows")
 
 
@@ -150,6 +176,20 @@ def sample(
     else:
         for one in found:
             typer.echo(one.row.prediction.id)
+
+
+def _replayed(
+    component: str, file: Path | None, label: str, version: int, window: int, false_alarms: float
+) -> "Replay":
+    if file is None:
+        from headrace.cli.watching import replayed
+
+        return replayed(component, window, false_alarms)
+    from headrace.cli.given import replayed_file
+
+    return replayed_file(
+        component, file.absolute(), label=label, version=version, window=window, false_alarms=false_alarms
+    )
 
 
 def _written(found: "Sequence[Task]", to: Path) -> str:

@@ -3,18 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from headrace import wiring
-from headrace.config.component import Component
+from headrace.config.component import Component, Monitor
 from headrace.config.settings import read_settings
 from headrace.errors import InvalidInput, NotFound
 from headrace.ledger.base import Action
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall, version_folder
 from headrace.monitoring import seasons
-from headrace.monitoring.examples import HardExample, hard_examples
+from headrace.monitoring.examples import HardExample, hardest_of
 from headrace.monitoring.labelling import Task, sampled
 from headrace.monitoring.memory import Memory
-from headrace.monitoring.replay import Replay, replay, windows_of
+from headrace.monitoring.replay import Replay, pages_of, replay, windows_of
 from headrace.monitoring.seasons import Seasons
 from headrace.predictions import snapshot
 from headrace.predictions.snapshot import Snapshot
@@ -24,12 +26,15 @@ def replayed(component: str, window: int, false_alarms: float) -> Replay:
     """Return what the watch says about all stored predictions. 0 takes the newest version's own setting."""
     rooms = wiring.rooms(read_settings().prepare())
     references = references_of(rooms, component)
-    monitor = settings_of(rooms, component, references).monitor
-    monitor = monitor.model_copy(
-        update={"window": window or monitor.window, "false_alarms": false_alarms or monitor.false_alarms}
-    )
+    monitor = resized(settings_of(rooms, component, references).monitor, window, false_alarms)
     windows = windows_of(rooms.predictions, component, monitor.window)
     return replay(component, windows, references, monitor, Memory())
+
+
+def resized(monitor: Monitor, window: int, false_alarms: float) -> Monitor:
+    """Return a watch with another window or budget; 0 leaves either as it is."""
+    changed = {"window": window or monitor.window, "false_alarms": false_alarms or monitor.false_alarms}
+    return monitor.model_copy(update=changed)
 
 
 def hardest(component: str, most: int) -> list[HardExample]:
@@ -37,9 +42,11 @@ def hardest(component: str, most: int) -> list[HardExample]:
     rooms = wiring.rooms(read_settings().prepare())
     references = references_of(rooms, component)
     version = max(references)
-    rows = rooms.predictions.joined(component, version=version)
     known = references[version].overall
-    return hard_examples(rows, known.task, classes=known.classes, most=most)
+    lost = known.losses[np.isfinite(known.losses) & (known.losses > 0)]
+    usual = float(np.median(lost)) if len(lost) else None
+    pages = pages_of(rooms.predictions, component, version=version)
+    return hardest_of(pages, known.task, classes=known.classes, most=most, usual_error=usual)
 
 
 def to_be_labelled(component: str, rate: float | None) -> list[Task]:

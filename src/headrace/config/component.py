@@ -224,6 +224,8 @@ class Label(Frozen):
     """Which predictions are marked for labelling: a uniform sample, because only labels reveal concept drift."""
 
     rate: float = Field(default=0.0, ge=0, le=1)
+    #: That no prediction of so long has a label is told.
+    stale_after: Seconds | None = None
 
 
 Season = Literal["none", "hour", "weekday", "hour of weekday"]

@@ -3,7 +3,7 @@
 They are for review. A training set made of them alone would teach a distorted world, so none is chosen for being hard.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +28,27 @@ class HardExample:
     hardness: float
 
 
+def hardest_of(
+    pages: Iterable[Sequence[Joined]], task: Task, *, classes: Sequence[str] = (), most: int = 200,
+    usual_error: float | None = None,
+) -> list[HardExample]:  # fmt: skip
+    """Return the hardest rows of many pages; no more than one page and the hardest are kept in memory."""
+    kept: list[HardExample] = []
+    for page in pages:
+        kept += hard_examples(page, task, classes=classes, most=most, usual_error=usual_error)
+        kept = sorted(kept, key=lambda one: -one.hardness)[:most]
+    return kept
+
+
 def hard_examples(
-    rows: Sequence[Joined], task: Task, *, classes: Sequence[str] = (), most: int = 200
-) -> list[HardExample]:
-    """Return the hardest rows, hardest first: wrong answers by how sure they were, then right ones by how unsure."""
+    rows: Sequence[Joined], task: Task, *, classes: Sequence[str] = (), most: int = 200,
+    usual_error: float | None = None,
+) -> list[HardExample]:  # fmt: skip
+    """Return the hardest rows, hardest first: wrong answers by how sure they were, then right ones by how unsure.
+
+    Args:
+        usual_error: of a regressor; errors over twice as large are hard. By default the rows' own median.
+    """
     if not rows:
         return []
     answers = read_values([row.prediction.output for row in rows], task, classes=np.array(classes) if classes else None)
@@ -42,7 +59,7 @@ def hard_examples(
             abs(float(given) - float(true)) if has and isinstance(true, int | float) else 0.0
             for given, true, has in zip(answers.answer, truth, known, strict=True)
         ]
-        scale = float(np.median([one for one in errors if one]) or 1.0) if any(errors) else 1.0
+        scale = usual_error or (float(np.median([one for one in errors if one])) if any(errors) else 1.0)
         found = [
             HardExample(row, f"off by {error:.3g}", error / scale)
             for row, error in zip(rows, errors, strict=True)

@@ -67,7 +67,7 @@ def frame_of(window: Window, task: Task, *, classes: Array | None = None) -> Fra
     predictions = [row.prediction for row in window.rows]
     names = list(dict.fromkeys(name for one in predictions for name in one.inputs))
     known = np.array([row.is_labelled for row in window.rows], bool)
-    labelled = known & np.array([_is_usable(row.actual, task) for row in window.rows], bool)
+    labelled = known & np.array([is_usable(row.actual, task) for row in window.rows], bool)
     return Frame(
         {name: column([one.inputs.get(name) for one in predictions]) for name in names},
         read_values([one.output for one in predictions], task, classes=classes),
@@ -106,7 +106,8 @@ def truths(values: Sequence[Json], labelled: Array, task: Task) -> Array:
     return np.array([_label(value) if has else "" for value, has in zip(values, labelled, strict=True)], object)
 
 
-def _is_usable(value: Json, task: Task) -> bool:
+def is_usable(value: Json, task: Task) -> bool:
+    """Tell whether an answer to the task can be compared with an actual."""
     return is_truth(value) and (task is Task.CLASSIFICATION or isinstance(value, int | float))
 
 

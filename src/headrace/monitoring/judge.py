@@ -19,13 +19,14 @@ from headrace.monitoring.frame import Frame, frame_of
 from headrace.monitoring.memory import Losses, Memory
 from headrace.monitoring.reference_profile import Reference, losses
 from headrace.monitoring.seasons import Seasons
-from headrace.monitoring.signals import estimated, inputs, output, quality, schema, sequential, service
+from headrace.monitoring.signals import estimated, inputs, output, quality, schema, sequential, service, sliced
 from headrace.monitoring.signals.estimated import EstimatedQuality
 from headrace.monitoring.signals.inputs import InputDrift
 from headrace.monitoring.signals.output import OutputDrift
 from headrace.monitoring.signals.quality import LabelledQuality
 from headrace.monitoring.signals.schema import Schema
 from headrace.monitoring.signals.service import Service, ServiceHealth
+from headrace.monitoring.signals.sliced import SlicedQuality
 
 #: How the budget is shared; the shares add up to 1, so the chance of any false alarm in a window stays within it.
 SHARES = {
@@ -37,8 +38,10 @@ SHARES = {
     estimated.NAME: 0.1,
     service.ERRORS: 0.05,
 }
+#: The share of the labelled quality's budget that goes to single groups of rows, where there are any.
+BY_SLICE = 0.4
 #: The signals that rest on labels.
-LABELLED = frozenset({quality.NAME, sequential.NAME})
+LABELLED = frozenset({quality.NAME, sequential.NAME, sliced.NAME})
 #: How many windows in a row make a change a lasting one.
 LASTING = 2
 #: How many windows after a change of version count as right after it.
@@ -90,6 +93,8 @@ def watch_frame(
     usual = season or reference
     frame = replace(frame, watched=expand(frame.inputs, usual.fields))
     past = _of_version(memory, version)
+    labelled_at = _labelled_at(frame, past)
+    facts = _with_labels(facts or Service(), frame, labelled_at, monitor)
     signals = [signal for one in detectors(usual, monitor, facts) for signal in one.look(frame)]
     # Per row, so that the expected false alarms in one window are the budget's share.
     level = monitor.false_alarms * SHARES[sequential.NAME] / max(len(frame), 1)
@@ -97,7 +102,8 @@ def watch_frame(
     detector, added_up = sequential.look(detector, reference, frame)
     signals.append(added_up)
     lost = _losses(frame, reference)
-    after = _remember(replace(past, detector=detector, losses=lost or past.losses), signals, frame)
+    kept = replace(past, detector=detector, losses=lost or past.losses, labelled_at=labelled_at)
+    after = _remember(kept, signals, frame)
     alarm = verdict(signals, memory=after, rows=len(frame), lost=lost)
     return _say(alarm, after)
 
@@ -105,12 +111,14 @@ def watch_frame(
 def detectors(reference: Reference, monitor: Monitor, facts: Service | None = None) -> Sequence[Detector]:
     """Return what looks at a window, each with its share of the budget."""
     level = {name: monitor.false_alarms * share for name, share in SHARES.items()}
+    by_slice = BY_SLICE * level[quality.NAME] if reference.slices else 0.0
     return [
         Schema(reference, level=level[schema.BREAK]),
         InputDrift(reference, level=level[inputs.NAME]),
         OutputDrift(reference, level=level[output.NAME]),
         EstimatedQuality(reference, level=level[estimated.NAME]),
-        LabelledQuality(reference, level=level[quality.NAME]),
+        LabelledQuality(reference, level=level[quality.NAME] - by_slice),
+        SlicedQuality(reference, level=by_slice),
         ServiceHealth(facts or Service(), level=level[service.ERRORS]),
     ]
 
@@ -159,8 +167,8 @@ def _is_worse(lost: Losses | None, memory: Memory) -> bool:
 
 
 _ORDER = (
-    schema.BREAK, schema.MEANING, quality.NAME, sequential.NAME, estimated.NAME, service.ERRORS, service.LATENCY,
-    service.STALENESS, output.NAME, inputs.NAME,
+    schema.BREAK, schema.MEANING, quality.NAME, sliced.NAME, sequential.NAME, estimated.NAME, service.ERRORS,
+    service.LATENCY, service.STALENESS, output.NAME, inputs.NAME,
 )  # fmt: skip
 
 
@@ -183,7 +191,21 @@ def _joined(told: Sequence[str]) -> str:
 def _of_version(memory: Memory, version: int) -> Memory:
     if memory.version == version:
         return memory
-    return Memory(version=version, previous=memory.losses, after=memory.after)
+    return Memory(version=version, previous=memory.losses, after=memory.after, labelled_at=memory.labelled_at)
+
+
+def _labelled_at(frame: Frame, memory: Memory) -> float:
+    if not len(frame.seconds):
+        return memory.labelled_at
+    newest = frame.seconds[np.asarray(frame.labelled, bool)]
+    return max(memory.labelled_at or float(frame.seconds[0]), float(newest.max()) if len(newest) else 0.0)
+
+
+def _with_labels(facts: Service, frame: Frame, labelled_at: float, monitor: Monitor) -> Service:
+    if not len(frame.seconds):
+        return facts
+    age = max(float(frame.seconds.max()) - labelled_at, 0.0)
+    return replace(facts, label_age_s=age, oldest_label_s=monitor.label.stale_after)
 
 
 def _losses(frame: Frame, reference: Reference) -> Losses | None:

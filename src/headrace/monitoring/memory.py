@@ -28,6 +28,8 @@ class Memory:
         losses: of the last window of this version; `previous` those of the last window of the version before.
         said: the last alarm, by its consequence and signals; `repeats` how often it was said again.
         after: the last prediction that was judged.
+        labelled_at: when the newest labelled prediction was made, or the first of all where none has a label yet;
+            seconds since 1970, 0 before the first window.
     """
 
     version: int = 0
@@ -40,6 +42,7 @@ class Memory:
     said: str = ""
     repeats: int = 0
     after: str = ""
+    labelled_at: float = 0.0
 
     def as_json(self) -> dict[str, Json]:
         """Return the memory as a JSON document."""

@@ -183,8 +183,8 @@ def count_values(values: Any) -> Counted:
         empty = np.isnan(column)
         nulls = int(np.count_nonzero(empty))
         found, counts = np.unique(column[~empty], return_counts=True)
-        return Counted({str(_text(one)): int(n) for one, n in zip(found.tolist(), counts, strict=True)}, nulls)
-    texts = column.astype(str) if column.dtype.kind != "O" else [_text(one) for one in column.tolist()]
+        return Counted({str(text_of(one)): int(n) for one, n in zip(found.tolist(), counts, strict=True)}, nulls)
+    texts = column.astype(str) if column.dtype.kind != "O" else [text_of(one) for one in column.tolist()]
     return _counted(pa.array(texts, pa.string()))
 
 
@@ -195,12 +195,34 @@ def _counted(column: Any) -> Counted:
     return Counted(named, column.null_count)
 
 
-def _text(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
+    """Return the name that a value is counted by; None where it is missing."""
     if isinstance(value, str):
         return value
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Which group each row is in.
+
+    Attributes:
+        values: the groups' names.
+        codes: shape (rows,), places in `values`; -1 where the value is missing.
+    """
+
+    values: tuple[str, ...]
+    codes: Array
+
+
+def groups_of(values: Array) -> Groups:
+    """Return rows by their value's text."""
+    texts = [text_of(one) for one in np.asarray(values).tolist()]
+    names = sorted({one for one in texts if one is not None})
+    at = {name: place for place, name in enumerate(names)}
+    return Groups(tuple(names), np.array([-1 if one is None else at[one] for one in texts], np.int32))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from headrace.errors import InvalidInput, NotFound
 from headrace.files import write_atomically
 from headrace.monitoring.estimate import Curve, Estimator
-from headrace.monitoring.profiles import Categories, Field, Numbers
+from headrace.monitoring.profiles import Categories, Field, Groups, Numbers
 from headrace.monitoring.reference_profile import Reference, build
 from headrace.monitoring.statistics.boosting import Boosted
 from headrace.types import Task
@@ -41,6 +41,7 @@ def save(reference: Reference, folder: Path) -> None:
         "estimator": _put_estimator(reference.estimator, arrays),
         "loss_time": reference.loss_time,
         "details": reference.details,
+        "slices": _put_slices(reference.slices, arrays),
     }
     raw = io.BytesIO()
     np.savez_compressed(raw, allow_pickle=False, **arrays)
@@ -79,6 +80,7 @@ def load(folder: Path) -> Reference:
         _take_estimator(document["estimator"], arrays),
         document["loss_time"],
         document["details"],
+        _take_slices(document.get("slices", {}), arrays),  # Older profiles have none.
     )
 
 
@@ -99,6 +101,19 @@ def _take_numbers(found: dict[str, str], arrays: dict[str, Array]) -> dict[str, 
         scalars["nulls"] = int(scalars["nulls"])
         profiles[name] = Numbers(arrays[f"{key}_edges"], arrays[f"{key}_counts"], **scalars)
     return profiles
+
+
+def _put_slices(slices: dict[str, Groups], arrays: dict[str, Array]) -> dict[str, Any]:
+    found = {}
+    for name, groups in slices.items():
+        key = f"s{len(arrays)}"
+        arrays[key] = groups.codes
+        found[name] = {"values": list(groups.values), "codes": key}
+    return found
+
+
+def _take_slices(found: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Groups]:
+    return {name: Groups(tuple(one["values"]), arrays[one["codes"]]) for name, one in found.items()}
 
 
 def _put_estimator(estimator: Estimator | None, arrays: dict[str, Array]) -> dict[str, Any] | None:

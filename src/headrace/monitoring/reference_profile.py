@@ -13,7 +13,7 @@ from headrace.evaluation.labels import as_text
 from headrace.evaluation.metrics import correct, measure_all, row_error
 from headrace.monitoring.columns import Columns, expand, fields_of, vocabulary_of
 from headrace.monitoring.estimate import Estimator, fit
-from headrace.monitoring.profiles import Categories, Field, Numbers, categories, numbers
+from headrace.monitoring.profiles import Categories, Field, Groups, Numbers, categories, groups_of, numbers
 from headrace.monitoring.statistics.dependence import correlation_time
 from headrace.types import Json, Task
 
@@ -36,6 +36,7 @@ class Reference:
         fields: the inputs by kind; `numbers` and `names` are what is watched of them.
         estimator: what estimates quality where there are no labels; None where nothing can.
         loss_time: the correlation time of the losses; 1 for independent rows.
+        slices: input to the groups of the losses' rows that are judged each by itself.
     """
 
     task: Task
@@ -51,6 +52,7 @@ class Reference:
     estimator: Estimator | None = None
     loss_time: float = 1.0
     details: dict[str, Json] = field(default_factory=dict)
+    slices: dict[str, Groups] = field(default_factory=dict)
 
     @property
     def right(self) -> int:
@@ -100,6 +102,8 @@ def build(
         fit(rows, task=task, columns=watched),
         correlation_time(lost) if in_time_order else 1.0,
         {"in_time_order": in_time_order},
+        # Production knows the inputs alone, so other columns of the holdout cannot be followed there.
+        {name: groups_of(values) for name, values in rows.slices.items() if name in (inputs or {})},
     )
 
 

@@ -73,7 +73,7 @@ def replay(
         at = window.rows[-1].prediction.at.isoformat(timespec="seconds")
         labelled = sum(row.is_labelled for row in window.rows)
         found.append(Seen(window.version, window.first, window.last, at, len(window.rows), labelled, watched.alarm))
-    return Replay(component, found, monitor.false_alarms, _per_month(found, monitor.false_alarms))
+    return Replay(component, found, monitor.false_alarms, per_month(found, monitor.false_alarms))
 
 
 def windows_of(log: PredictionLog, component: str, rows: int, *, after: str = "") -> Iterator[Window]:
@@ -93,7 +93,16 @@ def windows_of(log: PredictionLog, component: str, rows: int, *, after: str = ""
         after = page[-1].prediction.id
 
 
-def _per_month(found: Sequence[Seen], budget: float) -> float:
+def pages_of(log: PredictionLog, component: str, *, version: int) -> Iterator[Sequence[Joined]]:
+    """Yield a version's rows in parts, oldest first."""
+    after = ""
+    while page := log.joined(component, after=after, limit=_PAGE, version=version):
+        yield page
+        after = page[-1].prediction.id
+
+
+def per_month(found: Sequence[Seen], budget: float) -> float:
+    """Return how many false alarms a budget per window allows in a month at their pace; 0 if unknown."""
     if len(found) < 2:
         return 0.0
     from datetime import datetime

@@ -51,10 +51,7 @@ class LabelledQuality:
         rows, right = len(lost), len(lost) - round(float(lost.sum()))
         before = self._reference.right / len(self._reference.losses)
         now = right / rows
-        # Rows that repeat each other in time say as much as fewer independent ones.
-        time = self._reference.loss_time
-        counts = (self._reference.right, len(self._reference.losses), right, rows)
-        p_value = fell_p(*(int(count / time) for count in counts)) if time > 1 else fell_p(*counts)
+        p_value = fall_p(lost, self._reference.losses, self._reference.loss_time)
         fired = p_value <= self._level and before - now >= self._least
         interval = clopper_pearson(right, rows)
         bounds = f"95 % interval {interval.low:.2f} to {interval.high:.2f}"
@@ -73,17 +70,29 @@ class LabelledQuality:
         before, now = float(self._reference.losses.mean()), float(usable.mean()) if len(usable) else float("nan")
         if len(usable) < FEWEST:
             return Signal(self.name, False, f"Only {len(usable)} labels are numbers; quality was not judged.")
-        p_value = _greater_p(usable, self._reference.losses, self._reference.loss_time)
+        p_value = greater_p(usable, self._reference.losses, self._reference.loss_time)
         fired = p_value <= self._level and now - before >= self._least * before
+        reach = 1.96 * float(usable.std()) * np.sqrt(self._reference.loss_time / len(usable))
+        low, high = max(now - reach, 0.0), now + reach
         sentence = (
             f"The mean absolute error {'rose' if fired else 'went'} from {before:.3g} to {now:.3g} over the last "
-            f"{len(usable)} labelled predictions (p = {p_value:.2g})" + ("" if fired else ".")
+            f"{len(usable)} labelled predictions (95 % interval {low:.3g} to {high:.3g}, p = {p_value:.2g})"
+            + ("" if fired else ".")
         )
-        details = {"rows": len(usable), "before": before, "now": now}
+        details = {"rows": len(usable), "before": before, "now": now, "low": low, "high": high}
         return Signal(self.name, fired, sentence, p_value, now - before, "mean absolute error", details)
 
 
-def _greater_p(now: np.ndarray, before: np.ndarray, time: float) -> float:
+def fall_p(now: np.ndarray, before: np.ndarray, time: float) -> float:
+    """Return the one-sided p-value of "the share of right answers did not fall"; losses are 0 or 1.
+
+    Rows that repeat each other in time say as much as fewer independent ones.
+    """
+    counts = (len(before) - round(float(before.sum())), len(before), len(now) - round(float(now.sum())), len(now))
+    return fell_p(*(int(count / time) for count in counts)) if time > 1 else fell_p(*counts)
+
+
+def greater_p(now: np.ndarray, before: np.ndarray, time: float) -> float:
     """Return the one-sided p-value of the Mann-Whitney test, its variance multiplied by the correlation time."""
     found = mannwhitneyu(now, before, alternative="greater")
     if time <= 1:

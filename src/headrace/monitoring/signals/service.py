@@ -14,7 +14,7 @@ from headrace.monitoring.base import Signal
 from headrace.monitoring.frame import Frame
 from headrace.monitoring.statistics.shares import rose_p
 
-ERRORS, LATENCY, STALENESS = "service errors", "latency", "staleness"
+ERRORS, LATENCY, STALENESS, THROUGHPUT = "service errors", "latency", "staleness", "throughput"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,10 @@ class Service:
         requests: answered or failed. `failures` those with a 5xx.
         usual_failure_rate: of the version before, or of the acceptance.
         p99_ms: the latency that one request in a hundred may exceed; None where nothing is promised.
-        model_age_s: since the version was trained; `label_age_s` since the newest label. None where not known.
+        model_age_s: since the version was trained. None where not known.
         oldest_model_s: the age at which a model counts as stale; None where nothing is promised.
+        label_age_s: from the newest prediction that has a label to the window's last. None where not known.
+        oldest_label_s: the age at which labels count as stale; None where nothing is promised.
     """
 
     requests: int = 0
@@ -36,6 +38,8 @@ class Service:
     p99_ms: float | None = None
     model_age_s: float | None = None
     oldest_model_s: float | None = None
+    label_age_s: float | None = None
+    oldest_label_s: float | None = None
 
 
 class ServiceHealth:
@@ -49,7 +53,7 @@ class ServiceHealth:
 
     def look(self, frame: Frame) -> Sequence[Signal]:
         """Return what the service did."""
-        return [*self._errors(), *self._latency(frame), *self._staleness()]
+        return [*self._errors(), *self._latency(frame), *self._throughput(frame), *self._staleness()]
 
     def _errors(self) -> list[Signal]:
         found = self._service
@@ -73,12 +77,33 @@ class ServiceHealth:
         sentence = f"{late} of {rows} answers took longer than {promised:g} ms (99 % within {now:.3g} ms)"
         return [Signal(LATENCY, p_value <= self._level and late / rows >= 0.02, sentence, p_value, now, "ms")]
 
-    def _staleness(self) -> list[Signal]:
-        age, limit = self._service.model_age_s, self._service.oldest_model_s
-        if age is None or limit is None:
+    def _throughput(self, frame: Frame) -> list[Signal]:
+        """Tell how much was asked; little or much traffic is no fault of the model's, so it never fires."""
+        reach = float(np.ptp(frame.seconds)) if len(frame.seconds) > 1 else 0.0
+        if reach <= 0:
             return []
-        sentence = f"the model is {age / 86400:.1f} days old; {limit / 86400:.1f} are allowed"
-        return [Signal(STALENESS, age > limit, sentence, effect=age, unit="s")]
+        rate = (len(frame.seconds) - 1) / reach
+        sentence = f"{len(frame)} predictions came within {_lasting(reach)}, {rate:.3g} a second"
+        return [Signal(THROUGHPUT, False, sentence, effect=rate, unit="predictions a second")]
+
+    def _staleness(self) -> list[Signal]:
+        found, given = [], self._service
+        if given.model_age_s is not None and given.oldest_model_s is not None:
+            age, limit = given.model_age_s, given.oldest_model_s
+            sentence = f"the model is {_lasting(age)} old; {_lasting(limit)} are allowed"
+            found.append(Signal(STALENESS, age > limit, sentence, effect=age, unit="s", details={"of": "model"}))
+        if given.label_age_s is not None and given.oldest_label_s is not None:
+            age, limit = given.label_age_s, given.oldest_label_s
+            sentence = f"no prediction of the last {_lasting(age)} has a label; {_lasting(limit)} are allowed"
+            found.append(Signal(STALENESS, age > limit, sentence, effect=age, unit="s", details={"of": "labels"}))
+        return found
+
+
+def _lasting(seconds: float) -> str:
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.3g} seconds"
 
 
 def _at_least(hits: int, rows: int, share: float) -> float:
