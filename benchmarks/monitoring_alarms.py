@@ -174,7 +174,7 @@ def _beside(folder: Path, kind: str, rows: int, windows: int) -> dict[str, Any]:
     if problem:
         return {"problem": problem}
     document = json.loads((folder / "evidently.json").read_text())
-    theirs = [one["cpu_s"] for one in document["windows"]]
+    theirs, bare = ([one[key] for one in document["windows"]] for key in ("cpu_s", "bare_cpu_s"))
     apart = [
         abs(own[name] - value)
         for own, one in zip(scores, document["windows"], strict=True)
@@ -184,6 +184,7 @@ def _beside(folder: Path, kind: str, rows: int, windows: int) -> dict[str, Any]:
         "part": "evidently", "data": kind, "rows": rows, "windows": windows, "version": document["version"],
         "alarms": {"headrace": alarms, "Evidently": sum(one["drifted"] > 0 for one in document["windows"])},
         "rows / CPU s": {"headrace": round(rows / float(np.median(ours))),
-                         "Evidently": round(rows / float(np.median(theirs)))},
+                         "Evidently": round(rows / float(np.median(theirs))),
+                         "Evidently's bare tests": round(rows / float(np.median(bare)))},
         "scores compared": len(apart), "apart at most": max(apart, default=None),
     }  # fmt: skip

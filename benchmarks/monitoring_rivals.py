@@ -61,7 +61,7 @@ def distance(reference: Known, name: str, values: object) -> float:
     one, other = counts / counts.sum(axis=1, keepdims=True)
     middle = (one + other) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [np.nansum(np.where(share > 0, share * np.log2(share / middle), 0)) for share in (one, other)]
+        parts = [np.nansum(np.where(share > 0, share * np.log(share / middle), 0)) for share in (one, other)]
     return float(np.sqrt(sum(parts) / 2))
 
 

@@ -1,5 +1,6 @@
 """The monitoring benchmark adds its runs up, and its rivals are what their libraries say."""
 
+import collections
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from benchmarks.monitoring_combine import combine
 from benchmarks.monitoring_rivals import distance, known, plain_ks
 from benchmarks.monitoring_streams import Shift, stream
+from scipy.spatial.distance import jensenshannon
 from scipy.stats import ks_2samp, wasserstein_distance
 
 
@@ -43,3 +45,8 @@ def test_the_rivals_statistics_are_their_libraries() -> None:
         before, now = reference.inputs[name], window.inputs[name]
         expected = wasserstein_distance(before, now) / before.std()
         assert distance(counted, name, now) == pytest.approx(expected, rel=1e-9)
+    for name in counted.names:
+        before, now = (sorted(collections.Counter(one.inputs[name].to_pylist()).items()) for one in (reference, window))
+        assert [value for value, _ in before] == [value for value, _ in now]
+        expected = jensenshannon([count for _, count in before], [count for _, count in now])
+        assert distance(counted, name, window.inputs[name]) == pytest.approx(expected, rel=1e-9)

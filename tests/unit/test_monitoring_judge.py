@@ -12,11 +12,12 @@ from headrace.errors import InvalidInput, NotFound
 from headrace.evaluation.answers import probabilities, read_outputs, read_values, task_of
 from headrace.evaluation.base import Rows
 from headrace.monitoring.base import Alarm, Consequence, Window
-from headrace.monitoring.judge import judge
+from headrace.monitoring.judge import judge, watch
+from headrace.monitoring.memory import Memory
 from headrace.monitoring.reference import Reference, build, load, save
 from headrace.monitoring.seasons import Seasons
 from headrace.predictions.base import Joined
-from headrace.predictions.ids import Ids
+from headrace.predictions.ids import Ids, time_of
 from headrace.types import Json, Prediction, Task
 
 CLASSES = 4
@@ -192,3 +193,16 @@ def mixed_window(actuals: list[Json], outputs: list[Json]) -> Window:
         for identity, actual, output in zip(ids, actuals, outputs, strict=True)
     ]
     return Window("c", 1, rows)
+
+
+def test_what_is_said_again_tells_since_when() -> None:
+    known, memory, sentences = Seasons(reference()), Memory(), []
+    for _ in range(3):
+        truth, scores = answered(1, 300, noise=0.33)
+        seen = watch(window(truth, list(scores.tolist())), known, BUDGET, memory)
+        memory = seen.memory
+        sentences.append(seen.alarm.sentence)
+    began = f"{time_of(memory.since['labelled quality']):%F %T} UTC"
+    assert "This began" not in sentences[0]
+    assert sentences[1].endswith(f"This began at {began}; the window before said the same.")
+    assert sentences[2].endswith(f"This began at {began}; 2 windows before said the same.")

@@ -11,6 +11,7 @@ from scipy.stats import anderson_ksamp, fisher_exact
 
 from headrace.evaluation.labels import as_text
 from headrace.monitoring.profiles import Numbers, coded
+from headrace.monitoring.statistics.boosting import DEPTH, Boosted, by_nodes, fit
 from headrace.monitoring.statistics.multiplicity import benjamini_hochberg, family_p, holm
 from headrace.monitoring.statistics.shares import clopper_pearson, fell_p, rose_p
 from headrace.monitoring.statistics.twosample import (
@@ -143,3 +144,31 @@ def test_the_shared_test_sees_level_spread_and_shape() -> None:
     ]  # fmt: skip
     assert all(float(shift_p(before, binned(values))) < 1e-4 for values in changed)
     assert float(shift_p(before, binned(chance.normal(size=500)))) > 0.01
+
+
+def test_trees_of_older_profiles_answer_as_they_did() -> None:
+    chance = np.random.default_rng(0)
+    codes, leaves = chance.integers(0, 40, (300, 4)), chance.normal(size=(6, 2**DEPTH))
+    columns, limits = chance.integers(0, 4, (6, DEPTH)), chance.integers(0, 40, (6, DEPTH))
+    expected = np.full(300, 0.5)
+    for asked, limit, leaf in zip(columns, limits, leaves, strict=True):
+        bits = codes[:, asked] > limit
+        expected += leaf[bits @ (2 ** np.arange(DEPTH)[::-1])]
+    found = Boosted(0.5, by_nodes(columns), by_nodes(limits), leaves).predict(codes)
+    assert found == pytest.approx(expected)
+
+
+def test_every_leaf_asks_a_question_of_its_own() -> None:
+    chance = np.random.default_rng(1)
+    codes = chance.integers(0, 60, (3000, 4))
+    # Which of the other columns counts, the first one says.
+    target = np.choose(codes[:, 0] // 20, [codes[:, 1], codes[:, 2], codes[:, 3]]) / 60.0
+    model = fit(codes[:2000], target[:2000], bins=64)
+    left = target[2000:] - model.predict(codes[2000:])
+    assert float(left.var()) < 0.1 * float(target.var())
+
+
+def test_nothing_is_learned_from_noise() -> None:
+    chance = np.random.default_rng(2)
+    model = fit(chance.integers(0, 60, (2000, 4)), chance.normal(size=2000), bins=64)
+    assert float(model.predict(chance.integers(0, 60, (2000, 4))).var()) < 0.05

@@ -16,6 +16,7 @@ from headrace.predictions.labels import coverage, is_mature
 from headrace.predictions.manifest import read_manifest
 from headrace.predictions.query import connect
 from headrace.predictions.segments import SegmentLog
+from headrace.predictions.tend import tend
 from headrace.predictions.upkeep import check, compact, prune, rebuild, repair
 from headrace.types import Actual, Prediction
 
@@ -52,6 +53,22 @@ def test_compaction_keeps_every_row_and_old_files_for_their_readers(folder: Path
     assert len(list((folder / "segments").rglob("*.parquet"))) == 3
     assert known(folder) == before
     assert compact(folder, clock=clock).merged == 0
+
+
+def test_many_small_files_are_merged_while_a_component_serves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.predictions.tend.MANY", 4)
+    before, clock = known(folder), ManualClock(START + timedelta(days=9))
+    tend(folder, clock=clock)
+    assert len(read_manifest(folder).predictions) == 9  # Three a day are few.
+    log, ids = SegmentLog(folder.parent), Ids(ManualClock(START))
+    log.append([Prediction(ids.new(), "churn", 1, START, {"n": 1}, "yes", 1.0)])
+    tend(folder, clock=clock)
+    assert len(read_manifest(folder).predictions) == 3
+    assert len(known(folder)) == len(before) + 1
+    clock.advance(3600)
+    tend(folder, clock=clock)
+    assert len(list((folder / "segments").rglob("*.parquet"))) == 3
+    assert len(known(folder)) == len(before) + 1
 
 
 def test_actuals_are_rolled_in_order_of_arrival(folder: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import norm
 
 from headrace.config.component import Monitor
+from headrace.errors import InvalidInput
 from headrace.monitoring.base import Alarm, Consequence, Detector, Signal, Window
 from headrace.monitoring.columns import expand
 from headrace.monitoring.frame import Frame, frame_of
@@ -27,6 +28,7 @@ from headrace.monitoring.signals.quality import LabelledQuality
 from headrace.monitoring.signals.schema import Schema
 from headrace.monitoring.signals.service import Service, ServiceHealth
 from headrace.monitoring.signals.sliced import SlicedQuality
+from headrace.predictions.ids import time_of
 
 #: How the budget is shared; the shares add up to 1, so the chance of any false alarm in a window stays within it.
 SHARES = {
@@ -235,4 +237,16 @@ def _say(alarm: Alarm, memory: Memory) -> Watched:
     said = f"{alarm.consequence.value}: {', '.join(names)}"
     repeats = memory.repeats + 1 if said == memory.said else 0
     since = min((memory.since[name] for name in names), default="")
-    return Watched(replace(alarm, since=since, repeats=repeats), replace(memory, said=said, repeats=repeats))
+    sentence = alarm.sentence
+    if repeats:
+        before = "the window" if repeats == 1 else f"{repeats} windows"
+        sentence += f" This began at {_moment(since)}; {before} before said the same."
+    told = replace(alarm, sentence=sentence, since=since, repeats=repeats)
+    return Watched(told, replace(memory, said=said, repeats=repeats))
+
+
+def _moment(prediction_id: str) -> str:
+    try:
+        return f"{time_of(prediction_id):%F %T} UTC"
+    except InvalidInput:  # Rows of a file are named by their number.
+        return prediction_id

@@ -13,7 +13,7 @@ from headrace.files import write_atomically
 from headrace.monitoring.estimate import Curve, Estimator
 from headrace.monitoring.profiles import Categories, Field, Groups, Numbers
 from headrace.monitoring.reference_profile import Reference, build
-from headrace.monitoring.statistics.boosting import Boosted
+from headrace.monitoring.statistics.boosting import DEPTH, Boosted, by_nodes
 from headrace.types import Task
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -141,6 +141,8 @@ def _take_estimator(document: dict[str, Any] | None, arrays: dict[str, Array]) -
     model = None
     if "model_base" in arrays:
         parts = {one.name: arrays[f"model_{one.name}"] for one in fields(Boosted)}
+        if parts["columns"].shape[1] == DEPTH:  # Older profiles' trees asked one question per level.
+            parts |= {name: by_nodes(parts[name]) for name in ("columns", "limits")}
         model = Boosted(float(parts["base"]), parts["columns"], parts["limits"], parts["leaves"])
     return Estimator(
         document["rows"],

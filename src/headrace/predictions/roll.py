@@ -1,8 +1,7 @@
-"""Rolling: ownerless journals become Parquet segments. Also `python -m headrace.predictions.roll FOLDER`."""
+"""Rolling: ownerless journals become Parquet segments. `tend` does it while a component serves."""
 
 import contextlib
 import os
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +94,3 @@ def _sweep(folder: Path) -> None:
     for path in (folder / "segments").rglob("*.*"):
         if path.is_file() and not named[path.relative_to(folder).as_posix()]:
             path.unlink()
-
-
-if __name__ == "__main__":
-    os.nice(10)
-    roll(Path(sys.argv[1]))

@@ -195,7 +195,7 @@ class PredictionWriter:
         if self._roller is not None and self._roller.poll() is None:
             return  # The next round, or the next reader, takes this journal too.
         self._roller = subprocess.Popen(
-            [sys.executable, "-m", "headrace.predictions.roll", str(self._folder)],
+            [sys.executable, "-m", "headrace.predictions.tend", str(self._folder)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

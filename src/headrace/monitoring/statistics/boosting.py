@@ -1,4 +1,4 @@
-"""A small gradient-boosted model over binned columns, for expected losses. Trees ask one question per level."""
+"""A small gradient-boosted model over binned columns, for expected losses. Every leaf asks a question of its own."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -7,7 +7,9 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
 DEPTH = 5
-_TREES, _RATE, _SHRINK = 80, 0.1, 20.0
+_TREES, _RATE, _SHRINK = 300, 0.1, 20.0
+#: So many further trees without a better one end the trial.
+_PATIENCE = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +17,8 @@ class Boosted:
     """A fitted model.
 
     Attributes:
-        columns: shape (trees, DEPTH), which column each level asks about; `limits` its code above which it is yes.
+        columns: shape (trees, 2 ** DEPTH - 1), which column each node asks about, level by level; `limits` its code
+            above which the answer is yes.
         leaves: shape (trees, 2 ** DEPTH), what each leaf adds to `base`.
     """
 
@@ -32,6 +35,11 @@ class Boosted:
         return found
 
 
+def by_nodes(levels: Array) -> Array:
+    """Return what each node asks, of trees that ask one question per level."""
+    return np.asarray(np.repeat(levels, 2 ** np.arange(DEPTH), axis=1))
+
+
 def fit(codes: Array, target: Array, *, bins: int) -> Boosted:
     """Fit squared error; the number of trees is the one that does best on every fifth row, held out.
 
@@ -40,46 +48,82 @@ def fit(codes: Array, target: Array, *, bins: int) -> Boosted:
         target: shape (rows,).
     """
     held = np.arange(len(target)) % 5 == 4
-    trial = _grow(codes[~held], target[~held], bins, _TREES)
-    errors = [float(np.mean(np.square(target[held] - trial.base)))]
+    trial = _Growth.of(codes[~held], target[~held], bins)
     found = np.full(int(held.sum()), trial.base)
-    for number in range(len(trial.columns)):
-        found += trial.leaves[number][_leaf(codes[held], trial.columns[number], trial.limits[number])]
-        errors.append(float(np.mean(np.square(target[held] - found))))
-    return _grow(codes, target, bins, int(np.argmin(errors)))
+    error = [float(np.mean(np.square(target[held] - found)))]
+    while len(error) <= _TREES and len(error) - int(np.argmin(error)) <= _PATIENCE:
+        trial.add()
+        found += trial.leaves[-1][_leaf(codes[held], trial.columns[-1], trial.limits[-1])]
+        error.append(float(np.mean(np.square(target[held] - found))))
+    whole = _Growth.of(codes, target, bins)
+    for _ in range(int(np.argmin(error))):
+        whole.add()
+    return whole.boosted()
 
 
-def _grow(codes: Array, target: Array, bins: int, trees: int) -> Boosted:
-    base = float(target.mean())
-    left = target - base
-    columns, limits = np.zeros((trees, DEPTH), np.int32), np.zeros((trees, DEPTH), np.int32)
-    leaves = np.zeros((trees, 2**DEPTH))
-    for tree in range(trees):
-        place = np.zeros(len(target), np.int64)
+@dataclass
+class _Growth:
+    """Trees that are added one by one, each to what the ones before left over."""
+
+    codes: Array
+    bins: int
+    base: float
+    left: Array
+    columns: list[Array]
+    limits: list[Array]
+    leaves: list[Array]
+
+    @classmethod
+    def of(cls, codes: Array, target: Array, bins: int) -> "_Growth":
+        base = float(target.mean())
+        return cls(codes, bins, base, target - base, [], [], [])
+
+    def add(self) -> None:
+        nodes = 2**DEPTH - 1
+        columns, limits = np.zeros(nodes, np.int32), np.full(nodes, self.bins, np.int32)
+        place, rows = np.zeros(len(self.left), np.int64), np.arange(len(self.left))
         for level in range(DEPTH):
-            columns[tree, level], limits[tree, level] = _best(codes, left, place, 2**level, bins)
-            place = place * 2 + (codes[:, columns[tree, level]] > limits[tree, level])
-        sums = np.bincount(place, left, 2**DEPTH)
-        leaves[tree] = _RATE * sums / (np.bincount(place, minlength=2**DEPTH) + _SHRINK)
-        left = left - leaves[tree][place]
-    return Boosted(base, columns, limits, leaves)
+            own = slice(2**level - 1, 2 ** (level + 1) - 1)
+            columns[own], limits[own] = _best(self.codes, self.left, place, 2**level, self.bins)
+            place = place * 2 + (self.codes[rows, columns[own][place]] > limits[own][place])
+        sums = np.bincount(place, self.left, 2**DEPTH)
+        leaves = _RATE * sums / (np.bincount(place, minlength=2**DEPTH) + _SHRINK)
+        self.left = self.left - leaves[place]
+        self.columns.append(columns)
+        self.limits.append(limits)
+        self.leaves.append(leaves)
+
+    def boosted(self) -> Boosted:
+        nodes, leaves = 2**DEPTH - 1, 2**DEPTH
+        return Boosted(
+            self.base,
+            np.array(self.columns, np.int32).reshape(-1, nodes),
+            np.array(self.limits, np.int32).reshape(-1, nodes),
+            np.array(self.leaves, float).reshape(-1, leaves),
+        )
 
 
-def _best(codes: Array, left: Array, place: Array, leaves: int, bins: int) -> tuple[int, int]:
-    best, found = -1.0, (0, bins)
+def _best(codes: Array, left: Array, place: Array, leaves: int, bins: int) -> tuple[Array, Array]:
+    """Return each leaf's best question; one that no row answers with yes where none is worth asking."""
+    sums, rows = np.bincount(place, left, leaves), np.bincount(place, minlength=leaves)
+    best = np.square(sums) / (rows + _SHRINK)
+    asked, limits, every = np.zeros(leaves, np.int32), np.full(leaves, bins, np.int32), np.arange(leaves)
     for column in range(codes.shape[1]):
         cell = place * bins + codes[:, column]
-        sums = np.cumsum(np.bincount(cell, left, leaves * bins).reshape(leaves, bins), axis=1)
-        counts = np.cumsum(np.bincount(cell, minlength=leaves * bins).reshape(leaves, bins), axis=1)
-        above, rows = sums[:, -1:] - sums, counts[:, -1:] - counts
-        gain = (np.square(sums) / (counts + _SHRINK) + np.square(above) / (rows + _SHRINK)).sum(axis=0)[:-1]
-        if len(gain) and gain.max() > best:
-            best, found = float(gain.max()), (column, int(gain.argmax()))
-    return found
+        below = np.cumsum(np.bincount(cell, left, leaves * bins).reshape(leaves, bins), axis=1)[:, :-1]
+        count = np.cumsum(np.bincount(cell, minlength=leaves * bins).reshape(leaves, bins), axis=1)[:, :-1]
+        gain = np.square(below) / (count + _SHRINK)
+        gain += np.square(sums[:, None] - below) / (rows[:, None] - count + _SHRINK)
+        at = gain.argmax(axis=1)
+        better = gain[every, at] > best
+        best = np.where(better, gain[every, at], best)
+        asked, limits = np.where(better, column, asked), np.where(better, at, limits)
+    return asked, limits
 
 
 def _leaf(codes: Array, asked: Array, limits: Array) -> Array:
-    place = np.zeros(len(codes), np.int64)
-    for column, limit in zip(asked, limits, strict=True):
-        place = place * 2 + (codes[:, column] > limit)
+    place, rows = np.zeros(len(codes), np.int64), np.arange(len(codes))
+    for level in range(DEPTH):
+        node = place + (2**level - 1)
+        place = place * 2 + (codes[rows, asked[node]] > limits[node])
     return place

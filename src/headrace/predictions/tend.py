@@ -1,0 +1,37 @@
+"""What is done to a component's files while it serves: journals are rolled, and many small files become one.
+
+    python -m headrace.predictions.tend FOLDER
+
+`PredictionWriter` starts it in a child process of low priority whenever it has sealed a journal, so that a front pays
+for none of it and a year of traffic leaves about one file a day rather than one a minute.
+"""
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from headrace.clock import Clock
+from headrace.predictions.manifest import read_manifest
+from headrace.predictions.roll import roll
+from headrace.predictions.upkeep import FULL_ROWS, compact, sweep
+
+#: So many small files of one version and day are merged.
+MANY = 64
+
+
+def tend(folder: Path, *, clock: Clock | None = None) -> int:
+    """Roll what dead writers left, merge small files where there are many, and return the rows rolled."""
+    rows = roll(folder)
+    manifest = read_manifest(folder)
+    small = Counter((one.version, one.day) for one in manifest.predictions if one.rows < FULL_ROWS)
+    if max(small.values(), default=0) >= MANY:
+        compact(folder, clock=clock)
+    elif manifest.retired:
+        sweep(folder, clock=clock)
+    return rows
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    tend(Path(sys.argv[1]))
