@@ -1,6 +1,7 @@
 """The only place that names concrete back ends. Each is imported when it is asked for."""
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 from headrace.clock import SystemClock
 from headrace.config.component import EnvironmentKind
@@ -12,6 +13,9 @@ from headrace.ledger.base import Ledger
 from headrace.lifecycle.rooms import Rooms
 from headrace.predictions.base import PredictionLog
 from headrace.registry.base import Registry
+
+if TYPE_CHECKING:
+    from headrace.predictions.segments import SegmentLog
 
 
 def rooms(settings: Settings) -> Rooms:
@@ -95,9 +99,18 @@ def stop_tracking(settings: Settings) -> bool:
 
 def prediction_log(settings: Settings) -> PredictionLog:
     """Return the prediction log of all components."""
+    return segment_log(settings)
+
+
+def segment_log(settings: Settings) -> "SegmentLog":
+    """Return the same with what concerns its files: upkeep, SQL, shipping. Raises InvalidConfig."""
     from headrace.predictions.segments import SegmentLog
 
-    return SegmentLog(settings.predictions)
+    if not settings.predictions_url:
+        return SegmentLog(settings.predictions)
+    from headrace.bucket import Bucket
+
+    return SegmentLog(settings.predictions, store=Bucket(settings.predictions_url, settings.s3))
 
 
 def environments_of(settings: Settings, kind: EnvironmentKind) -> Environments:

@@ -1,26 +1,52 @@
 """What every prediction log does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from headrace.bucket import Bucket
 from headrace.clock import ManualClock
 from headrace.predictions.base import Counts, PredictionLog
 from headrace.predictions.ids import Ids
 from headrace.predictions.memory import MemoryLog
 from headrace.predictions.segments import SegmentLog
+from headrace.predictions.shipping import ship
 from headrace.types import Actual, Json, Prediction
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture(params=["memory", "segments"])
+class TwoNodes(SegmentLog):
+    """Written on one node, shipped at once, read on another that has the store alone."""
+
+    def __init__(self, folder: Path) -> None:
+        store = Bucket(f"file://{folder / 'store'}")
+        super().__init__(folder / "reader", store=store)
+        self._writer = SegmentLog(folder / "writer", store=store)
+
+    def append(self, predictions: Sequence[Prediction]) -> None:
+        self._writer.append(predictions)
+        self._ship({one.component for one in predictions})
+
+    def append_actuals(self, component: str, actuals: Sequence[Actual]) -> None:
+        self._writer.append_actuals(component, actuals)
+        self._ship({component})
+
+    def _ship(self, components: set[str]) -> None:
+        for name in components:
+            remote = self._writer.remote(name)
+            assert remote is not None
+            assert ship(remote).left == 0
+
+
+@pytest.fixture(params=["memory", "segments", "store"])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> PredictionLog:
     made: dict[str, Callable[[], PredictionLog]] = {
         "memory": MemoryLog,
         "segments": lambda: SegmentLog(tmp_path / "predictions"),
+        "store": lambda: TwoNodes(tmp_path),
     }
     return made[str(request.param)]()
 

@@ -124,7 +124,7 @@ def test_sql_sees_predictions_with_their_actuals(folder: Path) -> None:
 
 
 def test_coverage_leaves_out_what_is_too_young(folder: Path) -> None:
-    found = coverage(folder, now=START + timedelta(days=2, hours=1), maturity_s=7200)
+    found = coverage(snapshot.take(folder), now=START + timedelta(days=2, hours=1), maturity_s=7200)
     assert (found.predictions, found.labelled, found.share) == (24, 12, 0.5)
     assert found.watermark == START + timedelta(days=2, hours=-1)
     newest = known(folder)[-1]

@@ -27,13 +27,12 @@ def query(
 
     from headrace import wiring
     from headrace.cli.terminal import console, print_json, table
-    from headrace.cli.watching import label_rates, prediction_folder
+    from headrace.cli.watching import label_rates, log_of
     from headrace.config.settings import read_settings
     from headrace.errors import InvalidInput
-    from headrace.predictions import snapshot
     from headrace.predictions.query import connect
 
-    seen = snapshot.take(prediction_folder(component))
+    seen = log_of(component).snapshot(component)
     rates = label_rates(wiring.rooms(read_settings().prepare()), component, seen)
     with connect(seen, label_rates=rates) as connection:
         try:
@@ -65,14 +64,13 @@ def labels(
     from datetime import UTC, datetime
 
     from headrace.cli.terminal import console, print_json
-    from headrace.cli.watching import prediction_folder
+    from headrace.cli.watching import log_of
     from headrace.config.component import seconds
     from headrace.predictions.labels import coverage
-    from headrace.predictions.segments import SegmentLog
 
-    folder = prediction_folder(component)
-    counts = SegmentLog(folder.parent).counts(component)
-    found = coverage(folder, now=datetime.now(UTC), maturity_s=float(seconds(maturity)))
+    log = log_of(component)
+    counts = log.counts(component)
+    found = coverage(log.snapshot(component), now=datetime.now(UTC), maturity_s=float(seconds(maturity)))
     if as_json:
         print_json(
             {**asdict(counts), "mature": found.predictions, "mature_labelled": found.labelled,
@@ -99,12 +97,15 @@ def check(
     Example: headrace predictions check digits --repair
     """
     from headrace.cli.terminal import console, print_json
-    from headrace.cli.watching import prediction_folder
-    from headrace.predictions import snapshot, upkeep
+    from headrace.cli.watching import log_of
+    from headrace.predictions import upkeep
 
-    folder = prediction_folder(component)
-    problems = upkeep.repair(folder) if repair else upkeep.check(folder)
-    seen = snapshot.take(folder)
+    log = log_of(component)
+    problems = upkeep.repair(log.folder(component)) if repair else upkeep.check(log.folder(component))
+    remote = log.remote(component)
+    if remote is not None:
+        problems += remote.check()
+    seen = log.snapshot(component)
     lost = {"damaged_bytes": seen.damaged_bytes, "senseless_rows": seen.manifest.senseless_rows}
     if as_json:
         print_json({"problems": [one.sentence for one in problems], "repaired": repair, **lost})
@@ -148,13 +149,51 @@ def prune(component: Name, older_than: Annotated[str, typer.Option(help="Age, su
     from datetime import UTC, datetime, timedelta
 
     from headrace.cli.terminal import console
-    from headrace.cli.watching import prediction_folder
+    from headrace.cli.watching import log_of
     from headrace.config.component import seconds
     from headrace.predictions import upkeep
 
     before = datetime.now(UTC) - timedelta(seconds=float(seconds(older_than)))
-    rows = upkeep.prune(prediction_folder(component), before)
+    log = log_of(component)
+    rows = upkeep.prune(log.folder(component), before)
+    remote = log.remote(component)
+    if remote is not None:
+        rows += remote.put_floor(before)
+        remote.sweep()
     console().print(f"[green]✓[/green] {rows} rows dropped")
+
+
+@app.command()
+def ship(
+    component: Annotated[str, typer.Argument(help="All components by default.")] = "", as_json: AsJson = False
+) -> None:
+    """Put what lies on this machine into the object store, as its worker does every 30 s; HEADRACE_PREDICTIONS_URL
+    names the store. A repeat puts nothing twice.
+
+    Example: headrace predictions ship
+    """
+    from dataclasses import asdict
+
+    from headrace import wiring
+    from headrace.cli.terminal import console, print_json
+    from headrace.config.settings import read_settings
+    from headrace.errors import InvalidConfig
+    from headrace.predictions.shipping import ship as put
+
+    settings = read_settings()
+    if not settings.predictions_url:
+        raise InvalidConfig(
+            "HEADRACE_PREDICTIONS_URL names no object store: predictions stay on this machine.",
+            "export HEADRACE_PREDICTIONS_URL=s3://BUCKET/PREFIX",
+        )
+    log = wiring.segment_log(settings)
+    done = {name: put(one) for name in ([component] if component else log.components()) if (one := log.remote(name))}
+    if as_json:
+        print_json({"store": settings.predictions_url, "shipped": {name: asdict(one) for name, one in done.items()}})
+        return
+    for name, shipped in done.items():
+        left = f"; {shipped.left} are here alone still" if shipped.left else ""
+        console().print(f"[green]✓[/green] {name}: {shipped.rows} rows in {shipped.segments} files{left}")
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """The work behind `headrace monitor` and `headrace predictions`: rooms are opened here, rendering is done there."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from headrace.monitoring.labelling import Task, sampled
 from headrace.monitoring.memory import Memory
 from headrace.monitoring.replay import Replay, pages_of, replay, windows_of
 from headrace.monitoring.seasons import Seasons
-from headrace.predictions import snapshot
+from headrace.predictions.segments import SegmentLog
 from headrace.predictions.snapshot import Snapshot
 
 
@@ -56,7 +55,7 @@ def to_be_labelled(component: str, rate: float | None) -> list[Task]:
         InvalidInput: no version of the component marks any.
     """
     rooms = wiring.rooms(read_settings().prepare())
-    rates = label_rates(rooms, component, snapshot.take(prediction_folder(component)))
+    rates = label_rates(rooms, component, log_of(component).snapshot(component))
     if rate is not None:
         rates = dict.fromkeys(rates, rate)
     if not any(rates.values()):
@@ -102,17 +101,19 @@ def settings_of(rooms: Rooms, component: str, references: dict[int, Seasons]) ->
     return recall(rooms, component, max(references)).settings
 
 
-def prediction_folder(component: str) -> Path:
-    """Return where a component's predictions lie. Raises NotFound where there are none."""
+def log_of(component: str) -> SegmentLog:
+    """Return the log that has a component's predictions. Raises NotFound where there are none."""
     settings = read_settings()
-    folder = settings.predictions / component
-    if not folder.is_dir():
-        known = names_of(settings.predictions)
-        raise NotFound(f"There are no predictions of `{component}` in {settings.predictions} (it has: {known}).")
-    return folder
+    log = wiring.segment_log(settings)
+    known = log.components()
+    if component not in known:
+        place = settings.predictions_url or settings.predictions
+        raise NotFound(
+            f"There are no predictions of `{component}` in {place} (it has: {', '.join(known) or 'none yet'})."
+        )
+    return log
 
 
-def names_of(folder: Path) -> str:
-    """Return the names of the components with predictions, in one line."""
-    names: Sequence[str] = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return ", ".join(names) or "none yet"
+def prediction_folder(component: str) -> Path:
+    """Return where a component's predictions lie on this machine. Raises NotFound where there are none."""
+    return log_of(component).folder(component)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.config.s3 import S3Access, checked_url, read_s3
 from headrace.files import write_atomically
 
 #: Variables that every child process may see; anything else is passed on purpose or not at all.
@@ -77,11 +78,35 @@ class Settings:
         Raises:
             OSError: the named file cannot be read.
         """
-        named = self.variables.get("HEADRACE_DATABASE_URL")
-        file = self.variables.get("HEADRACE_DATABASE_URL_FILE")
+        return self._database("HEADRACE_DATABASE_URL")
+
+    def _database(self, variable: str) -> str | None:
+        named, file = self.variables.get(variable), self.variables.get(f"{variable}_FILE")
         url = named or (Path(file).read_text().strip() if file else "")
         # SQLAlchemy would take the plain name for a driver that is not installed.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url) or None
+
+    @property
+    def predictions_url(self) -> str:
+        """Where prediction logs are kept, `s3://BUCKET/PREFIX`; empty for `predictions`. `HEADRACE_PREDICTIONS_URL`."""
+        url = self.variables.get("HEADRACE_PREDICTIONS_URL", "")
+        return checked_url(url, "HEADRACE_PREDICTIONS_URL") if url else ""
+
+    @property
+    def artifacts_url(self) -> str:
+        """Where `headrace mlflow` keeps artifacts, `s3://BUCKET/PREFIX`. `HEADRACE_ARTIFACTS_URL`."""
+        url = self.variables.get("HEADRACE_ARTIFACTS_URL", "")
+        return checked_url(url, "HEADRACE_ARTIFACTS_URL") if url else ""
+
+    @property
+    def s3(self) -> S3Access:
+        """How object stores are reached; see `config.s3`. Raises InvalidConfig."""
+        return read_s3(self.variables)
+
+    @property
+    def mlflow_database_url(self) -> str | None:
+        """The PostgreSQL that `headrace mlflow` keeps its tables in. `HEADRACE_MLFLOW_DATABASE_URL`, or `…_FILE`."""
+        return self._database("HEADRACE_MLFLOW_DATABASE_URL")
 
     @property
     def ledger_url(self) -> str:

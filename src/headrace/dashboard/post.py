@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from headrace import wiring
 from headrace.dashboard.server import watch_regularly
 from headrace.errors import HeadraceError
 from headrace.lifecycle.control import Control
@@ -39,6 +40,8 @@ class Post:
         """Do what has to be done every second, until the end."""
         if Role.MONITOR in self.roles:
             self._begin(watch_regularly, self.control, self.ended)
+        if Role.SERVE in self.roles:
+            self._ship()
         if Role.SERVE in self.roles and self.member is not None:
             self._begin(self._publish)
         elif Role.SERVE in self.roles:
@@ -58,6 +61,14 @@ class Post:
     def doing(self) -> Mapping[str, Json]:
         """Return what the worker does, as a heartbeat tells it."""
         return {"doing": list(self.control.engine.doing()), "endpoints": self._endpoints}
+
+    def _ship(self) -> None:
+        """Put into the object store, where there is one, what endpoints of this machine have logged."""
+        settings = self.control.rooms.settings
+        if settings.predictions_url:
+            from headrace.predictions.shipping import Shipper
+
+            self._begin(Shipper(wiring.segment_log(settings)).work, self.ended)
 
     def _begin(self, task: Callable[..., object], *args: object) -> None:
         threading.Thread(target=task, args=args, name=getattr(task, "__name__", "task"), daemon=True).start()

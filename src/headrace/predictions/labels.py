@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
-from headrace.predictions import snapshot
 from headrace.predictions.ids import lowest, time_of
 from headrace.predictions.query import connect
+from headrace.predictions.snapshot import Snapshot
 
 _COVERAGE = """
 SELECT count(*), count(*) FILTER (labelled), max(id) FILTER (labelled), max(actual_received),
@@ -36,14 +35,13 @@ class Coverage:
         return self.labelled / self.predictions if self.predictions else 0.0
 
 
-def coverage(folder: Path, *, now: datetime, maturity_s: float, since: datetime | None = None) -> Coverage:
-    """Return how far the labels of the component in `folder` have come.
+def coverage(seen: Snapshot, *, now: datetime, maturity_s: float, since: datetime | None = None) -> Coverage:
+    """Return how far the labels of a component have come.
 
     Args:
         maturity_s: how long after its prediction a label is expected at the latest.
     """
     watermark = now - timedelta(seconds=maturity_s)
-    seen = snapshot.take(folder)
     with connect(seen, since=lowest(since) if since else "", until=lowest(watermark)) as connection:
         found = connection.execute(_COVERAGE).fetchone()
     assert found is not None

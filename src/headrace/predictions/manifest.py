@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from headrace.errors import Unavailable
 from headrace.files import write_atomically
@@ -58,6 +59,7 @@ class Manifest:
         senseless_rows: rows in whole frames that could not be rows, ever.
         sequence: the number of the next actual to be rolled.
         expired_rows: rows that retention took, ever.
+        shipping: files on their way into an object store (`remote`), of predictions and, without a day, of actuals.
     """
 
     predictions: tuple[Segment, ...] = ()
@@ -69,6 +71,17 @@ class Manifest:
     senseless_rows: int = 0
     expired_rows: int = 0
     generation: int = 0
+    shipping: tuple[Segment, ...] = ()
+
+    @property
+    def all_predictions(self) -> tuple[Segment, ...]:
+        """Return the files of predictions, those that are on their way into an object store included."""
+        return (*self.predictions, *(one for one in self.shipping if one.day))
+
+    @property
+    def all_actuals(self) -> tuple[Segment, ...]:
+        """Return the files of actuals, those that are on their way into an object store included."""
+        return (*self.actuals, *(one for one in self.shipping if not one.day))
 
     def next(self, **changes: object) -> "Manifest":
         """Return the manifest that follows this one."""
@@ -91,8 +104,13 @@ def read_manifest(folder: Path) -> Manifest:
             f"The prediction log's manifest {path} is damaged ({cause}).",
             f"Restore it from a backup, or move it away and run `headrace predictions rebuild {folder.name}`.",
         ) from cause
-    document["predictions"] = tuple(Segment(**segment) for segment in document["predictions"])
-    document["actuals"] = tuple(Segment(**segment) for segment in document["actuals"])
+    return manifest_of(document)
+
+
+def manifest_of(document: dict[str, Any]) -> Manifest:
+    """Return a manifest from its JSON."""
+    for name in ("predictions", "actuals", "shipping"):
+        document[name] = tuple(Segment(**segment) for segment in document.get(name, ()))
     document["retired"] = tuple(Retired(**entry) for entry in document["retired"])
     document["rolled"] = tuple(document["rolled"])
     return Manifest(**document)

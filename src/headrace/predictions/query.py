@@ -87,7 +87,7 @@ def _create_predictions(
     connection: duckdb.DuckDBPyConnection, seen: Snapshot, since: str, until: str, mark: str
 ) -> None:
     files = [
-        str(seen.folder / segment.path)
+        str(seen.file(segment))
         for segment in seen.manifest.predictions
         if segment.last >= since and (not until or segment.first <= until)
     ]
@@ -102,7 +102,7 @@ def _create_predictions(
 
 def _create_arrivals(connection: duckdb.DuckDBPyConnection, seen: Snapshot, since: str, until: str) -> None:
     files = [
-        str(seen.folder / segment.path)
+        str(seen.file(segment))
         for segment in seen.manifest.actuals
         if segment.last >= since and (not until or segment.first <= until)
     ]
@@ -110,6 +110,9 @@ def _create_arrivals(connection: duckdb.DuckDBPyConnection, seen: Snapshot, sinc
     body = "SELECT * FROM pending_actuals"
     if files:
         body += f" UNION ALL BY NAME SELECT * FROM read_parquet({_list(files)})"
+    if seen.fetch is not None:
+        # Several writers number their actuals each for itself.
+        body = f"SELECT * REPLACE (epoch_us(received)::HUGEINT * 1000000000000 + seq AS seq) FROM ({body})"
     bounds = _range(since, until)
     connection.execute(f"CREATE VIEW arrivals AS SELECT * FROM ({body}){bounds}{' OR id IS NULL' if bounds else ''}")
 

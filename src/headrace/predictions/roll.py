@@ -89,7 +89,7 @@ def _sweep(folder: Path) -> None:
             (folder / "journals" / name).unlink()
     if manifest.rolled:
         write_manifest(folder, manifest.next(rolled=()))
-    named = defaultdict(bool, {segment.path: True for segment in manifest.predictions})
+    named = defaultdict(bool, {segment.path: True for segment in manifest.all_predictions})
     named |= {entry.path: True for entry in manifest.retired}
     for path in (folder / "segments").rglob("*.*"):
         if path.is_file() and not named[path.relative_to(folder).as_posix()]:

@@ -1,15 +1,17 @@
 """The prediction log on disk: Parquet segments and journals, one folder per component."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headrace.bucket import Bucket
 from headrace.clock import Clock, SystemClock
 from headrace.errors import InvalidInput, Unavailable
 from headrace.predictions import actuals as truths
@@ -19,6 +21,7 @@ from headrace.predictions.batch import batch_of, encode
 from headrace.predictions.ids import Ids, lowest
 from headrace.predictions.journal import SUFFIX, Journal
 from headrace.predictions.query import COUNTS, connect
+from headrace.predictions.remote import Remote
 from headrace.predictions.roll import roll
 from headrace.predictions.snapshot import Snapshot
 from headrace.predictions.tables import predictions, raw_id, storage
@@ -35,7 +38,7 @@ class _Piece:
     first: str
     last: str
     version: int
-    path: Path | None
+    place: Callable[[], Path] | None
     table: pa.Table | None
 
     def tables(self, after: str) -> Iterator[pa.Table]:
@@ -43,26 +46,31 @@ class _Piece:
         if self.table is not None:
             yield self.table
             return
-        floor = raw_id(after) if after else b""
+        assert self.place is not None
+        floor, path = raw_id(after) if after else b"", self.place()
         try:
-            with pq.ParquetFile(self.path) as file:
+            with pq.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
                     ids = file.metadata.row_group(group).column(0).statistics
                     if ids is None or not ids.has_min_max or ids.max > floor:
                         yield file.read_row_group(group)
         except (OSError, pa.ArrowInvalid) as cause:
-            remedy = f"headrace predictions check {_component(self.path)} --repair"
+            remedy = f"headrace predictions check {_component(path)} --repair"
             raise Unavailable(
-                f"The prediction segment {self.path} cannot be read ({cause}).",
+                f"The prediction segment {path} cannot be read ({cause}).",
                 f"Restore it from a backup, or set it aside: {remedy}.",
             ) from cause
 
 
 class SegmentLog:
-    """`PredictionLog` over `folder`, as `PredictionWriter` fills it."""
+    """`PredictionLog` over `folder`, as `PredictionWriter` fills it.
 
-    def __init__(self, folder: Path, *, clock: Clock | None = None) -> None:
+    With a store, segments go there (`ship`), and what all nodes have there is read together with what is here still.
+    """
+
+    def __init__(self, folder: Path, *, store: Bucket | None = None, clock: Clock | None = None) -> None:
         self._folder = folder
+        self._store = store
         self._clock = clock or SystemClock()
         self._ids = Ids(self._clock)
 
@@ -89,7 +97,7 @@ class SegmentLog:
     def joined(
         self, component: str, *, after: str = "", limit: int | None = None, version: int | None = None
     ) -> Sequence[Joined]:
-        seen = snapshot.take(self._folder / component)
+        seen = self.snapshot(component)
         parts: list[pa.Table] = []
         for piece, horizon in _with_horizon(_pieces(seen, after, version)):
             parts += _first_rows(piece, after, version, limit)
@@ -103,10 +111,28 @@ class SegmentLog:
         return [Joined(one, known.get(one.id), one.id in known) for one in found]
 
     def counts(self, component: str, *, since: datetime | None = None) -> Counts:
-        seen = snapshot.take(self._folder / component)
+        seen = self.snapshot(component)
         with connect(seen, since=lowest(since) if since else "") as connection:
             row = connection.execute(COUNTS).fetchone() or (0,) * 8
         return Counts(*(int(value or 0) for value in row))
+
+    def snapshot(self, component: str) -> Snapshot:
+        """Return what is there now. Raises Unavailable."""
+        return snapshot.take(self._folder / component, self.remote(component))
+
+    def components(self) -> list[str]:
+        """Return the names of all components that have predictions, here or in the store."""
+        here = {path.name for path in self._folder.iterdir() if path.is_dir()} if self._folder.is_dir() else set[str]()
+        return sorted(here | set(self._store.folders() if self._store else ()))
+
+    def folder(self, component: str) -> Path:
+        """Return a component's local folder."""
+        return self._folder / component
+
+    def remote(self, component: str) -> Remote | None:
+        """Return the component's part of the store; None where segments stay here."""
+        folder = self.folder(component)
+        return Remote(folder, self._store.below(component), self._clock) if self._store else None
 
     def roll(self, component: str) -> int:
         """Turn what dead writers left, and the actuals' journal when it is large, into Parquet; return the rows."""
@@ -133,7 +159,7 @@ def _refuse_strange_id(text: str) -> None:
 
 def _pieces(seen: Snapshot, after: str, version: int | None) -> list[_Piece]:
     found = [
-        _Piece(segment.first, segment.last, segment.version, seen.folder / segment.path, None)
+        _Piece(segment.first, segment.last, segment.version, partial(seen.file, segment), None)
         for segment in seen.manifest.predictions
     ]
     for part in seen.parts:

@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,8 @@ import pyarrow as pa
 from headrace.errors import Unavailable
 from headrace.predictions.actuals import pending
 from headrace.predictions.journal import journals
-from headrace.predictions.manifest import Manifest, read_manifest
+from headrace.predictions.manifest import Manifest, Segment, read_manifest
+from headrace.predictions.remote import Remote
 from headrace.predictions.roll import decode_journal
 from headrace.predictions.tables import Part, tables
 
@@ -25,6 +27,7 @@ class Snapshot:
         parts: predictions that are in journals still.
         actuals: actuals that are in journals still (`actuals.SCHEMA`).
         damaged_bytes: what could not be read, in segments' journals and in open ones.
+        fetch: gives a local copy of a segment of the object store; None where there is no such store.
     """
 
     folder: Path
@@ -32,14 +35,15 @@ class Snapshot:
     parts: list[Part]
     actuals: pa.Table
     damaged_bytes: int
+    fetch: Callable[[Segment], Path] | None = None
 
-    @property
-    def truth_files(self) -> list[str]:
-        """Return the actuals' Parquet files."""
-        return [str(self.folder / segment.path) for segment in self.manifest.actuals]
+    def file(self, segment: Segment) -> Path:
+        """Return where a segment can be read, now. Raises Unavailable where its store does not give it."""
+        local = self.folder / segment.path
+        return local if self.fetch is None or local.exists() else self.fetch(segment)
 
 
-def take(folder: Path) -> Snapshot:
+def take(folder: Path, remote: Remote | None = None) -> Snapshot:
     """Return a component's predictions and actuals as of now.
 
     The manifest is read before and after the journals: where it is the same, nothing was rolled in between, so no row
@@ -52,9 +56,28 @@ def take(folder: Path) -> Snapshot:
         manifest = read_manifest(folder)
         parts, damaged = _journal_parts(folder, manifest)
         actuals = pending(folder, manifest.sequence, rolled=manifest.rolled)
+        # After the local ones: what leaves this folder is in the store before.
+        shipped = remote.segments() if remote else Manifest()
         if read_manifest(folder).generation == manifest.generation:
-            return Snapshot(folder, manifest, parts, actuals, manifest.damaged_bytes + damaged)
+            whole = _merged(manifest, shipped)
+            return Snapshot(
+                folder, whole, parts, actuals, whole.damaged_bytes + damaged, remote.file if remote else None
+            )
     raise Unavailable(f"The prediction log in {folder} changed {_TRIES} times while it was read.", "Try again.")
+
+
+def _merged(local: Manifest, shipped: Manifest) -> Manifest:
+    """Return the segments of this folder and of the store, each once."""
+    predictions = {one.path: one for one in (*shipped.predictions, *local.all_predictions)}
+    actuals = {one.path: one for one in (*shipped.actuals, *local.all_actuals)}
+    return replace(
+        local,
+        predictions=tuple(predictions.values()),
+        actuals=tuple(actuals.values()),
+        shipping=(),
+        damaged_bytes=local.damaged_bytes + shipped.damaged_bytes,
+        senseless_rows=local.senseless_rows + shipped.senseless_rows,
+    )
 
 
 def _journal_parts(folder: Path, manifest: Manifest) -> tuple[list[Part], int]:

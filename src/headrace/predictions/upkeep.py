@@ -6,7 +6,7 @@ done and a crash leaves at worst files that the next roll sweeps away.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -52,12 +52,11 @@ def compact(folder: Path, *, clock: Clock | None = None) -> Compaction:
         manifest = read_manifest(folder)
         removed = _remove_retired(folder, manifest, clock)
         kept, merged, made = [], [], []
-        for group in _groups(folder, manifest.predictions):
+        for group in groups(folder, manifest.predictions):
             if len(group) < 2:
                 kept += group
                 continue
-            table = pa.concat_tables([pq.ParquetFile(folder / one.path).read() for one in group])
-            made.append(segment_of(folder, table.take(_order(table)), group[0].version, group[0].day))
+            made.append(merge(folder, group))
             merged += group
         if made or removed:
             retired = (*(one for one in manifest.retired if one.path not in removed), *_retire(merged, clock))
@@ -114,7 +113,7 @@ def outdated(manifest: Manifest, before: datetime, *, versions: Collection[int] 
 def check(folder: Path) -> list[Problem]:
     """Return the files that are missing, unreadable, or hold other than what the manifest says."""
     manifest, found = read_manifest(folder), []
-    for one in (*manifest.predictions, *manifest.actuals):
+    for one in (*manifest.all_predictions, *manifest.all_actuals):
         try:
             rows = sum(batch.num_rows for batch in pq.ParquetFile(folder / one.path).iter_batches())
         except FileNotFoundError:
@@ -143,6 +142,7 @@ def repair(folder: Path) -> list[Problem]:
                 manifest.next(
                     predictions=tuple(one for one in manifest.predictions if one.path not in gone),
                     actuals=tuple(one for one in manifest.actuals if one.path not in gone),
+                    shipping=tuple(one for one in manifest.shipping if one.path not in gone),
                     senseless_rows=manifest.senseless_rows + sum(one.rows for one in problems),
                 ),
             )
@@ -162,7 +162,14 @@ def rebuild(folder: Path) -> Manifest:
     return manifest
 
 
-def _groups(folder: Path, segments: Iterable[Segment]) -> list[list[Segment]]:
+def merge(folder: Path, group: Sequence[Segment]) -> Segment:
+    """Write one segment with the rows of all of a group; the manifest is not changed."""
+    table = pa.concat_tables([pq.ParquetFile(folder / one.path).read() for one in group])
+    return segment_of(folder, table.take(_order(table)), group[0].version, group[0].day)
+
+
+def groups(folder: Path, segments: Iterable[Segment]) -> list[list[Segment]]:
+    """Return segments that may become one file each: of one version, day and set of columns, up to FULL_ROWS."""
     groups: dict[tuple[int, str, str], list[Segment]] = defaultdict(list)
     for one in segments:
         if one.rows >= FULL_ROWS:
