@@ -16,6 +16,7 @@ from headrace.registry.base import Registry
 
 if TYPE_CHECKING:
     from headrace.predictions.segments import SegmentLog
+    from headrace.registry.server import Foreground
 
 
 def rooms(settings: Settings) -> Rooms:
@@ -95,6 +96,20 @@ def stop_tracking(settings: Settings) -> bool:
         return False
     server.stop(settings)
     return True
+
+
+def tracking_command(settings: Settings, *, host: str, port: int, allowed_hosts: str) -> "Foreground":
+    """Return how MLflow's server is run over production parts. Raises InvalidConfig."""
+    from headrace.registry import server
+
+    return server.foreground(settings, host=host, port=port, allowed_hosts=allowed_hosts)
+
+
+def is_tracking_started(settings: Settings) -> bool:
+    """Tell whether MLflow's pages of this home run."""
+    from headrace.registry import server
+
+    return server.running(settings) is not None
 
 
 def prediction_log(settings: Settings) -> PredictionLog:

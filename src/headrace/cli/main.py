@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from headrace.cli import evidence, monitor, nodes, predictions, tokens, triggers
+from headrace.cli import evidence, monitor, nodes, parts, predictions, tokens, triggers
 
 if TYPE_CHECKING:
     from headrace.errors import HeadraceError
@@ -31,7 +31,7 @@ Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it goes into t
 
 
 @app.command()
-def init(
+def init(  # noqa: PLR0913, PLR0917 - a command's options
     folder: Folder = Path(),
     holdout: Annotated[
         str, typer.Option(help="Rows that training does not see: Parquet, CSV or an image folder.")
@@ -41,13 +41,21 @@ def init(
     name: Annotated[str, typer.Option(help="The component's name; the MLproject's by default.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing headrace.yaml.")] = False,
     git_hook: Annotated[bool, typer.Option("--git-hook", help="Only let git say when there is a commit.")] = False,
+    compose: Annotated[
+        bool, typer.Option("--compose", help="Only write a compose.yaml with PostgreSQL, S3, MLflow and workers.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a commented headrace.yaml beside an MLproject.
 
-    Example: headrace init . --holdout data/test.csv --label quality
+    Examples: headrace init . --holdout data/test.csv --label quality
+              headrace init production --compose
     """
     from headrace.cli import project
+
+    if compose:
+        project.install_compose(folder, force=force, as_json=as_json)
+        return
 
     if git_hook:
         project.install_hook(folder, as_json=as_json)
@@ -327,6 +335,7 @@ def demo(
 
 evidence.add_to(app)
 nodes.add_to(app)
+parts.add_to(app)
 
 
 def run_command() -> None:

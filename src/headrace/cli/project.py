@@ -59,6 +59,19 @@ def install_hook(folder: Path, *, as_json: bool) -> None:
     console().print(f"[green]✓[/green] {paths[0].parent}: {', '.join(path.name for path in paths)}")
 
 
+def install_compose(folder: Path, *, force: bool, as_json: bool) -> None:
+    """Write a compose.yaml with everything that belongs to it."""
+    from headrace.deploy.compose.write import write_compose
+
+    written = write_compose(folder.absolute(), force=force)
+    if as_json:
+        print_json({"files": [str(path) for path in written]})
+        return
+    names = ", ".join(path.name for path in written if path.parent == folder.absolute())
+    console().print(f"[green]✓[/green] {names} in {folder}; passwords and keys were made in {folder}/secrets. "
+                    f"Read {folder}/README.md.", soft_wrap=True)  # fmt: skip
+
+
 def check_holdout(folder: Path, holdout: str, label: str) -> None:
     """Raise InvalidInput where the holdout cannot be one."""
     if not holdout:

@@ -105,7 +105,7 @@ def _migrated(connection: Connection) -> Rehearsed:
     changed = [name for name, rows in was.items() if after.get(name) != rows]
     if changed:
         raise Unavailable(f"The rows of {', '.join(changed)} would not be as they were.")
-    broken = _broken_chain(connection)
+    broken = broken_chain(connection)
     if broken:
         raise Unavailable(f"A chain is broken: {broken}.")
     return Rehearsed(before, _revision(connection), {name: rows.count for name, rows in was.items()})
@@ -147,7 +147,8 @@ def snapshot(connection: Connection, *, columns: Mapping[str, tuple[str, ...]] |
     return found
 
 
-def _broken_chain(connection: Connection) -> str:
+def broken_chain(connection: Connection) -> str:
+    """Return what is wrong with a chain; empty where all are whole."""
     heads = Table("heads", MetaData(), autoload_with=connection)
     entries = Table("entries", MetaData(), autoload_with=connection)
     for head in connection.execute(select(heads.c.component, heads.c.sequence, heads.c.hash)):

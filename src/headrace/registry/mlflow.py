@@ -50,7 +50,7 @@ class MlflowRegistry:
         self._settings = settings
 
     def start_run(self, experiment: str, *, key: str, tags: Mapping[str, str]) -> Run:
-        with _told("starting a run"):
+        with told("starting a run"):
             found = self.find_run(experiment, key=key)
             if found is not None:
                 return found
@@ -60,18 +60,18 @@ class MlflowRegistry:
             return self._read(run, experiment)
 
     def find_run(self, experiment: str, *, key: str) -> Run | None:
-        with _told("looking for a run"):
+        with told("looking for a run"):
             query = f"tags.`{KEY_TAG}` = '{_quotable(key)}'"
             found = self._client.search_runs([self._experiment(experiment)], query, max_results=1)
             return self._read(found[0], experiment) if found else None
 
     def run(self, run_id: str) -> Run:
-        with _told(f"run {run_id}", remedy="List the runs with `headrace history`."):
+        with told(f"run {run_id}", remedy="List the runs with `headrace history`."):
             found = self._client.get_run(run_id)
             return self._read(found, self._client.get_experiment(found.info.experiment_id).name)
 
     def end_run(self, run_id: str, state: RunState) -> None:
-        with _told(f"run {run_id}"):
+        with told(f"run {run_id}"):
             may_become = {RunState.FAILED: ("RUNNING", "SCHEDULED", "FINISHED")}.get(state, ("RUNNING", "SCHEDULED"))
             if self._client.get_run(run_id).info.status in may_become:
                 self._client.set_terminated(run_id, state.value)
@@ -90,7 +90,7 @@ class MlflowRegistry:
         params = [Param(name, str(value)[:VALUE_LENGTH]) for name, value in (parameters or {}).items()]
         values = [Metric(name, float(value), now, 0) for name, value in (metrics or {}).items()]
         labels = [RunTag(name, str(value)) for name, value in (tags or {}).items()]
-        with _told(f"run {run_id}"):
+        with told(f"run {run_id}"):
             for some in _pieces(params, OTHERS_AT_ONCE):
                 self._client.log_batch(run_id, params=some)
             for some in _pieces(values, METRICS_AT_ONCE):
@@ -99,7 +99,7 @@ class MlflowRegistry:
                 self._client.log_batch(run_id, tags=some)
 
     def upload(self, run_id: str, path: Path, folder: str) -> None:
-        with _told(f"uploading {path.name} to run {run_id}"):
+        with told(f"uploading {path.name} to run {run_id}"):
             if path.is_dir():
                 self._client.log_artifacts(run_id, str(path), folder)
             else:
@@ -109,7 +109,7 @@ class MlflowRegistry:
         to.mkdir(parents=True, exist_ok=True)
         if "://" not in uri and not uri.startswith(("models:", "runs:")):
             return _copied(Path(uri), to)
-        with _told(f"the files behind {uri}"):
+        with told(f"the files behind {uri}"):
             place = self._place(uri)
             import mlflow.artifacts
 
@@ -136,8 +136,8 @@ class MlflowRegistry:
         return str(self._client.get_logged_model(name).artifact_location)
 
     def register(self, component: str, *, run_id: str, model: str, key: str, tags: Mapping[str, str]) -> Version:
-        with _told(f"registering {model} as `{component}`"):
-            with contextlib.suppress(Conflict), _told(component):
+        with told(f"registering {model} as `{component}`"):
+            with contextlib.suppress(Conflict), told(component):
                 self._client.create_registered_model(component)
             query = f"name='{_quotable(component)}' and tags.`{KEY_TAG}` = '{_quotable(key)}'"
             found = list(self._client.search_model_versions(query, max_results=1))
@@ -155,7 +155,7 @@ class MlflowRegistry:
             return self.version(component, first)
 
     def version(self, component: str, number: int) -> Version:
-        with _told(f"version {number} of `{component}`", remedy=f"See `headrace history {component}`."):
+        with told(f"version {number} of `{component}`", remedy=f"See `headrace history {component}`."):
             found = self._client.get_model_version(component, str(number))
             return _version(found, self._aliases(component))
 
@@ -164,7 +164,7 @@ class MlflowRegistry:
             aliases = self._aliases(component)
         except NotFound:
             return []
-        with _told(f"versions of `{component}`"):
+        with told(f"versions of `{component}`"):
             found, token = list[Any](), None
             while True:
                 page = self._client.search_model_versions(
@@ -177,12 +177,12 @@ class MlflowRegistry:
         return sorted((_version(one, aliases) for one in found), key=lambda version: -version.number)
 
     def tag_version(self, component: str, number: int, tags: Mapping[str, str]) -> None:
-        with _told(f"version {number} of `{component}`"):
+        with told(f"version {number} of `{component}`"):
             for name, value in tags.items():
                 self._client.set_model_version_tag(component, str(number), name, str(value))
 
     def set_alias(self, component: str, alias: str, number: int | None) -> None:
-        with _told(f"alias `{alias}` of `{component}`"):
+        with told(f"alias `{alias}` of `{component}`"):
             if number is None:
                 self._client.delete_registered_model_alias(component, alias)
             else:
@@ -195,7 +195,7 @@ class MlflowRegistry:
             return None
 
     def _aliases(self, component: str) -> dict[str, int]:
-        with _told(f"registered model `{component}`"):
+        with told(f"registered model `{component}`"):
             found = self._client.get_registered_model(component)
         return {name: int(number) for name, number in found.aliases.items()}
 
@@ -205,7 +205,7 @@ class MlflowRegistry:
             # Without a server nobody else says where; MLflow would take a folder below wherever one happens to be.
             has_server = not self._uri.startswith("sqlite:")
             location = None if has_server else str(self._settings.artifacts / _folder(name))
-            with contextlib.suppress(Conflict), _told(f"experiment `{name}`"):
+            with contextlib.suppress(Conflict), told(f"experiment `{name}`"):
                 return str(self._client.create_experiment(name, artifact_location=location))
             found = self._client.get_experiment_by_name(name)
         if found.lifecycle_stage != "active":
@@ -276,7 +276,7 @@ def _store(home: Path) -> Iterator[None]:
             with contextlib.closing(sqlite3.connect(home / "mlflow.db", timeout=20)) as database:
                 if database.execute("pragma journal_mode").fetchone()[0] != "wal":
                     database.execute("pragma journal_mode=wal")
-            with _told(f"the store {home / 'mlflow.db'}"):
+            with told(f"the store {home / 'mlflow.db'}"):
                 yield
     except (OSError, sqlite3.Error) as error:
         raise Unavailable(
@@ -321,7 +321,7 @@ def check_server(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def _told(what: str, *, remedy: str = "") -> Iterator[None]:
+def told(what: str, *, remedy: str = "") -> Iterator[None]:
     """Turn MLflow's errors into those that headrace's callers know."""
     try:
         yield

@@ -4,13 +4,14 @@ import fcntl
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import httpx
 
 from headrace import processes
 from headrace.config.settings import Settings
-from headrace.errors import Unavailable
+from headrace.errors import InvalidConfig, Unavailable
 from headrace.files import write_atomically
 from headrace.processes import ProcessName
 from headrace.registry.mlflow import MLFLOW_VARIABLES, MlflowRegistry
@@ -56,6 +57,39 @@ def start(settings: Settings) -> MlflowServer:
         )  # fmt: skip
         write_atomically(settings.run / "mlflow-server.json", json.dumps({"port": port, **process.as_json()}))
         return MlflowServer(f"http://127.0.0.1:{port}", process)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreground:
+    """A command and its whole environment. Secrets are in the environment alone, where others cannot read them."""
+
+    command: list[str]
+    environment: dict[str, str] = field(repr=False)
+
+
+def foreground(settings: Settings, *, host: str, port: int, allowed_hosts: str) -> Foreground:
+    """Return MLflow's server over the parts that the settings name, artifacts handed out by it and kept in S3.
+
+    Clients need neither the database nor the object store.
+
+    Raises:
+        InvalidConfig: no database is named, or boto3 is missing for S3.
+    """
+    if settings.mlflow_database_url is None:
+        raise InvalidConfig(
+            "Nothing says which database MLflow keeps its tables in.",
+            "Set HEADRACE_MLFLOW_DATABASE_URL_FILE to a file that holds its URL.",
+        )
+    own: dict[str, str] = {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_database_url}
+    places = settings.artifacts_url or str(settings.artifacts)
+    if places.startswith("s3:"):
+        if find_spec("boto3") is None:
+            raise InvalidConfig("MLflow needs boto3 for artifacts in S3.", "pip install 'headrace[s3]'")
+        own |= settings.s3.as_variables()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--serve-artifacts", "--artifacts-destination", places]
+    command += ["--allowed-hosts", allowed_hosts] if allowed_hosts else []
+    return Foreground(command, settings.child_environment(MLFLOW_VARIABLES | LEAN | own))
 
 
 def running(settings: Settings) -> MlflowServer | None:
