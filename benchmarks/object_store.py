@@ -85,7 +85,11 @@ def rclone() -> Iterator[Store]:
     with _folder("rclone") as folder:
         port = free_port()
         (folder / "data").mkdir()
-        environment = {**os.environ, "RCLONE_CONFIG": str(folder / "rclone.conf"), "RCLONE_AUTH_KEY": f'"{KEY},{SECRET}"'}
+        environment = {
+            **os.environ,
+            "RCLONE_CONFIG": str(folder / "rclone.conf"),
+            "RCLONE_AUTH_KEY": f'"{KEY},{SECRET}"',
+        }
         command = [*_rclone(), "serve", "s3", "--addr", f"127.0.0.1:{port}", folder / "data", "--vfs-cache-mode", "off"]
         with _running(command, folder / "log", environment):
             yield _ready(Store("rclone serve s3", f"http://127.0.0.1:{port}", _credentials(folder)), folder / "log")
