@@ -102,13 +102,15 @@ def ceph() -> Iterator[Store]:
         if shutil.which(program) is None:
             raise Absent(f"`{program}` is not installed (Debian: ceph-mon ceph-osd radosgw ceph-common)")
     with _folder("ceph") as folder:
-        conf, web = folder / "ceph.conf", free_port()
-        conf.write_text(_CEPH.format(fsid=uuid.uuid4(), folder=folder, port=free_port(), web=web))
+        conf, web, port, fsid = folder / "ceph.conf", free_port(), free_port(), str(uuid.uuid4())
+        conf.write_text(_CEPH.format(fsid=fsid, folder=folder, port=port, web=web))
         for name in ("mon", "osd", "run", "mgr", "rgw"):
             (folder / name).mkdir()
         environment = {**os.environ, "CEPH_CONF": str(conf)}
         run = _Runner(conf, environment, folder / "log")
-        run("ceph-mon", "-i", "a", "--mkfs", "--keyring", "/dev/null")
+        address, monitors = f"[v2:127.0.0.1:{port}/0]", str(folder / "monmap")
+        run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monitors)
+        run("ceph-mon", "-i", "a", "--mkfs", "--monmap", monitors, "--keyring", "/dev/null")
         with _running(["ceph-mon", "-c", conf, "-f", "-i", "a"], folder / "mon.log", environment):
             run("ceph", "--connect-timeout", "60", "osd", "create")
             run("ceph", "osd", "crush", "add", "osd.0", "1", "root=default", "host=localhost")
@@ -129,7 +131,7 @@ STORES = {"ceph": ceph, "rclone": rclone}
 _CEPH = """\
 [global]
 fsid = {fsid}
-mon host = 127.0.0.1:{port}
+mon host = [v2:127.0.0.1:{port}/0]
 public network = 127.0.0.0/8
 run dir = {folder}/run
 admin socket = {folder}/run/$name.sock
@@ -155,7 +157,6 @@ memstore device bytes = 4294967296
 [client.rgw]
 rgw data = {folder}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{web}
-keyring = /dev/null
 """
 
 
