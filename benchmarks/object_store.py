@@ -110,11 +110,16 @@ def ceph() -> Iterator[Store]:
         run = _Runner(conf, environment, folder / "log")
         address, monitors = f"[v2:127.0.0.1:{port}/0]", str(folder / "monmap")
         run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monitors)
-        run("ceph-mon", "-i", "a", "--mkfs", "--monmap", monitors, "--keyring", "/dev/null")
+        make = ["ceph-authtool", str(folder / "keyring"), "--gen-key"]
+        run(*make, "--create-keyring", "--name", "mon.", "--cap", "mon", "allow *")
+        for name in ("client.admin", "client.rgw", "osd.0"):
+            run(*make, "--name", name, "--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *")
+        run("ceph-mon", "-i", "a", "--mkfs", "--monmap", monitors, "--keyring", str(folder / "keyring"))
         with _running(["ceph-mon", "-c", conf, "-f", "-i", "a"], folder / "mon.log", environment):
             run("ceph", "--connect-timeout", "60", "osd", "create")
             run("ceph", "osd", "crush", "add", "osd.0", "1", "root=default", "host=localhost")
             run("ceph-osd", "-i", "0", "--mkfs")
+            (folder / "rgw" / "keyring").symlink_to(folder / "keyring")
             gateway = ["radosgw", "-c", conf, "-f", "-n", "client.rgw"]
             with _running(["ceph-osd", "-c", conf, "-f", "-i", "0"], folder / "osd.log", environment):
                 run(
@@ -136,9 +141,7 @@ public network = 127.0.0.0/8
 run dir = {folder}/run
 admin socket = {folder}/run/$name.sock
 log file = {folder}/$name.ceph.log
-auth cluster required = none
-auth service required = none
-auth client required = none
+keyring = {folder}/keyring
 osd crush chooseleaf type = 0
 osd pool default size = 1
 osd pool default min size = 1
@@ -152,6 +155,7 @@ ms bind ipv6 = false
 mon data = {folder}/mon
 [osd.0]
 osd data = {folder}/osd
+keyring = {folder}/keyring
 osd objectstore = memstore
 memstore device bytes = 4294967296
 [client.rgw]

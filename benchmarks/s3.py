@@ -27,9 +27,11 @@ from headrace.predictions.shipping import ship
 KILLS = 3
 
 
-def run(*, smoke: bool) -> str:
+def run(*, smoke: bool, only: str = "") -> str:
     rows, claims = list[dict[str, Any]](), list[Claim]()
     for name, server in STORES.items():
+        if only and name != only:
+            continue
         try:
             with server() as store:
                 found = measure(store, 60_000 if smoke else 1_000_000)
@@ -143,4 +145,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="the default; named for the sake of the others")
     parser.add_argument("--smoke", action="store_true", help="60,000 rows instead of a million")
-    print(run(smoke=parser.parse_args().smoke))
+    parser.add_argument("--only", choices=STORES, default="", help="one kind of store")
+    options = parser.parse_args()
+    print(run(smoke=options.smoke, only=options.only))
