@@ -144,7 +144,9 @@ def _copy_ledger(source: Path, url: str, told: Told) -> dict[str, Rows]:
             rows = copy_tables(here, there, left_out={VERSION_TABLE}, told=told)
             broken = broken_chain(there)
             if broken:
-                raise Unavailable(f"A chain is broken: {broken}.", "Look at it with `headrace history`; nothing was kept.")
+                raise Unavailable(
+                    f"A chain is broken: {broken}.", "Look at it with `headrace history`; nothing was kept."
+                )
             return rows
     finally:
         engine.dispose()
