@@ -1,18 +1,23 @@
 """Rolling: ownerless journals become Parquet segments. `tend` does it while a component serves."""
 
 import contextlib
+import logging
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 
-from headrace.predictions.batch import Batch, decode
-from headrace.predictions.journal import claim, journals, read_frames
+from headrace.files import write_atomically
+from headrace.predictions.batch import Batch, decode, encode
+from headrace.predictions.journal import claim, frame_of, journals, read_frames
 from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, write_manifest
-from headrace.predictions.tables import tables, texts, write_parquet
+from headrace.predictions.tables import UNFIT, Part, tables, texts, write_parquet
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +68,21 @@ def segment_of(folder: Path, table: pa.Table, version: int, day: str) -> Segment
 
 
 def _roll_one(folder: Path, path: Path, owned: int) -> int:
+    if not os.fstat(owned).st_size:
+        # Its writer may be about to lock it, and will begin it anew: the name must not count as rolled.
+        path.unlink()
+        return 0
     with os.fdopen(os.dup(owned), "rb") as file:
         decoded = decode_journal(file.read())
     found = tables(decoded.batches)
-    segments = [segment_of(folder, part.table, part.version, part.day) for part in found.parts]
+    segments, refused = [], list(found.refused)
+    for part in found.parts:
+        try:
+            segments.append(segment_of(folder, part.table, part.version, part.day))
+        except UNFIT as cause:
+            log.warning("%s has rows of version %d that Parquet does not take: %s", path, part.version, cause)
+            refused += _batches_of(part, decoded.batches)
+    _set_aside(folder, path.name, refused)
     manifest = read_manifest(folder)
     write_manifest(
         folder,
@@ -74,11 +90,24 @@ def _roll_one(folder: Path, path: Path, owned: int) -> int:
             predictions=(*manifest.predictions, *segments),
             rolled=(*manifest.rolled, path.name),
             damaged_bytes=manifest.damaged_bytes + decoded.damaged_bytes,
-            senseless_rows=manifest.senseless_rows + found.senseless_rows,
+            senseless_rows=manifest.senseless_rows + sum(len(batch.ids) for batch in refused),
         ),
     )
     path.unlink()
     return sum(segment.rows for segment in segments)
+
+
+def _batches_of(part: Part, batches: Iterable[Batch]) -> list[Batch]:
+    known = set(texts(part.table["id"]))
+    return [batch for batch in batches if batch.ids and batch.ids[0] in known]
+
+
+def _set_aside(folder: Path, name: str, batches: list[Batch]) -> None:
+    """Keep what no column takes as a journal in `damaged/`, where it stops nobody and can be looked at."""
+    if batches:
+        rows = sum(len(batch.ids) for batch in batches)
+        log.warning("%d rows of %s cannot be kept as columns; they are set aside in %s", rows, name, folder / "damaged")
+        write_atomically(folder / "damaged" / name, frame_of(encode(batches)))
 
 
 def _sweep(folder: Path) -> None:

@@ -24,6 +24,8 @@ INPUT, OUTPUT = "in_", "out_"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Marks a column whose values are of mixed kinds and are kept as JSON texts.
 _JSON = {b"json": b"1"}
+#: What Arrow and Parquet raise over values that they have no column for; trouble with the disk is none of these.
+UNFIT = (TypeError, ValueError, OverflowError, NotImplementedError)
 #: Rows that a reader of a Parquet file takes at least.
 GROUP_ROWS = 100_000
 
@@ -50,26 +52,29 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Batches as tables, and how many rows made no sense (columns of unequal length, ids that are none)."""
+    """Batches as tables, and those that make none (columns of unequal length, ids that are none, strange values)."""
 
     parts: list[Part]
-    senseless_rows: int
+    refused: list[Batch]
 
 
 def tables(batches: Sequence[Batch]) -> Parts:
     """Return batches as tables by version, day and set of columns."""
     groups: dict[tuple[int, str, tuple[object, ...]], list[Batch]] = defaultdict(list)
+    refused: list[Batch] = []
     for batch in batches:
-        if batch.ids:
+        if not batch.ids:
+            continue
+        if _is_sensible(batch):
             groups[batch.version, f"{moment(batch.at):%Y-%m-%d}", _kinds(batch)].append(batch)
-    parts, senseless = [], 0
+        else:
+            refused.append(batch)
+    parts = []
     for (version, day, _), members in groups.items():
-        sensible = [batch for batch in members if _is_sensible(batch)]
-        senseless += sum(len(batch.ids) for batch in members) - sum(len(batch.ids) for batch in sensible)
-        if sensible:
-            table = _table(sensible)
+        table = _fitting(members, refused)
+        if table is not None:
             parts.append(Part(version, day, table.take(_order(table["id"]))))
-    return Parts(parts, senseless)
+    return Parts(parts, refused)
 
 
 def storage(column: pa.ChunkedArray) -> pa.Array:
@@ -136,7 +141,29 @@ def _is_sensible(batch: Batch) -> bool:
     lengths = {len(column) for column in columns}
     if isinstance(batch.latency_ms, list):
         lengths.add(len(batch.latency_ms))
+    try:
+        moment(batch.at)
+    except (ValueError, OverflowError, OSError):  # A year that no calendar has.
+        return False
     return lengths <= {rows} and all(_UUID.fullmatch(identity) for identity in batch.ids)
+
+
+def _fitting(batches: list[Batch], refused: list[Batch]) -> pa.Table | None:
+    """Return the table of those batches that make one; the others go to `refused`. None where none does."""
+    try:
+        return _table(batches)
+    except UNFIT:
+        if len(batches) == 1:
+            refused += batches
+            return None
+    good: list[Batch] = []
+    for batch in batches:
+        good += [batch] if _fitting([batch], refused) is not None else []
+    try:
+        return _table(good) if good else None
+    except UNFIT:  # Each is one alone, but not together.
+        refused += good
+        return None
 
 
 def _kinds(batch: Batch) -> tuple[object, ...]:
@@ -172,17 +199,38 @@ def _table(batches: list[Batch]) -> pa.Table:
 
 def _column(parts: list[Any]) -> tuple[pa.Array, dict[bytes, bytes]]:
     if isinstance(parts[0], np.ndarray):
-        whole = np.concatenate(parts)
+        whole = _storable(np.concatenate(parts))
         if whole.ndim == 1:
             return pa.array(whole), {}
         width = int(np.prod(whole.shape[1:]))
-        marks = {b"shape": ",".join(map(str, whole.shape[1:])).encode()}
-        return pa.FixedSizeListArray.from_arrays(pa.array(whole.reshape(-1)), width), marks
+        if width:
+            marks = {b"shape": ",".join(map(str, whole.shape[1:])).encode()}
+            return pa.FixedSizeListArray.from_arrays(pa.array(whole.reshape(-1)), width), marks
+        parts = [[[] for _ in whole]]
     values = [_flat(value) for part in parts for value in part]
     try:
-        return pa.array(values), {}
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([json.dumps(value) for value in values]), _JSON
+        array = pa.array(values)
+        if not _is_childless(array.type):
+            return array, {}
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # Mixed kinds, or integers beyond 64 bits with a sign.
+        pass
+    return pa.array([json.dumps(value) for value in values]), _JSON
+
+
+def _storable(whole: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Return an array in a type that Arrow, Parquet and DuckDB know: native order, 32 bits and more, known units."""
+    if whole.dtype.kind == "f" and whole.dtype.itemsize not in (4, 8):
+        return whole.astype(np.float32 if whole.dtype.itemsize == 2 else np.float64)
+    if whole.dtype.kind == "M" and np.datetime_data(whole.dtype)[0] not in ("D", "s", "ms", "us", "ns"):
+        return whole.astype("datetime64[s]")
+    return whole.astype(whole.dtype.newbyteorder("="), copy=False)
+
+
+def _is_childless(kind: pa.DataType) -> bool:
+    """Tell whether there is a struct without fields in a type, for which Parquet has no column."""
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        return True
+    return any(_is_childless(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def _flat(value: Any) -> Any:
