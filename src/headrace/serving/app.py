@@ -162,6 +162,16 @@ class App:
         key = exchange.headers.get("x-headrace-key") if generation.shares.only is None else None
         return generation, generation.choose(key)
 
+    async def body(self, exchange: Exchange) -> bytes:
+        """Return a request's body. Raises Rejected.
+
+        Read it before `find`: it may take long to come, and a version that was chosen before may have left by then.
+        """
+        generation = self.generation or self.prepared
+        if generation is None:
+            raise Rejected(FULL, "No version serves here yet.", retry_after_s=1)
+        return await exchange.body(generation.plan.serve.max_body_bytes)
+
     def _is_probe(self, exchange: Exchange) -> bool:
         token = exchange.headers.get("x-headrace-probe")
         if token is None:
@@ -171,12 +181,12 @@ class App:
     async def _invocations(self, exchange: Exchange) -> None:
         exchange.needs("POST")
         self.admit(exchange)
-        generation, served = self.find(exchange)
         kind = exchange.header("content-type")
         bare = kind if kind == "application/json" else kind.partition(";")[0].strip().lower()
         if bare not in SCORED_TYPES:
             raise Rejected(MEDIA_TYPE, "The content type is not read here.", "Send application/json or text/csv.")
-        body = await exchange.body(generation.plan.serve.max_body_bytes)
+        body = await self.body(exchange)
+        generation, served = self.find(exchange)
         asked = read_csv(served, body) if bare == "text/csv" else served.scoring.read(body)
         part = await self.predict(exchange, generation, served, asked)
         exchange.answer(200, [*served.headers, ("x-headrace-prediction-id", ",".join(part.ids))], scored(part))

@@ -140,6 +140,10 @@ class Pool:
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
 
+    def limit(self, *, max_batch: int, queue_rows: int) -> None:
+        """Go by other limits from now on; what waits already is not sent away."""
+        self._max_batch, self._queue_rows = max_batch, queue_rows
+
     # Coming in
 
     def submit(self, job: Job, *, is_only: bool = False) -> None:

@@ -107,6 +107,10 @@ class Front:
         except HeadraceError as error:
             self._say(Prepared(plan.generation, error.fact))
             return
+        except Exception as error:  # The boundary of a message: whoever waits for the answer must hear of it.
+            log.exception("generation %s", plan.generation)
+            self._say(Prepared(plan.generation, f"The front failed: {error!r}."))
+            return
         self._close_unused(app.prepared, keep=[app.generation, prepared])
         app.prepared = prepared
         if is_first:
@@ -119,9 +123,7 @@ class Front:
             self._serving = asyncio.ensure_future(self._server.serve())
 
     def _start(self, plan: control.Plan) -> App:
-        folder = Path(plan.log) if plan.log else None
-        serve = plan.serve
-        self._recorder = Recorder(folder, plan.component, sample=serve.log_sample, redact=serve.redact)
+        self._recorder = Recorder(Path(plan.log) if plan.log else None, plan.component)
         self._app = App(self._recorder, self.counts, self._page)
         return self._app
 
@@ -130,6 +132,7 @@ class Front:
         if app is None or app.prepared is None or app.prepared.plan.generation != number:
             return
         old, app.generation, app.prepared = app.generation, app.prepared, None
+        app.generation.take_over()
         self._take_connections(app)
         # What is loaded by now stays; requests need not wait while the collector looks at it again and again.
         gc.freeze()
@@ -139,10 +142,10 @@ class Front:
     async def _release(self, old: Generation | None, new: Generation) -> None:
         """Let versions that left the route finish, then let go of their workers."""
         leaving = [one for one in old.served.values() if one not in new.served.values()] if old else []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await asyncio.gather(*(one.pool.drain() for one in leaving))
         for one in leaving:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DRAIN_S):
-                    await one.pool.drain()
             one.close()
         self._say(control.Released(new.plan.generation))
 

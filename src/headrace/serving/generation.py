@@ -17,7 +17,7 @@ from headrace.serving.control import Plan, VersionPlan
 from headrace.serving.frames import Failure
 from headrace.serving.link import Link
 from headrace.serving.metrics import Counts
-from headrace.serving.recorder import Recorder
+from headrace.serving.recorder import Keeping, Recorder
 from headrace.serving.rejection import NOT_FOUND, Rejected
 from headrace.serving.route import Shares, compile_shares, point_of
 from headrace.serving.scoring import AnyScoring, TableScoring, TensorScoring, scoring_of
@@ -28,7 +28,11 @@ CONNECT_S = 30.0
 
 @dataclass(slots=True, eq=False)
 class Served:
-    """One loaded version, as the front sees it."""
+    """One loaded version, as the front sees it.
+
+    Attributes:
+        keeping: what of its rows is logged, as the last generation that serves it has it.
+    """
 
     plan: VersionPlan
     signature: Signature | None
@@ -36,6 +40,7 @@ class Served:
     pool: Pool
     links: list[Link]
     headers: list[tuple[str, str]]
+    keeping: Keeping
     #: What protocols compile from the signature when they are first used.
     codecs: dict[str, Any] = field(default_factory=dict)
 
@@ -60,6 +65,16 @@ class Generation:
     served: dict[int, Served]
     shares: Shares
     deadline_s: float
+
+    def take_over(self) -> None:
+        """Have its versions go by its limits, those too that an older generation loaded; called when it is committed.
+
+        Versions that leave keep theirs: what they still answer is not logged more freely than it was asked.
+        """
+        serve, keeping = self.plan.serve, _keeping(self.plan)
+        for served in self.served.values():
+            served.keeping = keeping
+            served.pool.limit(max_batch=serve.max_batch, queue_rows=serve.queue)
 
     def choose(self, key: str | None) -> Served:
         """Return the version that answers: by the key where there is one, by chance otherwise."""
@@ -92,6 +107,8 @@ async def prepare(
     Raises:
         HeadraceError: a model folder cannot be read, the shares are wrong, or no worker lets us in.
     """
+    if plan.serve.log_sample > 0:
+        recorder.open()
     shares = compile_shares(plan.shares, [version.version for version in plan.versions])
     served = {}
     fresh = []
@@ -127,7 +144,7 @@ def _serve(
         is_shadow = jobs[0].done is None
         if is_shadow:
             counts.of(number).shadow_rows += answer.rows
-        recorder.record(number, jobs, answer, ids, now, shadow=is_shadow)
+        recorder.record(number, jobs, answer, ids, now, keeping=served.keeping, shadow=is_shadow)
 
     def describe(failure: Failure) -> str:
         # The model's own message may hold the client's data; its log has it.
@@ -145,7 +162,12 @@ def _serve(
     links = [Link(pool, address, partial(stuck, number)) for address in version.addresses]
     pool.workers = list(links)
     headers = [("content-type", "application/json"), ("x-headrace-version", str(number))]
-    return Served(version, model.signature, scoring_of(model.signature), pool, links, headers)
+    served = Served(version, model.signature, scoring_of(model.signature), pool, links, headers, _keeping(plan))
+    return served
+
+
+def _keeping(plan: Plan) -> Keeping:
+    return Keeping(plan.serve.log_sample, frozenset(plan.serve.redact))
 
 
 def copy_to_shadows(generation: Generation, job: Job, chosen: Served) -> None:

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from headrace.serving.layout import Block
 from headrace.serving.schema import text_of
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Which share of the rows is kept, and without which fields."""
+
+    sample: float = 1.0
+    redact: frozenset[str] = frozenset()
+
+
 class Recorder:
     """Offers answered rows to the log in one piece per batch.
 
@@ -23,12 +32,16 @@ class Recorder:
         ids: gives out the ids of so many rows.
     """
 
-    def __init__(self, folder: Path | None, component: str, *, sample: float, redact: Sequence[str]) -> None:
-        """Start the log's writer; None as `folder` keeps nothing."""
+    def __init__(self, folder: Path | None, component: str) -> None:
+        """Get ready; None as `folder` keeps nothing."""
         self.ids = Ids().batch
-        self._writer = PredictionWriter(folder, component) if folder is not None and sample > 0 else None
-        self._sample = sample
-        self._redact = frozenset(redact)
+        self._folder, self._component = folder, component
+        self._writer: PredictionWriter | None = None
+
+    def open(self) -> None:
+        """Start the log's writer, where none runs yet."""
+        if self._writer is None and self._folder is not None:
+            self._writer = PredictionWriter(self._folder, self._component)
 
     @property
     def written(self) -> int:
@@ -39,28 +52,34 @@ class Recorder:
         return self._writer.dropped if self._writer else 0
 
     def record(
-        self, version: int, jobs: Sequence[Job], answer: BatchAnswer, ids: Sequence[str], now: float, *, shadow: bool
+        self,
+        version: int,
+        jobs: Sequence[Job],
+        answer: BatchAnswer,
+        ids: Sequence[str],
+        now: float,
+        *,
+        keeping: Keeping,
+        shadow: bool,
     ) -> None:
         """Keep those of a batch's rows that are sampled, under their ids."""
-        if self._writer is None:
+        sample = keeping.sample
+        if self._writer is None or sample <= 0:
             return
         named = answer.outputs.named
-        if self._sample >= 1 and all(job.kept for job in jobs):
-            self._offer(version, jobs, named, ids, now, shadow)
+        if sample >= 1 and all(job.kept for job in jobs):
+            self._offer(version, jobs, named, ids, now, keeping.redact, shadow)
             return
-        kept = [place for place, job in enumerate(jobs) if job.kept and self._is_sampled()]
+        kept = [place for place, job in enumerate(jobs) if job.kept and _is_sampled(sample)]
         if kept:
             chosen, rows = _chosen(jobs, kept)
             outputs = [(name, values[rows]) for name, values in named]
-            self._offer(version, chosen, outputs, [ids[row] for row in rows], now, shadow)
+            self._offer(version, chosen, outputs, [ids[row] for row in rows], now, keeping.redact, shadow)
 
     def close(self) -> None:
         """Write what was offered; nothing is lost."""
         if self._writer is not None:
             self._writer.close()
-
-    def _is_sampled(self) -> bool:
-        return self._sample >= 1 or random.random() < self._sample  # noqa: S311 - a sample, not a secret
 
     def _offer(
         self,
@@ -69,6 +88,7 @@ class Recorder:
         outputs: Sequence[tuple[str, Any]],
         ids: Sequence[str],
         now: float,
+        redact: frozenset[str],
         shadow: bool,
     ) -> None:
         assert self._writer is not None
@@ -76,7 +96,7 @@ class Recorder:
         inputs: dict[str, Column] = {}
         for place, block in enumerate(jobs[0].rows.layout.blocks):
             inputs.update(_columns(block, [job.rows for job in jobs], place, len(ids)))
-        for name in self._redact & inputs.keys():
+        for name in redact & inputs.keys():
             del inputs[name]
         latency = [1000 * (now - job.start) for job in jobs for _ in range(job.rows.count)]
         self._writer.offer(
@@ -88,6 +108,10 @@ class Recorder:
             latency_ms=latency,
             shadow=shadow,
         )
+
+
+def _is_sampled(sample: float) -> bool:
+    return sample >= 1 or random.random() < sample  # noqa: S311 - a sample, not a secret
 
 
 def _columns(block: Block, rows: Sequence[Any], place: int, count: int) -> dict[str, Column]:

@@ -1,0 +1,194 @@
+"""A front that goes from one generation of the route to the next."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.predictions.query import connect
+from headrace.predictions.snapshot import take
+from headrace.serving import generation as generations
+from headrace.serving.batch import Job, Part
+from headrace.serving.control import Limits, Plan, Prepared, VersionPlan
+from headrace.serving.frames import Outputs
+from headrace.serving.front import Front
+from headrace.serving.layout import rows_of
+from headrace.types import Field, FieldKind, Signature
+
+SIGNATURE = Signature((Field("age", FieldKind.COLUMN, "double"), Field("ssn", FieldKind.COLUMN, "double")))
+
+
+class Answering:
+    """A link to a worker that answers at once."""
+
+    def __init__(self, pool: Any, address: str, stuck: Any) -> None:
+        self.pool = pool
+        self.connected = asyncio.Event()
+        self.connected.set()
+        self.is_free, self.is_closed = True, False
+        self.working_on: list[Job] = []
+
+    def send(self, jobs: list[Job]) -> None:
+        rows = sum(job.rows.count for job in jobs)
+        self.pool.answered(jobs, Outputs("array", [("", np.zeros(rows))]), 0.001)
+
+    def hung(self) -> None: ...
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Bench:
+    """A front without sockets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
+        self.log = log
+        self.said: list[Any] = []
+        monkeypatch.setattr(generations, "read_mlmodel", lambda _: SimpleNamespace(signature=SIGNATURE))
+        monkeypatch.setattr(generations, "Link", Answering)
+        monkeypatch.setattr(Front, "_take_connections", lambda *_: None)
+        monkeypatch.setattr(Front, "_say", lambda _, message: self.said.append(message))
+        self.front = Front(None, None, None)  # type: ignore[arg-type]  # nothing of it is used here
+
+    async def release(self, number: int, limits: Limits, versions: tuple[int, ...] = (1,)) -> None:
+        plans = tuple(VersionPlan(one, "model", "baseline", (f"w{one}.sock",), by_row=True) for one in versions)
+        plan = Plan(number, "digits", "production", plans, {versions[-1]: 1.0}, limits, log=str(self.log))
+        await self.front._prepare(plan, number == 1)
+        assert self.said[-1] == Prepared(number)
+        self.front._commit(number)
+        await asyncio.gather(*self.front._tasks)
+
+    @property
+    def generation(self) -> generations.Generation:
+        app = self.front._app
+        assert app is not None
+        assert app.generation is not None
+        return app.generation
+
+    async def ask(self, version: int = 1) -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Part] = loop.create_future()
+        rows = rows_of(SIGNATURE, {"age": np.array([4.0]), "ssn": np.array([7.0])})
+        pool = self.generation.served[version].pool
+        pool.submit(Job(rows, None, done, loop.time(), loop.time() + 60))
+        await done
+        await asyncio.sleep(0)
+
+    def kept(self) -> list[tuple[Any, ...]]:
+        recorder = self.front._recorder
+        assert recorder is not None
+        recorder.close()
+        with connect(take(self.log / "digits")) as database:
+            return database.execute("SELECT in_age, in_ssn FROM predictions ORDER BY id").fetchall()
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
+    return Bench(monkeypatch, tmp_path)
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_what_a_release_redacts_is_logged_no_more(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.release(1, Limits())
+        await bench.ask()
+        await bench.release(2, Limits(redact=("ssn",)))
+        await bench.ask()
+
+    run(story)
+    assert bench.kept() == [(4.0, 7.0), (4.0, None)]
+
+
+def test_a_release_that_samples_nothing_logs_nothing_and_the_next_one_does_again(bench: Bench) -> None:
+    async def story() -> None:
+        for number, sample in enumerate((0.0, 1.0, 0.0), start=1):
+            await bench.release(number, Limits(log_sample=sample))
+            await bench.ask()
+
+    run(story)
+    assert len(bench.kept()) == 1
+
+
+def test_loaded_versions_go_by_the_limits_of_the_release(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.release(1, Limits(queue=4))
+        before = bench.generation.served[1]
+        await bench.release(2, Limits(queue=1, max_batch=1), versions=(1, 2))
+        assert bench.generation.served[1] is before, "it is taken over, not loaded again"
+        loop = asyncio.get_running_loop()
+        rows = rows_of(SIGNATURE, {"age": np.zeros(2), "ssn": np.zeros(2)})
+        for served in bench.generation.served.values():
+            with pytest.raises(Exception, match="2 rows; the limit is 1"):
+                served.pool.submit(Job(rows, None, loop.create_future(), loop.time(), loop.time() + 60))
+
+    run(story)
+
+
+def test_versions_that_leave_finish_together_and_let_go_of_their_workers(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.release(1, Limits(), versions=(1, 2))
+        leaving = bench.generation.served
+        await bench.release(2, Limits(), versions=(3,))
+        assert all(link.is_closed for served in leaving.values() for link in served.links)  # type: ignore[attr-defined]
+
+    run(story)
+
+
+class SlowRequest:
+    """A request whose body is still coming."""
+
+    path, start = "/invocations", 0.0
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.is_awaited, self.has_come = asyncio.Event(), asyncio.Event()
+        self.answered: list[dict[str, str]] = []
+
+    def needs(self, method: str) -> None: ...
+
+    def header(self, name: str) -> str:
+        return "application/json" if name == "content-type" else ""
+
+    async def body(self, limit: int) -> bytes:
+        self.start = asyncio.get_running_loop().time()
+        self.is_awaited.set()
+        await self.has_come.wait()
+        return b'{"instances": [{"age": 4, "ssn": 7}]}'
+
+    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.answered.append(dict(headers))
+
+
+def test_a_request_whose_body_comes_when_its_version_has_left_is_answered_by_the_next(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.release(1, Limits(), versions=(1,))
+        request = SlowRequest()
+        asking = asyncio.ensure_future(bench.front._app._invocations(request))  # type: ignore[union-attr, arg-type]
+        await request.is_awaited.wait()
+        await bench.release(2, Limits(), versions=(2,))
+        request.has_come.set()
+        await asking
+        assert [headers["x-headrace-version"] for headers in request.answered] == ["2"]
+
+    run(story)
+
+
+def test_a_plan_that_a_front_cannot_understand_is_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any) -> Any:
+        raise KeyError("signature")
+
+    monkeypatch.setattr(generations, "read_mlmodel", broken)
+
+    async def story() -> None:
+        plan = Plan(1, "digits", "dev", (VersionPlan(1, "m", "b", ("w",), by_row=True),), {1: 1.0}, Limits())
+        await bench.front._prepare(plan, is_first=True)
+
+    run(story)
+    assert "KeyError" in bench.said[-1].problem
