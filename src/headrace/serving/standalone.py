@@ -1,7 +1,6 @@
 """Only the server: a model folder behind an address until somebody stops it, without ledger, registry or stages."""
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.serving.control import Limits, RouteSpec
-from headrace.serving.supervisor import CONTROL, Supervisor, open_listener
+from headrace.serving.supervisor import Supervisor, open_listener
 from headrace.types import ServedVersion
 
 
@@ -66,8 +65,6 @@ async def _serve(
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         await supervisor.stop()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(CONTROL)
 
 
 async def _start(supervisor: Supervisor, version: ServedVersion, limits: Limits, settings: Settings) -> None:

@@ -105,15 +105,15 @@ class Supervisor:
         self.digests = {**self.digests, **{name: digest_of(given[name]) for name in keys if given.get(name)}}
         # Before anything is loaded: what is missing is told at once.
         self._keys(tuple(sorted(keys)))
-        if self.plan is not None and spec == self.spec and not self.problem:
+        if self.plan is not None and self._serves(self.plan, spec):
             return {"generation": self.plan.generation, "unchanged": True, "unchecked": [], "token": self.token}
         await self.discard()
         sets: dict[int, Replicas] = {}
         fresh: list[Replicas] = []
         for version in spec.versions:
             known = self.sets.get(version.version)
-            if known is None or known.version != version or not _same_workers(known.serve, spec.serve):
-                known = self._replicas(version, spec, self.given)
+            if known is None or not self._is_current(known, version, spec):
+                known = self._replicas(version, spec)
                 fresh.append(known)
             sets[version.version] = known
         try:
@@ -156,19 +156,27 @@ class Supervisor:
 
     async def restore(self) -> None:
         """Serve what was committed before this process; where that fails, say why in the status."""
-        with contextlib.suppress(FileNotFoundError):
-            document = json.loads((self.folder / ROUTE).read_bytes())
+        try:
+            kept_route = (self.folder / ROUTE).read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            document = json.loads(kept_route)
             self.generation = int(document["generation"])
             with contextlib.suppress(FileNotFoundError):
                 kept = json.loads((self.folder / GIVEN).read_bytes())
                 self.given, self.digests = kept["secrets"], kept["digests"]
-            try:
-                async with self.lock:
-                    answer = await self.prepare(control.route_of(document["route"]), {})
-                    await self.commit(answer["generation"], [])
-            except HeadraceError as error:
-                self.problem = error.fact
-                log.warning("The route before could not be restored: %s", error)
+            async with self.lock:
+                answer = await self.prepare(control.route_of(document["route"]), {})
+                await self.commit(answer["generation"], [])
+        except HeadraceError as error:
+            self._not_restored(error.fact)
+        except Exception as error:  # noqa: BLE001 - the boundary of a start: whoever asks for the status hears of it
+            self._not_restored(f"{error!r}")
+
+    def _not_restored(self, why: str) -> None:
+        log.warning("The route before could not be restored.", exc_info=True)
+        self.problem = f"The route before could not be restored: {why}"
 
     def status(self) -> dict[str, Any]:
         """Return how the endpoint stands."""
@@ -196,11 +204,25 @@ class Supervisor:
 
     # Parts
 
-    def _replicas(self, version: ServedVersion, spec: RouteSpec, given: Mapping[str, str]) -> Replicas:
-        for name in version.secrets:
-            _secret(name, given)
-        variables = {**self.variables, **{name: given[name] for name in version.secrets}}
+    def _serves(self, plan: Plan, spec: RouteSpec) -> bool:
+        """Tell whether a plan is what a route asks for, with the keys and the secrets that there are now."""
+        if spec != self.spec or self.problem:
+            return False
+        keys = (self._keys(spec.serve.predict_keys), self._keys(spec.serve.feedback_keys))
+        return keys == (plan.predict_keys, plan.feedback_keys) and all(
+            self._is_current(self.sets[version.version], version, spec) for version in spec.versions
+        )
+
+    def _is_current(self, known: Replicas, version: ServedVersion, spec: RouteSpec) -> bool:
+        same = known.version == version and _same_workers(known.serve, spec.serve)
+        return same and known.variables == self._variables(version)
+
+    def _replicas(self, version: ServedVersion, spec: RouteSpec) -> Replicas:
+        variables = self._variables(version)
         return Replicas(version, spec.serve, variables, self.folder, cores(), self._address, self._changed)
+
+    def _variables(self, version: ServedVersion) -> Mapping[str, str]:
+        return {**self.variables, **{name: _secret(name, self.given) for name in version.secrets}}
 
     def _plan(self, spec: RouteSpec, sets: Mapping[int, Replicas]) -> Plan:
         return Plan(
