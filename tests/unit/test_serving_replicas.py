@@ -1,9 +1,19 @@
-"""How many workers and threads a model gets on a machine."""
+"""How many workers and threads a model gets on a machine, and what becomes of those that do not start."""
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
+from headrace.errors import ModelRefused
+from headrace.serving import frames
 from headrace.serving.control import Limits
-from headrace.serving.replicas import HEAVY_MS, Shape, shape_of
+from headrace.serving.replicas import HEAVY_MS, Replicas, Shape, shape_of
+from headrace.types import ServedVersion
 
 CHEAP, HEAVY = HEAVY_MS / 2, HEAVY_MS * 2
 
@@ -22,3 +32,65 @@ CHEAP, HEAVY = HEAVY_MS / 2, HEAVY_MS * 2
 )
 def test_shape_on_eight_cores(limits: Limits, forward_ms: float, shape: Shape) -> None:
     assert shape_of(limits, forward_ms, 8) == shape
+
+
+class Started:
+    """A worker that was started."""
+
+    alive: ClassVar[set[str]] = set()
+
+    threads = 1
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.ready = frames.Reply()
+        self.alive.add(address)
+
+    def stop(self) -> None:
+        self.alive.discard(self.address)
+
+
+def replicas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warm: Callable[[Any, Any], None]) -> Replicas:
+    monkeypatch.setattr(
+        "headrace.serving.replicas.start_worker", lambda version, **options: Started(options["address"])
+    )
+    monkeypatch.setattr(Replicas, "_warm", warm)
+    names = itertools.count(1)
+    version = ServedVersion("digits", 1, Path("model"), Path("python"))
+    limits = Limits(workers=4, threads=1)
+    return Replicas(version, limits, {}, tmp_path, 4, lambda: f"w{next(names)}", lambda *_: None)
+
+
+def test_one_worker_that_cannot_load_leaves_none_of_the_others_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    second_failed = threading.Event()
+
+    def warm(_: Replicas, worker: Started) -> None:
+        if worker.address == "w2":
+            second_failed.set()
+            raise ModelRefused("out of memory")
+        if worker.address != "w1":
+            second_failed.wait(60)
+
+    async def story() -> None:
+        with pytest.raises(ModelRefused, match="out of memory"):
+            await replicas(monkeypatch, tmp_path, warm).start()
+        assert Started.alive == set()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_a_worker_that_cannot_be_started_again_for_whatever_reason_is_told_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def warm(_: Replicas, worker: Started) -> None:
+        raise OSError("no descriptors left")
+
+    async def story() -> None:
+        one = replicas(monkeypatch, tmp_path, warm)
+        assert not await one._again(0, Started("w1"))  # type: ignore[arg-type]
+        assert "no descriptors left" in one.problem
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+    Started.alive.clear()

@@ -24,6 +24,7 @@ COMMIT_S = 5.0
 COUNT_S = 2.0
 RELEASE_S = 25.0
 STOP_S = 25.0
+AGAIN_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -189,17 +190,12 @@ class Fronts:
 
     async def _listen(self, front: FrontProcess) -> None:
         """Hear a front out until it ends, then start another unless the endpoint ends too."""
-        while line := await control.read_line(front.reader):
-            message = control.decode_from_front(line)
-            if isinstance(message, AskPage):
-                self._go(self._send_page(front, message.sequence))
-            elif isinstance(message, control.Stuck):
-                self._stuck(message.version, message.address)
-            elif isinstance(message, Counted):
-                front.counts = message.counts
-                self._answer(front, message, message.sequence)
-            else:
-                self._answer(front, message, message.generation)
+        try:
+            while line := await control.read_line(front.reader):
+                self._hear(front, control.decode_from_front(line))
+        except Exception:  # The boundary of a front's life: one that cannot be understood is ended and replaced.
+            log.exception("A front said something that was not understood.")
+            front.process.kill()
         for waiting in front.waiting.values():
             if not waiting.done():
                 waiting.set_exception(ConnectionResetError("the front ended"))
@@ -208,11 +204,30 @@ class Fronts:
         if not self._is_closing:
             await self._replace(front)
 
+    def _hear(self, front: FrontProcess, message: control.FromFront) -> None:
+        if isinstance(message, AskPage):
+            self._go(self._send_page(front, message.sequence))
+        elif isinstance(message, control.Stuck):
+            self._stuck(message.version, message.address)
+        elif isinstance(message, Counted):
+            front.counts = message.counts
+            self._answer(front, message, message.sequence)
+        else:
+            self._answer(front, message, message.generation)
+
     async def _replace(self, front: FrontProcess) -> None:
         log.warning("A front ended with %s and is started again.", front.process.returncode)
         self.restarts += 1
         started = time.monotonic()
-        fresh = await self._start()
+        while True:
+            try:
+                fresh = await self._start()
+                break
+            except OSError:  # No process or no descriptor to be had: later there may be one.
+                log.exception("A front could not be started.")
+                await asyncio.sleep(AGAIN_S)
+            if self._is_closing:
+                return
         if front in self._fronts:
             self._fronts[self._fronts.index(front)] = fresh
         problem = await self._catch_up(fresh)

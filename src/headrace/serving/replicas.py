@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,7 @@ class Replicas:
                     self.workers.clear()
                     first = await self._start_one(self.names(), wanted.threads)
                 shape = wanted
-            others = [self._start_one(self.names(), shape.threads) for _ in range(shape.workers - 1)]
-            await asyncio.gather(*others)
+            await _all_or_none([self._start_one(self.names(), shape.threads) for _ in range(shape.workers - 1)])
         except BaseException:
             await self.stop()
             raise
@@ -181,6 +180,10 @@ class Replicas:
             log.warning("%s", error)
             self._tell(error.fact)
             return False
+        except Exception as error:  # The boundary of a worker's life: nobody else would start it again.
+            log.exception("version %s", self.version.version)
+            self._tell(f"A worker of version {self.version.version} could not be started: {error!r}.")
+            return False
         await asyncio.to_thread(worker.stop)
         self.workers.remove(fresh)
         self.workers[place] = fresh
@@ -191,6 +194,18 @@ class Replicas:
         if problem != self.problem:
             self.problem = problem
             self.changed(self.version.version, problem)
+
+
+async def _all_or_none(starting: Sequence[Coroutine[Any, Any, Worker]]) -> None:
+    """Wait until all have started; where one fails, the others are ended before its error is raised."""
+    tasks = [asyncio.ensure_future(one) for one in starting]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def _ended(worker: Worker) -> int:
