@@ -1,5 +1,8 @@
 """No row, no crash and no full disk stops a component's prediction log, or makes it tell a row twice or not at all."""
 
+import errno
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from headrace.predictions import snapshot
+from headrace.predictions import actuals, snapshot
+from headrace.predictions.actuals import roll_actuals
 from headrace.predictions.batch import Batch, encode
 from headrace.predictions.ids import Ids
 from headrace.predictions.journal import SUFFIX, Journal, read_frames
@@ -16,6 +20,8 @@ from headrace.predictions.manifest import read_manifest
 from headrace.predictions.query import connect
 from headrace.predictions.roll import decode_journal, roll
 from headrace.predictions.segments import SegmentLog
+from headrace.predictions.writer import PredictionWriter
+from headrace.types import Actual
 
 AT = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
 IDS = Ids()
@@ -35,6 +41,18 @@ def leave(folder: Path, *batches: Batch, name: str = "") -> Path:
     return journal.path
 
 
+def offer(writer: PredictionWriter, rows: int = 1) -> bool:
+    ids = IDS.batch(rows)
+    return writer.offer(ids, at=AT, version=1, inputs={"a": [1] * rows}, outputs={"": ["x"] * rows}, latency_ms=1.0)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def inputs(folder: Path) -> list[Any]:
     return [row.prediction.inputs["a"] for row in SegmentLog(folder.parent).joined(folder.name)]
 
@@ -46,10 +64,11 @@ def inputs(folder: Path) -> list[Any]:
 )
 def test_every_json_value_is_read_and_rolled_as_it_came(tmp_path: Path, value: object) -> None:
     folder = tmp_path / "digits"
-    leave(folder, batch([1]), batch([value]), batch([3]))
-    assert inputs(folder) == [1, value, 3]
-    assert roll(folder) == 3
-    assert inputs(folder) == [1, value, 3]
+    leave(folder, batch([value]), batch([value]))
+    leave(folder, batch([1]), batch([value]), batch(["x"]))
+    for rows in (5, 0):
+        assert inputs(folder) == [value, value, 1, value, "x"]
+        assert roll(folder) == rows
     assert read_manifest(folder).senseless_rows == 0
 
 
@@ -101,3 +120,83 @@ def test_an_empty_journal_that_was_rolled_may_be_begun_again(tmp_path: Path) -> 
     assert inputs(folder) == [1, 2]
     assert roll(folder) == 2
     assert inputs(folder) == [1, 2]
+
+
+def test_a_crash_after_the_actuals_are_rolled_doubles_none_and_hides_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "digits"
+
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def told() -> int:
+        seen = snapshot.take(folder)
+        return sum(one.rows for one in seen.manifest.actuals) + len(seen.actuals)
+
+    actuals.append(folder, [Actual(IDS.new(), 1, datetime.now(UTC)) for _ in range(10)])
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", crash)
+        with pytest.raises(KeyboardInterrupt):
+            roll_actuals(folder)
+    assert told() == 10
+    actuals.append(folder, [Actual(IDS.new(), 1, datetime.now(UTC)) for _ in range(3)])
+    assert told() == 13
+    roll(folder)
+    assert told() == 13
+    assert roll_actuals(folder) == 3
+    assert told() == 13
+    assert not list((folder / "actuals").glob(f"*{SUFFIX}"))
+
+
+def test_a_roller_that_cannot_be_started_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("headrace.predictions.writer.subprocess.Popen", busy)
+    writer = PredictionWriter(tmp_path, "digits", flush_s=0.005, roll_s=0)
+    for rows in (1, 2, 3):
+        offer(writer)
+        until(lambda rows=rows: writer.written == rows)  # type: ignore[misc]
+        until(lambda: "temporarily unavailable" in writer.problem)
+    writer.close()
+    assert (writer.written, writer.dropped) == (3, 0)
+    assert inputs(tmp_path / "digits") == [1, 1, 1]
+
+
+def test_what_goes_wrong_in_one_round_is_counted_and_the_next_round_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, faults = PredictionWriter._write, [MemoryError("no room"), RuntimeError("a mistake")]
+
+    def write(self: PredictionWriter, batches: list[Batch]) -> bool:
+        if faults:
+            raise faults.pop()
+        return real(self, batches)
+
+    monkeypatch.setattr(PredictionWriter, "_write", write)
+    writer = PredictionWriter(tmp_path, "digits", flush_s=0.005)
+    for dropped, told in ((2, "2 rows were dropped: RuntimeError: a mistake"), (4, "MemoryError: no room")):
+        offer(writer, 2)
+        until(lambda dropped=dropped: writer.dropped == dropped)  # type: ignore[misc]
+        until(lambda told=told: told in writer.problem)  # type: ignore[misc]
+    offer(writer)
+    writer.close()
+    assert (writer.written, writer.dropped, writer.problem) == (1, 4, "")
+
+
+def test_a_roller_that_fails_says_so_in_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roller = tmp_path / "roller"
+    roller.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
+    roller.chmod(0o700)
+    monkeypatch.setattr("headrace.predictions.writer.sys.executable", str(roller))
+    writer = PredictionWriter(tmp_path, "digits", flush_s=60, roll_s=0)
+    for _ in range(2):
+        offer(writer)
+        writer._round()
+        assert writer._roller is not None
+        assert writer._roller.wait(300) == 3
+    log = tmp_path / "digits" / "roller.log"
+    assert writer.problem == f"the last rolling ended with 3; see {log}"
+    assert log.read_text() == "broken\nbroken\n"
+    writer.close()

@@ -18,7 +18,7 @@ from headrace.clock import Clock, SystemClock
 from headrace.errors import Unavailable
 from headrace.predictions.ids import Ids
 from headrace.predictions.journal import SUFFIX, Journal, journals, read_frames
-from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, write_manifest
+from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, rolled_names, write_manifest
 from headrace.predictions.tables import storage, texts, write_parquet
 from headrace.types import Actual, Json
 
@@ -63,9 +63,7 @@ def append(folder: Path, actuals: Sequence[Actual], *, clock: Clock | None = Non
     payload = _ENCODER.encode([Record(one.prediction_id, one.value, one.at.timestamp(), now) for one in actuals])
     try:
         with _one_writer(folder):
-            present = list(journals(folder / FOLDER))
-            path = present[-1] if present else folder / FOLDER / f"{Ids(clock).new()}{SUFFIX}"
-            journal = Journal(path)
+            journal = Journal(_open_journal(folder, clock))
             try:
                 journal.append(payload, sync=True)
             finally:
@@ -75,6 +73,13 @@ def append(folder: Path, actuals: Sequence[Actual], *, clock: Clock | None = Non
             f"{len(actuals)} actuals could not be written to {folder / FOLDER}: {cause.strerror or cause}.",
             "Make room on the disk (`headrace predictions prune NAME`) and send them again; none of them was kept.",
         ) from cause
+
+
+def _open_journal(folder: Path, clock: Clock) -> Path:
+    """Return the journal to go on with. One that is rolled already is only waiting for its removal."""
+    rolled = rolled_names(folder)
+    present = [path for path in journals(folder / FOLDER) if path.name not in rolled]
+    return present[-1] if present else folder / FOLDER / f"{Ids(clock).new()}{SUFFIX}"
 
 
 def pending(folder: Path, first_sequence: int, *, rolled: Sequence[str] = ()) -> pa.Table:

@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from headrace.errors import Unavailable
 from headrace.files import write_atomically
 
@@ -114,6 +116,18 @@ def manifest_of(document: dict[str, Any]) -> Manifest:
     document["retired"] = tuple(Retired(**entry) for entry in document["retired"])
     document["rolled"] = tuple(document["rolled"])
     return Manifest(**document)
+
+
+def rolled_names(folder: Path) -> tuple[str, ...]:
+    """Return `Manifest.rolled` without reading the rest; nothing where there is no manifest or it is damaged."""
+    try:
+        return msgspec.json.decode((folder / NAME).read_bytes(), type=_Rolled).rolled
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return ()
+
+
+class _Rolled(msgspec.Struct):
+    rolled: tuple[str, ...] = ()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

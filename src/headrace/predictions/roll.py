@@ -1,6 +1,5 @@
 """Rolling: ownerless journals become Parquet segments. `tend` does it while a component serves."""
 
-import contextlib
 import logging
 import os
 from collections import defaultdict
@@ -11,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from headrace.files import write_atomically
+from headrace.files import sync_folder, write_atomically
 from headrace.predictions.batch import Batch, decode, encode
 from headrace.predictions.journal import claim, frame_of, journals, read_frames
 from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, write_manifest
@@ -113,10 +112,12 @@ def _set_aside(folder: Path, name: str, batches: list[Batch]) -> None:
 def _sweep(folder: Path) -> None:
     """Finish what a crash left: remove journals that are rolled and files that no manifest names."""
     manifest = read_manifest(folder)
-    for name in manifest.rolled:
-        with contextlib.suppress(FileNotFoundError):
-            (folder / "journals" / name).unlink()
     if manifest.rolled:
+        for place in (folder / "journals", folder / "actuals"):
+            for name in manifest.rolled:
+                (place / name).unlink(missing_ok=True)
+            if place.is_dir():
+                sync_folder(place)  # Or a power cut could bring back a file whose name is forgotten.
         write_manifest(folder, manifest.next(rolled=()))
     named = defaultdict(bool, {segment.path: True for segment in manifest.all_predictions})
     named |= {entry.path: True for entry in manifest.retired}

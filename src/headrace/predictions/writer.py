@@ -18,6 +18,8 @@ from headrace.predictions.journal import SUFFIX, Journal
 
 log = logging.getLogger(__name__)
 _FRAME_BYTES = 4 * 1024 * 1024
+#: What the roller has to say, in the component's folder; begun anew when it is large.
+_ROLLER_LOG, _ROLLER_LOG_BYTES = "roller.log", 1024 * 1024
 
 
 class PredictionWriter:
@@ -36,7 +38,6 @@ class PredictionWriter:
     Attributes:
         dropped: rows that were lost because the buffer was full or they could not be encoded.
         written: rows that are in a journal.
-        problem: why the last write failed; empty where it did not.
     """
 
     def __init__(
@@ -63,11 +64,16 @@ class PredictionWriter:
         self._journal: Journal | None = None
         self._started_s = 0.0
         self._roller: subprocess.Popen[bytes] | None = None
+        self._write_problem = self._roll_problem = ""
         self._closing = threading.Event()
         self.dropped = self.written = 0
-        self.problem = ""
         self._thread = threading.Thread(target=self._run, name="prediction-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def problem(self) -> str:
+        """Return why the last write failed, or else the last rolling; empty where neither did."""
+        return self._write_problem or self._roll_problem
 
     def offer(
         self,
@@ -116,13 +122,27 @@ class PredictionWriter:
 
     def _run(self) -> None:
         while not self._closing.wait(self._flush_s):
+            self._round()
+        self._round()
+        self._drop_pending()
+        self._close_journal()
+
+    def _round(self) -> None:
+        try:
             self._flush()
             self._seal_when_due()
-        self._flush()
+        except Exception as cause:  # Without this thread every later row would be taken, and none written or counted.
+            dropped = self._drop_pending()
+            self._write_problem = f"{dropped} rows were dropped: {type(cause).__name__}: {cause}"
+            log.exception("The prediction log of %s dropped %d rows", self._folder, dropped)
+
+    def _drop_pending(self) -> int:
         with self._lock:
-            self.dropped += self._rows
+            rows = self._rows
+            self.dropped += rows
             self._pending.clear()
-        self._close_journal()
+            self._rows = self._bytes = 0
+        return rows
 
     def _flush(self) -> None:
         with self._lock:
@@ -143,9 +163,9 @@ class PredictionWriter:
             if payload:
                 self._open().append(payload)
         except OSError as cause:
-            if str(cause) != self.problem:
+            if str(cause) != self._write_problem:
                 log.warning("The prediction log cannot write to %s: %s", self._folder, cause)
-            self.problem = str(cause)
+            self._write_problem = str(cause)
             return False
         with self._lock:
             for _ in batches:
@@ -154,15 +174,15 @@ class PredictionWriter:
             self._rows -= rows
             self.written += rows if payload else 0
             self.dropped += 0 if payload else rows
-        self.problem = "" if payload else self.problem
+        self._write_problem = "" if payload else self._write_problem
         return True
 
     def _encode(self, batches: list[Batch]) -> bytes:
         try:
             return encode(batches)
         except (TypeError, ValueError, NotImplementedError, OverflowError) as cause:
-            self.problem = f"rows that cannot be kept: {cause}"
-            log.warning("The prediction log drops %s", self.problem)
+            self._write_problem = f"rows that cannot be kept: {cause}"
+            log.warning("The prediction log drops %s", self._write_problem)
             return b""
 
     def _open(self) -> Journal:
@@ -187,19 +207,30 @@ class PredictionWriter:
         try:
             self._journal.close()
         except OSError as cause:
-            self.problem = str(cause)
+            self._write_problem = str(cause)
         self._journal = None
 
     def _seal(self) -> None:
         self._close_journal()
         if self._roller is not None and self._roller.poll() is None:
             return  # The next round, or the next reader, takes this journal too.
-        self._roller = subprocess.Popen(
-            [sys.executable, "-m", "headrace.predictions.tend", str(self._folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        told = self._folder / _ROLLER_LOG
+        if self._roller is not None:
+            code = self._roller.returncode
+            self._roll_problem = f"the last rolling ended with {code}; see {told}" if code else ""
+        try:
+            with told.open("ab") as file:
+                if file.tell() > _ROLLER_LOG_BYTES:
+                    file.truncate(0)
+                self._roller = subprocess.Popen(
+                    [sys.executable, "-m", "headrace.predictions.tend", str(self._folder)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=file,
+                )
+        except OSError as cause:  # No process or no disk to be had now; the journals wait for the next time.
+            self._roll_problem = f"the roller cannot be started: {cause}"
+            log.warning("The prediction log of %s is not rolled: %s", self._folder, self._roll_problem)
 
 
 def _frame_end(batches: list[Batch], start: int) -> int:
