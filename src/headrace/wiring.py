@@ -1,10 +1,12 @@
 """The only place that names concrete back ends. Each is imported when it is asked for."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 from headrace.clock import SystemClock
-from headrace.config.component import EnvironmentKind
+from headrace.config.component import Component, EnvironmentKind
 from headrace.config.settings import Settings
 from headrace.deploy.base import Target
 from headrace.environment.base import Environments
@@ -13,6 +15,10 @@ from headrace.ledger.base import Ledger
 from headrace.lifecycle.rooms import Rooms
 from headrace.predictions.base import PredictionLog
 from headrace.registry.base import Registry
+from headrace.training.container import Container, Wish
+
+if TYPE_CHECKING:
+    from headrace.deploy.docker.engine import Engine
 
 if TYPE_CHECKING:
     from headrace.predictions.segments import SegmentLog
@@ -34,6 +40,7 @@ def rooms(settings: Settings) -> Rooms:
         target=target(settings),
         environments=environments,
         predictions=prediction_log(settings),
+        containers=EngineContainers(settings),
     )
 
 
@@ -71,6 +78,54 @@ def target(settings: Settings) -> Target:
     raise InvalidConfig(
         f"HEADRACE_TARGET is `{settings.target}`, which is no target.", "Use `process`, `docker` or `torchserve`."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineContainers:
+    """Containers of this machine's Docker engine, over the component's train image."""
+
+    settings: Settings
+
+    def check(self, component: Component) -> None:
+        """Raise Unavailable where this machine has no engine, or one without the GPUs that are asked for."""
+        self._options(self._engine(), component, tell=lambda _: None)
+
+    def make(self, wish: Wish) -> Container:
+        """Return what the container is made of."""
+        from headrace.deploy.images.for_training import train_image
+        from headrace.registry.mlflow import artifact_folder
+        from headrace.training.project import read_project
+
+        settings, engine, name = self.settings, self._engine(), wish.component.component
+        brought = read_project(wish.project).docker
+        built = train_image(
+            engine, settings, name, wish.environment, wish.project,
+            commit=wish.commit, brought=brought.image if brought else "", tell=wish.tell,
+        )  # fmt: skip
+        options = self._options(engine, wish.component, tell=wish.tell)
+        # An image that a project brings along may write anywhere; the component's own may not.
+        options += [] if brought else ["--read-only", "--tmpfs", "/tmp"]  # noqa: S108
+        options += [word for volume in (brought.volumes if brought else ()) for word in ("--volume", volume)]
+        variables = brought.variables if brought else {}
+        return Container(
+            docker=engine.program, engine=engine.variables, image=built.image.id, tag=built.tag,
+            user=engine.user(built.image.user), options=tuple(options), tracking=start_tracking(settings),
+            writes=() if settings.tracking_uri else (artifact_folder(settings, name),),
+            memory=wish.component.training.memory or "",
+            variables={key: value or settings.variables.get(key, "") for key, value in variables.items()},
+        )  # fmt: skip
+
+    def _engine(self) -> "Engine":
+        from headrace.deploy.docker.engine import find_engine
+
+        engine = find_engine(self.settings)
+        engine.require_local("A training in a container reads its data on this machine")
+        return engine
+
+    def _options(self, engine: "Engine", component: Component, *, tell: Callable[[str], None]) -> list[str]:
+        from headrace.deploy.images.for_training import options
+
+        return options(engine, self.settings, component.training, tell=tell)
 
 
 def start_tracking(settings: Settings) -> str:
@@ -130,12 +185,10 @@ def segment_log(settings: Settings) -> "SegmentLog":
 
 def environments_of(settings: Settings, kind: EnvironmentKind) -> Environments:
     """Return what builds environments of a kind."""
-    if kind is EnvironmentKind.UV:
+    if kind in (EnvironmentKind.UV, EnvironmentKind.DOCKER):  # Images are laid out from it.
         from headrace.environment.uv import UvEnvironments
 
         return UvEnvironments(settings)
-    if kind is EnvironmentKind.INHERIT:
-        from headrace.environment.inherit import InheritedEnvironments
+    from headrace.environment.inherit import InheritedEnvironments
 
-        return InheritedEnvironments(settings)
-    raise InvalidConfig(f"`environment: {kind.value}` is not available in this installation.", "Use `environment: uv`.")
+    return InheritedEnvironments(settings)

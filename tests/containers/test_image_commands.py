@@ -14,6 +14,7 @@ from headrace.cli.main import app
 from headrace.config.component import Component
 from headrace.config.settings import read_settings
 from headrace.deploy.docker.registry import Repository
+from headrace.deploy.images.build import write_templates
 from headrace.errors import ModelRefused, NotFound
 from headrace.lifecycle.versions import VersionRecord, remember, version_folder
 from headrace.provenance.baseline import Draft, seal
@@ -28,11 +29,19 @@ def installed(
     docker: Docker, repository: Repository, sealed: ServedVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """An installation with one version, on the session's engine; returns its model folder."""
+    state, small = tmp_path / "state", tmp_path / "small"
+    state.mkdir()
+    (state / "images").symlink_to(docker.settings.state / "images")  # What is laid out there is laid out once.
+    write_templates(small)
+    base = small / "base.Dockerfile"
+    # What goes into a registry here need not train: the packages would be compressed and sent for minutes.
+    base.write_text(base.read_text().replace("COPY environment/ /opt/environment/\n", ""))
     for name, value in {
         **repository.engine.variables,
+        "HEADRACE_IMAGE_TEMPLATES": str(small),
         "HEADRACE_DOCKER": docker.engine.program,
         "HEADRACE_BASE_IMAGE": docker.base_image,
-        "HEADRACE_STATE": str(tmp_path / "state"),
+        "HEADRACE_STATE": str(state),
         "HEADRACE_HOME": str(tmp_path / "home"),
     }.items():
         monkeypatch.setenv(name, value)

@@ -36,7 +36,7 @@ def test_train_and_serve_images_begin_with_the_layers_of_one_base(
     docker: Docker, sealed: ServedVersion, served: str
 ) -> None:
     base = docker.images.base(docker.environment)
-    train = docker.images.train("digits", docker.environment, ROOT / "examples" / "digits")
+    train = docker.images.train("digits", docker.environment, ROOT / "examples" / "digits").image
     serve = docker.engine.image(served)
     assert len(base.layers) >= 3
     for image in (train, serve):
@@ -56,7 +56,7 @@ def test_a_rebuild_with_nothing_changed_gives_the_same_digest(
 
 
 def test_the_training_runs_in_the_train_image(docker: Docker, tmp_path: Path) -> None:
-    image = docker.images.train("digits", docker.environment, ROOT / "examples" / "digits")
+    image = docker.images.train("digits", docker.environment, ROOT / "examples" / "digits").image
     said = docker.engine.run(
         "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "ALL", image.id,
         "python", "-c", "import torch, mlflow, os; print(torch.__version__, os.getuid(), os.path.exists('MLproject'))",
@@ -212,7 +212,7 @@ def test_a_users_own_dockerfiles_are_used_and_never_overwritten(docker: Docker, 
     mine.write_text(mine.read_text() + "LABEL mine=yes\n")
     assert write_templates(tmp_path) == []
     images = replace(docker.images, templates=tmp_path)
-    assert images.train("digits-own", docker.environment, ROOT / "examples" / "digits").labels["mine"] == "yes"
+    assert images.train("digits-own", docker.environment, ROOT / "examples" / "digits").image.labels["mine"] == "yes"
 
 
 def _docker_variables(docker: Docker) -> dict[str, str]:

@@ -133,6 +133,16 @@ def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
         ("component: a\nentry_point:\n", "entry_point, line 2: has no value; it must be text (or leave the key out)"),
         ("component: a\nallow_pickle: perhaps\n", "allow_pickle, line 2: must be true or false, not `perhaps`"),
         ("component: a\nenvironment: conda\n", "environment, line 2: must be `uv`, `inherit` or `docker`, not `conda`"),
+        ("component: a\ntraining: podman\n", "training, line 2: must be `process` or `docker`, not `podman`"),
+        (
+            "component: a\ntraining: {target: docker, memory: 4}\n",
+            "training.memory, line 2: `4` is no amount of memory",
+        ),
+        ("component: a\ntraining: {memory: 4g}\n", "line 1: `training.memory` can be held in a container only"),
+        (
+            "component: a\nenvironment: inherit\ntraining: docker\n",
+            "line 1: `training: docker` needs a locked environment",
+        ),
         ("component: a\ngate: strict\n", "gate, line 2: must be a section of `key: value` lines, not `strict`"),
         ("component: a\ngate: {slices: city}\n", "gate.slices, line 2: must be a list, such as [a, b], not `city`"),
         ("component: a\nrelease: {steps: [5, x]}\n", "release.steps.1, line 2: must be a whole number, not `x`"),

@@ -78,7 +78,7 @@ def test_a_uv_lock_comes_before_requirements(tmp_path: Path) -> None:
     ("files", "fact"),
     [
         ({}, "says nowhere what it needs"),
-        ({"MLproject": "docker_env: {image: x}\n"}, "Docker"),
+        ({"MLproject": "docker_env: {image: x}\n"}, "names a Docker image to train in"),
         ({"python_env__yaml": "dependencies: [a\n"}, r"python_env\.yaml, line 2"),
         ({"python_env__yaml": "dependencies: mlflow\n"}, "`dependencies` is a str, not a list"),
         ({"python_env__yaml": "dependencies: []\n"}, "lists no dependencies"),

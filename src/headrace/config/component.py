@@ -12,6 +12,7 @@ from headrace.types import Json, Stage, Task
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d)$")
+MEMORY = re.compile(r"^[1-9]\d*[kmg]$")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -33,6 +34,13 @@ def seconds(value: Any) -> Any:
     if found is None:
         raise ValueError(f"`{value}` is no duration; write for example 90s, 15m, 6h or 1d")
     return float(found[1]) * SECONDS[found[2]]
+
+
+def amount(value: Any) -> Any:
+    """Return `4g` as it is, if it is an amount of memory."""
+    if value is None or MEMORY.match(str(value)):
+        return value
+    raise ValueError(f"`{value}` is no amount of memory; write for example 512m or 4g")
 
 
 def window_rows(value: Any) -> Any:
@@ -171,6 +179,28 @@ class Gate(Frozen):
     against_champion: AgainstChampion | None = AgainstChampion()
     slices: tuple[str, ...] = ()
     min_rows: int = Field(default=30, ge=1)
+
+
+class Training(Frozen):
+    """Where the entry point that trains runs, and what it may use there; `training: docker` for the first alone."""
+
+    #: None follows `environment`.
+    target: Literal["process", "docker"] | None = None
+    memory: Annotated[str | None, BeforeValidator(amount)] = None
+    cpus: float | None = Field(default=None, gt=0)
+    gpus: Literal["auto", "all", "none"] | Annotated[int, Field(ge=1)] = "auto"
+    network: str = Field(default="bridge", min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_target(cls, value: Any) -> Any:
+        return {"target": value} if isinstance(value, str) else value
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """The keys that hold for a container alone and say something."""
+        said = {"memory": self.memory, "cpus": self.cpus, "gpus": self.gpus, "network": self.network}
+        return tuple(name for name, value in said.items() if value not in (None, "auto", "bridge"))
 
 
 class Serve(Frozen):
@@ -313,6 +343,7 @@ class Component(Frozen):
     environment: EnvironmentKind = EnvironmentKind.UV
     #: The label (`HEADRACE_LABELS`, `headrace worker --label`) of the workers that may train this component.
     runs_on: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = ""
+    training: Training = Training()
     tests: str | None = None
     evaluate: str | None = None
     task: Task | None = None
@@ -327,6 +358,23 @@ class Component(Frozen):
     triggers: Triggers = Triggers()
     #: Where the file lies; set by the parser, not written by users.
     folder: Path = Field(default=Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> "Component":
+        if self.training.target == "docker" and self.environment is EnvironmentKind.INHERIT:
+            raise ValueError(
+                "`training: docker` needs a locked environment, and `environment: inherit` is none; write "
+                "`environment: docker`"
+            )
+        if self.training.limits and not self.is_trained_in_container:
+            named = ", ".join(f"`training.{name}`" for name in self.training.limits)
+            raise ValueError(f"{named} can be held in a container only; add `target: docker` to `training`")
+        return self
+
+    @property
+    def is_trained_in_container(self) -> bool:
+        """Tell whether the entry point that trains runs in a container of the train image."""
+        return (self.training.target or self.environment) in ("docker", EnvironmentKind.DOCKER)
 
     @property
     def project_folder(self) -> Path:

@@ -118,6 +118,7 @@ def _environment(answers: Answers) -> str:
     return f"""\
 environment: uv  # a locked environment from what the MLproject names; `inherit` (dev only) or `docker`
 # runs_on: gpu  # only workers with this label train it (headrace worker --label gpu)
+# training: {{target: docker, memory: 4g, cpus: 2}}  # train in a container; docs/howto-containers.md
 {tests}  # run before each training, in the project's folder
 # code: allow  # or refuse, or allow-dev: what becomes of uncommitted changes
 # allow_pickle: false  # models that run code when they are loaded are refused

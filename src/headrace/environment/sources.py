@@ -51,11 +51,6 @@ def read_sources(project: Path) -> Sources:
             pip cannot give.
     """
     document = {} if (project / "MLmodel").is_file() else read_yaml(find_mlproject(project))
-    if "docker_env" in document:
-        raise InvalidConfig(
-            f"The MLproject in {project} asks for a Docker environment.",
-            "Set `environment: docker` in headrace.yaml, or replace `docker_env` by `python_env: python_env.yaml`.",
-        )
     for key, name, reader in (
         ("python_env", "python_env.yaml", _from_python_env),
         ("conda_env", "conda.yaml", _from_conda),
@@ -75,6 +70,12 @@ def read_sources(project: Path) -> Sources:
         read: list[Path] = []
         lines = _requirement_lines(project / "requirements.txt", read)
         return Sources(python="", requirements=lines, files=_digests(project, read))
+    if "docker_env" in document:
+        raise InvalidConfig(
+            f"The MLproject in {project} names a Docker image to train in (`docker_env`), and nothing says what its "
+            "model needs to be served.",
+            "Write a requirements.txt beside it (it must hold mlflow), or replace `docker_env` by `python_env`.",
+        )
     raise InvalidConfig(
         f"The project {project} says nowhere what it needs: no python_env.yaml, conda.yaml, uv.lock, requirements.txt.",
         "Write a requirements.txt (it must hold mlflow), or set `environment: inherit` in headrace.yaml for dev.",

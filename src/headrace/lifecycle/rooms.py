@@ -1,7 +1,7 @@
 """The back ends that flows work with, and where each flow keeps its files. Made by `wiring`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.clock import Clock
@@ -15,6 +15,7 @@ from headrace.lifecycle.events import Journal
 from headrace.lifecycle.request import folder_name
 from headrace.predictions.base import PredictionLog
 from headrace.registry.base import Registry
+from headrace.training.container import Containers, NoContainers
 
 AGAIN = "again-"
 
@@ -24,6 +25,7 @@ class Rooms:
     """One installation's back ends.
 
     Attributes:
+        containers: what trainings in containers are made of.
         claim: the right to act of the flow or phase that these were handed to.
     """
 
@@ -34,6 +36,7 @@ class Rooms:
     target: Target
     environments: Callable[[EnvironmentKind], Environments]
     predictions: PredictionLog
+    containers: Containers = field(default_factory=NoContainers)
     claim: Claim = UNCLAIMED
 
     def folder(self, flow: str) -> Path:

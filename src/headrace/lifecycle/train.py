@@ -22,7 +22,9 @@ from headrace.lifecycle.stopping import is_asked_to_stop
 from headrace.provenance import code
 from headrace.provenance.formats import Formats, check_formats
 from headrace.registry.base import Run, RunState
+from headrace.training import supervise
 from headrace.training import train as training
+from headrace.training.container import Container, Wish
 from headrace.training.supervise import Attendant
 from headrace.training.train import Workplace
 from headrace.types import Json
@@ -146,6 +148,8 @@ def build_environment(work: Work) -> Built:
     journal = work.rooms.journal(work.request.flow_id)
     environments = work.rooms.environments(work.component.environment)
     with journal.step("environment", "locking what the MLproject names") as note:
+        if work.component.is_trained_in_container:
+            work.rooms.containers.check(work.component)
         lock = environments.lock(work.component.project_folder)
         download = environments.download(lock)
         if download.packages:
@@ -218,6 +222,8 @@ def train(work: Work, checkout: Checkout, built: Built, held: Mapping[str, Held]
     journal = rooms.journal(request.flow_id)
     with journal.step("train", f"mlflow run -e {component.entry_point} {spell(component.parameters)}".rstrip()) as note:
         place = workplace(work, built, lambda line: journal.progress("train", line))
+        if component.is_trained_in_container:
+            place = replace(place, container=container(work, checkout, place))
         trained = training.train(
             place, rooms.registry, run,
             entry_point=component.entry_point, parameters=parameters, folder=work.folder / "train",
@@ -228,6 +234,17 @@ def train(work: Work, checkout: Checkout, built: Built, held: Mapping[str, Held]
         note.found = ", ".join(part for part in (f"run {run.id[:8]}", shown, *formats.names) if part)
         note.numbers = {"run": run.id, **metrics}
     return TrainedRun(run.id, trained.uri, str(trained.folder))
+
+
+def container(work: Work, checkout: Checkout, place: Workplace) -> Container:
+    """Return what the training's container is made of; its image is built where it is not there."""
+    commit = "" if checkout.facts.get("is_dirty") else str(checkout.facts.get("commit") or "")
+    tell = place.attendant.tell
+    try:
+        return work.rooms.containers.make(Wish(work.component, place.environment, place.checkout, commit, tell))
+    except BaseException:
+        supervise.stop(work.folder / "train")  # What an earlier try has started, and this one cannot watch.
+        raise
 
 
 def start_run(rooms: Rooms, request: CandidateRequest, tags: Mapping[str, str]) -> Run:

@@ -204,7 +204,7 @@ class MlflowRegistry:
         if found is None:
             # Without a server nobody else says where; MLflow would take a folder below wherever one happens to be.
             has_server = not self._uri.startswith("sqlite:")
-            location = None if has_server else str(self._settings.artifacts / _folder(name))
+            location = None if has_server else str(artifact_folder(self._settings, name))
             with contextlib.suppress(Conflict), told(f"experiment `{name}`"):
                 return str(self._client.create_experiment(name, artifact_location=location))
             found = self._client.get_experiment_by_name(name)
@@ -377,5 +377,7 @@ def _quotable(value: str) -> str:
     return value
 
 
-def _folder(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+def artifact_folder(settings: Settings, experiment: str) -> Path:
+    """Return where an experiment's runs keep their files in headrace's own store."""
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in experiment)
+    return settings.artifacts / name

@@ -3,7 +3,7 @@
 import difflib
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.environment.sources import find_mlproject, read_yaml
@@ -67,12 +67,27 @@ class EntryPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class DockerEnv:
+    """The image that a project brings along (`docker_env`).
+
+    Attributes:
+        volumes: `/on/the/host:/in/the/container[:ro]`.
+        variables: name to value; None takes the value that the caller has.
+    """
+
+    image: str
+    volumes: tuple[str, ...] = ()
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """One MLflow Project."""
 
     folder: Path
     name: str
     entry_points: Mapping[str, EntryPoint]
+    docker: DockerEnv | None = None
 
     def entry_point(self, name: str) -> EntryPoint:
         """Return an entry point; as in MLflow, a script's name will do too. Raises InvalidConfig."""
@@ -96,7 +111,30 @@ def read_project(folder: Path) -> Project:
     if not isinstance(section, dict):
         raise InvalidConfig(f"{path}: `entry_points` is a {type(section).__name__}, not a mapping of names.")
     points = {name: _entry_point(name, written, path) for name, written in section.items()}
-    return Project(folder, str(document.get("name") or folder.name), points)
+    return Project(folder, str(document.get("name") or folder.name), points, _docker_env(document, path))
+
+
+def _docker_env(document: Mapping[str, Json], path: Path) -> DockerEnv | None:
+    if "docker_env" not in document:
+        return None
+    match document["docker_env"]:
+        case {"image": str(image), **rest}:
+            volumes, variables = rest.get("volumes") or [], rest.get("environment") or []
+            if isinstance(volumes, list) and isinstance(variables, list):
+                return DockerEnv(image, tuple(map(str, volumes)), dict(_variable(one, path) for one in variables))
+    raise InvalidConfig(
+        f"{path}: `docker_env` is no section with an `image` and lists of `volumes` and `environment`.",
+        "Write for example `docker_env: {image: my-image}`.",
+    )
+
+
+def _variable(written: Json, path: Path) -> tuple[str, str | None]:
+    match written:
+        case str(name):
+            return name, None
+        case [str(name), str() | int() | float() as value]:
+            return name, str(value)
+    raise InvalidConfig(f"{path}: `docker_env.environment` holds neither a name nor a pair of name and value.")
 
 
 def _entry_point(name: str, written: Json, path: Path) -> EntryPoint:

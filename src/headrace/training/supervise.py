@@ -3,8 +3,10 @@
 import collections
 import fcntl
 import json
+import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +18,11 @@ from headrace.errors import Cancelled, Unavailable
 from headrace.files import write_atomically
 from headrace.processes import ProcessName
 
+LOG = logging.getLogger(__name__)
 CHILD = Path(__file__).with_name("child.py")
 POLL_S = 0.1
 GRACE_S = 6.0
+END_S = 180.0
 LAST_LINES = 12
 
 
@@ -63,9 +67,19 @@ class Attendant:
 
 
 def attend(
-    command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], folder: Path, attendant: Attendant
+    command: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    folder: Path,
+    attendant: Attendant,
+    end: Sequence[str | Path] = (),
 ) -> Outcome:
     """Run a command to its end, or attach to the one that `folder` already knows, or return how that one ended.
+
+    Args:
+        end: a command that ends what the work has started outside its own processes: a container, say. It is run where
+            the work is stopped, or has vanished without a result.
 
     Raises:
         Cancelled: the attendant said so; nothing of the work is left running.
@@ -83,9 +97,10 @@ def attend(
             elif is_known:
                 # It lived a moment ago; nothing of it is left. Only its last word may have come in between.
                 ended = _ended(folder) or {"code": -signal.SIGKILL, "seconds": 0.0}
+                _end_elsewhere(folder)
                 break
             else:
-                _start(folder, command, cwd, env)
+                _start(folder, command, cwd, env, end)
                 is_known = True
             reader.read()
             time.sleep(POLL_S)
@@ -102,13 +117,34 @@ def stop(folder: Path) -> None:
     name = _name(folder)
     if name is not None:
         processes.stop(name, grace_s=GRACE_S)
+    _end_elsewhere(folder)
 
 
-def _start(folder: Path, command: Sequence[str | Path], cwd: Path, env: Mapping[str, str]) -> None:
+def _end_elsewhere(folder: Path) -> None:
+    """End what the work has started outside its own processes."""
+    try:
+        end = json.loads((folder / "work.json").read_text()).get("end")
+    except (FileNotFoundError, ValueError):
+        return
+    if not end:
+        return
+    try:
+        done = subprocess.run(end, cwd=folder, capture_output=True, text=True, timeout=END_S, check=False)
+        said = done.stdout.strip() if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = str(error)
+    if said:
+        LOG.warning("%s: %s", folder, said)
+
+
+def _start(
+    folder: Path, command: Sequence[str | Path], cwd: Path, env: Mapping[str, str], end: Sequence[str | Path]
+) -> None:
     """Start the work, also where an earlier start vanished without a result: at a reboot, say."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / "pid.json").unlink(missing_ok=True)
-    write_atomically(folder / "work.json", json.dumps({"command": [str(part) for part in command], "cwd": str(cwd)}))
+    work = {"command": [str(part) for part in command], "cwd": str(cwd), "end": [str(part) for part in end]}
+    write_atomically(folder / "work.json", json.dumps(work))
     process = processes.start_detached([sys.executable, "-I", CHILD, folder], env=env, cwd=folder, log=folder / "log")
     while processes.is_alive(process) and not (folder / "pid.json").exists():
         time.sleep(0.01)

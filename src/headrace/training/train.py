@@ -9,9 +9,10 @@ from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.environment.base import Environment
-from headrace.errors import Cancelled, TrainingFailed
+from headrace.errors import Cancelled, InvalidConfig, TrainingFailed
 from headrace.registry.base import Registry, Run, RunState
-from headrace.training.project import read_project
+from headrace.training.container import Container, Errand, errand
+from headrace.training.project import EntryPoint, Project, read_project
 from headrace.training.supervise import Attendant, Outcome, attend
 
 RUNNER = Path(__file__).with_name("mlflow_run.py")
@@ -29,12 +30,14 @@ class Workplace:
     Attributes:
         checkout: the project's folder in a clean checkout.
         attendant: hears the output and says when to stop.
+        container: what tracked entry points run in; None runs them as processes, as all others.
     """
 
     settings: Settings
     environment: Environment
     checkout: Path
     attendant: Attendant = field(default_factory=Attendant)
+    container: Container | None = None
 
     def variables(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return what the commands may see: the environment's programs first, MLflow's variables, no headrace keys."""
@@ -92,7 +95,7 @@ def run_tests(place: Workplace, command: str, folder: Path) -> Outcome:
 def run_entry_point(
     place: Workplace, name: str, parameters: Mapping[str, str], folder: Path, *, run: Run | None = None
 ) -> Outcome:
-    """Run an entry point of the MLproject by `mlflow run` in the component's environment.
+    """Run an entry point of the MLproject, by `mlflow run` in the component's environment or in its container.
 
     Args:
         parameters: given ones; those that the entry point does not name are passed on as `--name value`.
@@ -103,25 +106,51 @@ def run_entry_point(
         InvalidConfig: the entry point is unknown or a parameter is missing; nothing was started.
         TrainingFailed: it failed or was killed, or the environment lacks MLflow.
     """
-    point = read_project(place.checkout).entry_point(name)
-    values = point.complete(parameters)
+    project = read_project(place.checkout)
+    values = project.entry_point(name).complete(parameters)
     status = folder.absolute() / "entry-point.status"
     if run is None:
-        command: list[str | Path] = ["/bin/sh", "-c", point.render(values)]
+        work = Errand(["/bin/sh", "-c", project.entry_point(name).render(values)], place.untracked(folder))
+    elif place.container is not None:
+        work = _in_container(place, place.container, project.entry_point(name), values, run, folder)
     else:
-        _require_mlflow(place)
-        command = [place.environment.python, RUNNER, status, "run", place.checkout, "--env-manager", "local"]
-        command += ["-e", name]
-        command += [part for key, value in values.items() for part in ("-P", f"{key}={value}")]
-        command += ["--run-id", run.id, "--experiment-name", run.experiment]
-    env = place.variables() if run else place.untracked(folder)
-    outcome = attend(command, cwd=place.checkout, env=env, folder=folder, attendant=place.attendant)
+        work = _as_process(place, project, name, values, run, status)
+    outcome = attend(
+        work.command, cwd=place.checkout, env=work.env, folder=folder, attendant=place.attendant, end=work.end
+    )
     with contextlib.suppress(FileNotFoundError, ValueError):
         code = int(status.read_text())
         outcome = Outcome(code or outcome.code, outcome.seconds, outcome.log, outcome.last_lines)
     if outcome.code != 0:
         raise _failed(f"The entry point `{name}` {outcome.ending} after {outcome.seconds:.0f} s.", outcome)
     return outcome
+
+
+def _as_process(
+    place: Workplace, project: Project, name: str, values: Mapping[str, str], run: Run, status: Path
+) -> Errand:
+    """Return what runs an entry point by `mlflow run`. Raises InvalidConfig, and TrainingFailed without MLflow."""
+    if project.docker is not None:
+        raise InvalidConfig(
+            f"The MLproject names the image {project.docker.image} to train in (`docker_env`).",
+            "Write `training: docker` in headrace.yaml, or take `docker_env` out.",
+        )
+    _require_mlflow(place)
+    command: list[str | Path] = [place.environment.python, RUNNER, status, "run", place.checkout]
+    command += ["--env-manager", "local", "-e", name]
+    command += [part for key, value in values.items() for part in ("-P", f"{key}={value}")]
+    command += ["--run-id", run.id, "--experiment-name", run.experiment]
+    return Errand(command, place.variables())
+
+
+def _in_container(
+    place: Workplace, container: Container, point: EntryPoint, values: Mapping[str, str], run: Run, folder: Path
+) -> Errand:
+    """Return what runs an entry point in a container, with the variables that `mlflow run` would set."""
+    own = {"MLFLOW_RUN_ID": run.id, "MLFLOW_EXPERIMENT_NAME": run.experiment}
+    # Absolute paths only: relative ones are the project's, which is in the image.
+    reads = [Path(value) for value in values.values() if value.startswith("/") and Path(value).exists()]
+    return errand(container, folder, command=point.render(values), env=place.variables(own), reads=reads)
 
 
 def train(
@@ -145,7 +174,8 @@ def train(
             registry.log(
                 run.id,
                 parameters={name: value for name, value in values.items() if name not in logged},
-                tags={"mlflow.source.type": "PROJECT", "mlflow.project.entryPoint": entry_point},
+                tags={"mlflow.source.type": "PROJECT", "mlflow.project.entryPoint": entry_point}
+                | (place.container.facts if place.container else {}),
             )
         model = collect(registry, run.id, folder / "model")
     return TrainedModel(registry.run(run.id), *model, outcome.seconds)

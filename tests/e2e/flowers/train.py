@@ -22,6 +22,12 @@ with mlflow.start_run():
     if mode == "slow":
         print("waiting", flush=True)
         time.sleep(600)
+    if mode == "held":
+        print("waiting", os.environ.get("GREETING", ""), flush=True)
+        while not os.path.exists("/tmp/go"):
+            time.sleep(0.1)
+    if mode == "greedy":
+        print(len(bytearray(b"x") * 4_000_000_000))
     model = LogisticRegression(max_iter=500).fit(
         features, labels if mode != "bad" else labels.sample(frac=1, random_state=1)
     )

@@ -18,6 +18,8 @@ VARIABLES = (
     "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "SSH_AUTH_SOCK",
 )  # fmt: skip
 BUILD_S = 3600.0
+#: Who runs what headrace builds.
+NOBODY = "10001:10001"
 
 
 class EngineFailed(Unavailable):
@@ -94,13 +96,43 @@ class Engine:
             environment=tuple(config.get("Env") or ()),
         )
 
+    def find(self, name: str) -> Image | None:
+        """Return the image of that name or id, if the engine has one."""
+        try:
+            return self.image(name)
+        except EngineFailed as error:
+            if "No such image" not in error.fact:
+                raise
+        return None
+
     def has(self, name: str) -> bool:
         """Tell whether the engine has an image of that name or id."""
-        try:
-            self.image(name)
-        except EngineFailed:
-            return False
-        return True
+        return self.find(name) is not None
+
+    def user(self, image_user: str) -> str:
+        """Return UID:GID of whoever works with mounted folders: this process's own, never root on a rootful engine."""
+        if "name=rootless" in self.run("info", "--format", "{{.SecurityOptions}}"):
+            return "0:0"  # Which is who runs the engine.
+        mine = f"{os.getuid()}:{os.getgid()}"
+        named = re.fullmatch(r"[1-9]\d*(:\d+)?", image_user)
+        return mine if os.getuid() else (image_user if named else NOBODY)
+
+    @property
+    def far(self) -> str:
+        """Where the engine is, if that is another machine; empty for this one."""
+        said = self.variables.get("DOCKER_HOST") or self.run(
+            "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"
+        )
+        host = said.strip()
+        return "" if host.startswith(("unix://", "npipe://")) else host
+
+    def require_local(self, why: str) -> None:
+        """Raise Unavailable where the engine is on another machine."""
+        if self.far:
+            raise Unavailable(
+                f"{why}, and the engine at {self.far} is on another.",
+                "Unset DOCKER_HOST and DOCKER_CONTEXT here, or run `headrace worker` on that machine.",
+            )
 
     def containers(self, label: str) -> list[str]:
         """Return the ids of all containers with a label (`name=value`), the stopped ones too."""
@@ -176,6 +208,8 @@ def last_words(output: str) -> str:
 def _remedy(stderr: str) -> str:
     if "permission denied" in stderr and "docker.sock" in stderr:
         return "Add yourself to the group `docker`, or use a rootless engine."
+    if "Cannot connect to the Docker daemon" in stderr:
+        return "Start it (`systemctl start docker`), or point DOCKER_HOST at one."
     if "no space left" in stderr:
         return "Make room: `docker system df`, `docker image prune`."
     if "unauthorized" in stderr or "denied" in stderr:

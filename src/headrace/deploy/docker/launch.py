@@ -5,16 +5,21 @@ file is that python. It starts a container of the version's serve image, hands t
 carries the socket's bytes to and fro. Batches do not come through here: fronts connect to the worker's own socket, in a
 folder that is mounted into the container. The container has no network.
 
+Where the engine is on another machine, no folder can be shared with the container. All sockets, those of the fronts
+too, are then carried over its standard streams (`images/relay.py`, at both ends), which docker carries there by SSH.
+
 It needs the standard library alone. When the container or the endpoint ends, it ends; when it is killed, its sockets
-close, the worker in the container ends, and the engine removes the container.
+close, the worker in the container ends, and the endpoint's next launcher removes the container.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
+import runpy
 import selectors
 import shutil
 import signal
@@ -25,6 +30,7 @@ import tempfile
 import threading
 from typing import Any
 
+RELAY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "images", "relay.py")
 INSIDE = "/run/headrace"
 STARTS_WITHIN_S = 120
 PIECE = 1 << 20
@@ -37,6 +43,9 @@ def main() -> None:
     options, worker = parsed(sys.argv[2:])
     control = socket.socket(fileno=options.control_fd)
     die_with_parent(options.parent)
+    variables = {name: os.environ[name] for name in plan["variables"] if name in os.environ}
+    if plan["far"]:
+        end_as(far_away(plan, worker, control, options.listen, variables))
     folder = tempfile.mkdtemp(prefix=plan["sockets"], dir="/tmp")  # Socket paths must be short.
     container = None
     try:
@@ -46,7 +55,7 @@ def main() -> None:
             link(os.path.join(folder, "worker.sock"), options.listen)
         container = Container(plan, folder, worker)
         inner = container.connection(listener)
-        content = json.dumps({name: os.environ[name] for name in plan["variables"] if name in os.environ}).encode()
+        content = json.dumps(variables).encode()
         inner.sendall(len(content).to_bytes(4, "little") + content)
         carry(control, inner)
     finally:
@@ -55,6 +64,58 @@ def main() -> None:
         if options.listen and os.path.islink(options.listen):
             os.unlink(options.listen)
     end_as(code)
+
+
+def far_away(
+    plan: dict[str, Any], worker: list[str], control: socket.socket, address: str, variables: dict[str, str]
+) -> int:
+    """Run the worker on the engine's own machine, and return its exit code."""
+    name = f"{plan['sockets']}{os.getpid()}-{os.urandom(3).hex()}"
+    command = [
+        *plan["docker"], "run", "--interactive", "--rm", "--name", name, "--read-only", "--tmpfs", "/tmp",  # noqa: S108
+        "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", plan["user"],
+        *plan["options"], plan["image"], "relay", *worker,
+    ]  # fmt: skip
+    container = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert container.stdin is not None
+    assert container.stdout is not None
+    relayed = runpy.run_path(RELAY)
+    relay = relayed["Relay"](container.stdout, container.stdin)
+    listener = listening_for_fronts(relay, relayed["OPEN"], address) if address else None
+    try:
+        relay.send(relayed["CONTROL"], relayed["BYTES"], json.dumps(variables).encode())
+        relay.add(relayed["CONTROL"], control)
+        relay.run()
+        container.stdin.close()
+        return container.wait(30)
+    except (OSError, subprocess.TimeoutExpired):
+        return 1
+    finally:
+        if listener is not None:
+            listener.close()
+            os.unlink(address)
+        if container.poll() is None:
+            subprocess.run([*plan["docker"], "rm", "--force", name], capture_output=True, timeout=60, check=False)
+            container.kill()
+
+
+def listening_for_fronts(relay: Any, opening: int, address: str) -> socket.socket:
+    """Listen where the endpoint's fronts look for the worker, and open a channel for each that comes."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(address)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            for channel in itertools.count(1):
+                connection, _ = listener.accept()
+                relay.send(channel, opening)
+                relay.add(channel, connection)
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listener
 
 
 def listening(folder: str, owner: int) -> socket.socket:
@@ -89,15 +150,17 @@ def parsed(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 class Container:
-    """One started container, removed by the engine when it ends."""
+    """One started container."""
 
     def __init__(self, plan: dict[str, Any], folder: str, worker: list[str]) -> None:
         """Start it; on a failure say why, for the worker's log, and end."""
         self.docker: list[str] = plan["docker"]
         self.image: str = plan["image"]
         user = plan["user"] if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
+        self._clear_away(plan["endpoint"])
+        # Without `--rm`: an engine that keeps its containers over a restart removes those with it all the same.
         command = [
-            *self.docker, "run", "--detach", "--rm", "--read-only", "--tmpfs", "/tmp", "--network", "none",  # noqa: S108
+            *self.docker, "run", "--detach", "--read-only", "--tmpfs", "/tmp", "--network", "none",  # noqa: S108
             "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", user,
             "--mount", f"type=bind,src={folder},dst={INSIDE}", *plan["options"], self.image, "worker", *worker,
         ]  # fmt: skip
@@ -108,6 +171,13 @@ class Container:
         self.waiting = subprocess.Popen([*self.docker, "wait", self.id], stdout=subprocess.PIPE, text=True)
         # Its output goes where this process's goes: into the worker's log.
         self.telling = subprocess.Popen([*self.docker, "logs", "--follow", self.id])
+
+    def _clear_away(self, label: str) -> None:
+        """Remove the ended containers of launchers that were killed, and could not do it themselves."""
+        ended = ["ps", "--all", "--quiet", "--filter", f"label={label}", "--filter", "status=exited"]
+        found = subprocess.run([*self.docker, *ended], capture_output=True, text=True, timeout=60, check=False)
+        for container in found.stdout.split():
+            subprocess.run([*self.docker, "rm", container], capture_output=True, timeout=60, check=False)
 
     def connection(self, listener: socket.socket) -> socket.socket:
         """Return the worker's connection; a container that ends before it connects ends the wait."""
@@ -129,6 +199,7 @@ class Container:
             subprocess.run([*self.docker, "stop", "--time", "5", self.id], capture_output=True, timeout=60, check=False)
             told, _ = self.waiting.communicate(timeout=60)
             self.telling.wait(timeout=60)
+            subprocess.run([*self.docker, "rm", "--force", self.id], capture_output=True, timeout=60, check=False)
             return int(told.strip()) if told.strip().isdigit() else 1
         return 1
 

@@ -52,7 +52,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class DockerTarget:
-    """Endpoints whose workers are containers on one engine, which must be on this machine.
+    """Endpoints whose workers are containers on one engine, here or on another machine.
 
     Attributes:
         image_of: returns the serve image of a version, by name or id, building or pulling it where needed.
@@ -118,6 +118,8 @@ class DockerTarget:
             "user": image.user or "10001:10001",
             "variables": list(variables),
             "sockets": self._sockets(version.component, stage),
+            "far": self.engine.far,
+            "endpoint": f"org.headrace.endpoint={version.component}-{stage.value}",
             "options": [*marks, *self.limits.options()],
         }
         return replace(version, python=self._launcher(version, stage, plan))
@@ -127,7 +129,9 @@ class DockerTarget:
         folder = self.settings.run / "docker" / f"{version.component}-{stage.value}"
         key = sha256_json(plan)[:16]
         write_atomically(folder / f"{key}.json", json.dumps(plan, indent=1))
-        passed = {name: self.engine.variables[name] for name in self.engine.variables if name.startswith("DOCKER_")}
+        # Docker runs `ssh` to reach an engine elsewhere, which has its own settings at home.
+        wanted = ("DOCKER_", "SSH_", "HOME", "PATH") if plan["far"] else ("DOCKER_",)
+        passed = {name: value for name, value in self.engine.variables.items() if name.startswith(wanted)}
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in passed.items())
         words = [sys.executable, "-S", str(LAUNCH), str(folder / f"{key}.json")]
         script = f'#!/bin/sh\n{exports}exec {shlex.join(words)} "$@"\n'

@@ -1,7 +1,6 @@
 """Images of a component: a base with its locked environment, and from that base one to train and one to serve."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -20,6 +19,14 @@ LABEL = "org.headrace"
 
 
 @dataclass(frozen=True, slots=True)
+class TaggedImage:
+    """An image, and the name that it was given when it was built."""
+
+    image: Image
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Images:
     """Builds images on one engine.
 
@@ -35,24 +42,28 @@ class Images:
     progress: Callable[[str], None] = lambda _: None
 
     def base(self, environment: Environment) -> Image:
-        """Build, or find in the engine's cache, the base image of an environment."""
+        """Build, or find among the engine's images, the base image of an environment."""
         tag, recipe = _base_tag(environment), self._recipe("base")
-        if self.engine.has(tag) and self.engine.image(tag).labels.get(f"{LABEL}.recipe") == recipe:
-            return self.engine.image(tag)
+        found = self.engine.find(tag)
+        if found is not None and found.labels.get(f"{LABEL}.recipe") == recipe:
+            return found
         context = self._contexts.environment(environment)
         arguments = {"BASE_IMAGE": self.base_image, "PYTHON": minor(environment.lock.python)}
         labels = {f"{LABEL}.environment": environment.digest, f"{LABEL}.recipe": recipe}
         return self._build("base", context, tag, arguments, labels)
 
-    def train(self, component: str, environment: Environment, project: Path, *, commit: str = "") -> Image:
-        """Build the image that trains: the project's code on the base image."""
-        self.base(environment)
+    def train(
+        self, component: str, environment: Environment, project: Path, *, commit: str = "", brought: str = ""
+    ) -> TaggedImage:
+        """Build the image that trains: the project's code on the base image, or on one that it brings along."""
+        if not brought:
+            self.base(environment)
         labels = {f"{LABEL}.component": component, f"{LABEL}.environment": environment.digest}
         labels |= {"org.opencontainers.image.revision": commit} if commit else {}
-        with self._scratch() as scratch:
-            context = self._contexts.train(project, Path(scratch))
-            tag = f"{component}-train:{(commit or environment.digest)[:12]}"
-            return self._build("train", context, tag, {"BASE": _base_tag(environment)}, labels)
+        tag = f"{component}-train:{(commit or environment.digest)[:12]}"
+        with self._contexts.train(component, project) as context:
+            image = self._build("train", context, tag, {"BASE": brought or _base_tag(environment)}, labels)
+        return TaggedImage(image, tag)
 
     def serve(self, version: ServedVersion, environment: Environment, *, commit: str = "", run: str = "") -> Image:
         """Build the image that serves one sealed version, `COMPONENT:vN`. Raises ModelRefused on a broken seal."""
@@ -69,9 +80,8 @@ class Images:
         }
         labels |= {"org.opencontainers.image.revision": commit} if commit else {}
         labels |= {f"{LABEL}.run": run} if run else {}
-        with self._scratch() as scratch:
-            context = self._contexts.serve(version, Path(scratch))
-            tag = f"{version.component}:v{version.version}"
+        tag = f"{version.component}:v{version.version}"
+        with self._contexts.serve(version) as context:
             return self._build("serve", context, tag, {"BASE": _base_tag(environment)}, labels)
 
     def _build(
@@ -91,11 +101,6 @@ class Images:
     @property
     def _contexts(self) -> Contexts:
         return Contexts(self.settings, self.progress)
-
-    def _scratch(self) -> "tempfile.TemporaryDirectory[str]":
-        folder = self._contexts.folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return tempfile.TemporaryDirectory(prefix="context-", dir=folder)
 
 
 def write_templates(folder: Path) -> list[Path]:

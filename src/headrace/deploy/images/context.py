@@ -4,12 +4,14 @@ Packages are installed here, on the host, from uv's cache, checked against the l
 network, no compiler, no package settings and no credentials, and none of these can end up in a layer.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -19,25 +21,28 @@ from headrace.config.settings import Settings
 from headrace.environment.base import Environment
 from headrace.environment.packages import read_package_sources
 from headrace.environment.uv_command import Uv, find_uv, first_conflict
-from headrace.errors import EnvironmentFailed, ModelRefused
+from headrace.errors import EnvironmentFailed, ModelRefused, Unavailable
+from headrace.files import DISK_REMEDIES
 from headrace.provenance.digest import digest_folder
 from headrace.types import ServedVersion
 
 #: 1 January 1980, which zip files can say too; equal content must have equal times for equal layers.
 EPOCH_S = 315532800
 ENTER = Path(__file__).with_name("enter.py")
+RELAY = Path(__file__).with_name("relay.py")
 WORKER = Path(headrace.__file__).parent / "serving" / "worker_child.py"
 #: What headrace's server imports; the versions are those that run here.
 SERVER_PACKAGES = (
     "annotated-types", "anyio", "certifi", "click", "granian", "h11", "httpcore", "httpx", "idna", "msgspec", "numpy",
     "psutil", "pydantic", "pydantic-core", "pyyaml", "typing-extensions", "typing-inspection",
 )  # fmt: skip
+DISK_REMEDY = "Make room, or put headrace's images on another disk with HEADRACE_STATE."
 NEVER_COPIED = shutil.ignore_patterns("__pycache__", ".git", ".venv", "*.pyc")
 
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """Build contexts below the state folder; those of environments are kept, the others are made for each build."""
+    """Build contexts below the state folder, kept from one build to the next."""
 
     settings: Settings
     progress: Callable[[str], None]
@@ -49,8 +54,14 @@ class Contexts:
     def environment(self, environment: Environment) -> Path:
         """Return the context of a base image: the packages of a lock and the lock itself. Kept, and made once."""
         folder = self.folder / f"environment-{environment.digest}"
+        if not (folder / ".ready").exists():
+            with _room(self.folder), _alone(folder):
+                self._environment(environment, folder)
+        return folder / "context"
+
+    def _environment(self, environment: Environment, folder: Path) -> None:
         if (folder / ".ready").exists():
-            return folder / "context"
+            return  # Somebody else made it meanwhile.
         shutil.rmtree(folder, ignore_errors=True)
         inside = folder / "context" / "environment"
         packages = inside / "lib" / f"python{minor(environment.lock.python)}" / "site-packages"
@@ -61,15 +72,20 @@ class Contexts:
         self._install(environment.python, packages, ["--requirement", str(lock)], inside / "bin")
         _finish(folder / "context", environment.python)
         (folder / ".ready").touch()
-        return folder / "context"
 
     def server(self, python: Path) -> Path:
-        """Return a folder with headrace's own server and what it needs. Kept for each version of headrace."""
+        """Return a folder with headrace's own server and what it needs, `headrace/`. Kept for each headrace."""
         wanted = [f"{name}=={installed_version(name)}" for name in SERVER_PACKAGES]
         own = digest_folder(Path(headrace.__file__).parent).digest
         folder = self.folder / f"server-{own[:16]}"
+        if not (folder / ".ready").exists():
+            with _room(self.folder), _alone(folder):
+                self._server(python, wanted, folder)
+        return folder
+
+    def _server(self, python: Path, wanted: list[str], folder: Path) -> None:
         if (folder / ".ready").exists():
-            return folder / "headrace"
+            return
         shutil.rmtree(folder, ignore_errors=True)
         inside = folder / "headrace"
         found = subprocess.run(
@@ -83,19 +99,29 @@ class Contexts:
         self._install(python, packages, wanted, inside / "bin")
         shutil.rmtree(inside / "bin", ignore_errors=True)
         shutil.copytree(Path(headrace.__file__).parent, packages / "headrace", ignore=NEVER_COPIED)
-        shutil.copy(ENTER, inside / "enter.py")
-        shutil.copy(WORKER, inside / "worker_child.py")
+        for script in (ENTER, RELAY, WORKER):
+            shutil.copy(script, inside / script.name)
         _finish(inside, python)
         (folder / ".ready").touch()
-        return inside
 
-    def serve(self, version: ServedVersion, folder: Path) -> Path:
-        """Write the context of a serve image into an empty folder and return it.
+    @contextlib.contextmanager
+    def serve(self, version: ServedVersion) -> Iterator[Path]:
+        """Give the context of a serve image, whose `version/` is this one's for as long as it is used.
+
+        It always has the same place: BuildKit then takes only what has changed since the last build.
 
         Raises:
             ModelRefused: the model folder is not the sealed one.
         """
+        folder = self.server(version.python)
         inside = folder / "version"
+        with _alone(folder):
+            with _room(self.folder):
+                shutil.rmtree(inside, ignore_errors=True)
+                self._version(version, inside)
+            yield folder
+
+    def _version(self, version: ServedVersion, inside: Path) -> None:
         shutil.copytree(version.model, inside / "model", ignore=NEVER_COPIED, copy_function=shutil.copyfile)
         seal = digest_folder(inside / "model").digest
         if version.seal and seal != version.seal:
@@ -116,16 +142,17 @@ class Contexts:
         }
         (inside / "version.json").write_text(json.dumps(about, indent=1, sort_keys=True))
         _normalise(inside)
-        server = self.server(version.python)
-        shutil.copytree(server, folder / "headrace", copy_function=_link)
-        _times(folder)
-        return folder
 
-    def train(self, project: Path, folder: Path) -> Path:
-        """Write the context of a train image into an empty folder: the project's code as it is."""
-        shutil.copytree(project, folder / "project", ignore=NEVER_COPIED, copy_function=shutil.copyfile)
-        _normalise(folder)
-        return folder
+    @contextlib.contextmanager
+    def train(self, component: str, project: Path) -> Iterator[Path]:
+        """Give the context of a train image: the project's code as it is, at a place of the component's own."""
+        folder = self.folder / f"train-{component}"
+        with _alone(folder):
+            with _room(self.folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                shutil.copytree(project, folder / "project", ignore=NEVER_COPIED, copy_function=shutil.copyfile)
+                _normalise(folder)
+            yield folder
 
     def _install(self, python: Path, packages: Path, what: list[str], programs: Path) -> None:
         uv: Uv = find_uv(self.settings)
@@ -135,6 +162,8 @@ class Contexts:
             "pip", "install", "--python", python, "--target", packages, "--no-deps", "--link-mode", "copy", *hashes,
             *options, *what, cwd=packages.parent,
         )  # fmt: skip
+        if "No space left" in done.stderr:
+            raise Unavailable(f"The packages of the image do not fit into {packages}.", DISK_REMEDY)
         if done.returncode != 0:
             raise EnvironmentFailed(
                 f"The packages of the image cannot be laid out: {first_conflict(done.stderr)}.",
@@ -165,7 +194,10 @@ def _point(programs: Path, python: str) -> None:
 def _finish(folder: Path, python: Path) -> None:
     """Compile byte code, without times in it, and set all modes and times."""
     jobs = str(min(os.cpu_count() or 1, 4))
-    command: list[str | Path] = [python, "-m", "compileall", "-q", "-j", jobs, "--invalidation-mode", "unchecked-hash"]
+    # `-I`: where the caller keeps byte code elsewhere, none would come to lie beside the packages.
+    command: list[str | Path] = [python, "-I", "-m", "compileall", "-q", "-j", jobs]
+    # Nobody runs the packages' own tests, a fifth of all code.
+    command += ["--invalidation-mode", "unchecked-hash", "-x", r"/tests?/"]
     # Some packages carry files for other Pythons, which do not compile here; nothing imports them.
     # Their paths are those in the image, for tracebacks and for equal bytes wherever they are made.
     command += ["-s", folder, "-p", "/opt"]
@@ -186,6 +218,22 @@ def _times(folder: Path) -> None:
         os.utime(path, (EPOCH_S, EPOCH_S), follow_symlinks=False)
 
 
-def _link(source: str, target: str) -> str:
-    os.link(source, target)
-    return target
+@contextlib.contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Say where a disk takes nothing more. Raises Unavailable."""
+    try:
+        yield
+    except OSError as error:  # shutil's own error has the system's words and no number.
+        words = next((os.strerror(number) for number in DISK_REMEDIES if os.strerror(number) in str(error)), "")
+        if not words:
+            raise
+        raise Unavailable(f"The build of an image cannot write to {folder}: {words}.", DISK_REMEDY) from error
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a lock beside a context that several builds use in turn."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with folder.with_name(f"{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

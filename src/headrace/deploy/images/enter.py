@@ -3,6 +3,7 @@
 verify   compare the model with its seal
 health   ask the server in this container how it is
 worker   be the worker of an endpoint outside: connect to its control socket, take variables from there, and serve
+relay    the same, with everything carried over the standard streams: the endpoint is on another machine
 serve    be a whole endpoint on port 8080
 """
 
@@ -60,6 +61,13 @@ def worker(arguments: list[str]) -> None:
     os.execv(sys.executable, [*python, *own, *arguments])  # noqa: S606 - itself, in the same environment
 
 
+def relay(arguments: list[str]) -> None:
+    """Become the worker's parent, which speaks to the endpoint over the standard streams."""
+    worker = [sys.executable, "-I", "-u", WORKER, "--model", os.path.join(VERSION, "model"), *arguments]
+    command = [sys.executable, "-I", os.path.join(HERE, "relay.py"), *worker]
+    os.execv(sys.executable, command)  # noqa: S606 - itself, in the same environment
+
+
 def serve() -> None:
     """Become headrace's server, in headrace's own environment."""
     python = os.path.join(HERE, "bin", "python")
@@ -79,7 +87,7 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 
 if __name__ == "__main__":
     verb = sys.argv[1] if len(sys.argv) > 1 else "serve"
-    if verb == "worker":
-        worker(sys.argv[2:])
+    if verb in ("worker", "relay"):
+        {"worker": worker, "relay": relay}[verb](sys.argv[2:])
     else:
         {"verify": verify, "health": health, "serve": serve}[verb]()

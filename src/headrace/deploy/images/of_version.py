@@ -1,6 +1,7 @@
 """From a version to its serve image: the one that the engine has, or one that is built now."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,8 @@ class ServeImages:
     def __call__(self, version: ServedVersion) -> str:
         """Return the image's id. Raises ModelRefused, EnvironmentFailed or Unavailable where it cannot be built."""
         tag = f"{version.component}:v{version.version}"
-        if self.engine.has(tag):
-            image = self.engine.image(tag)
+        image = self.engine.find(tag)
+        if image is not None:
             known = (image.labels.get(f"{LABEL}.seal"), image.labels.get(f"{LABEL}.baseline"))
             if known == (version.seal, version.baseline) and version.seal:
                 return image.id
@@ -31,16 +32,19 @@ class ServeImages:
 
     def build(self, version: ServedVersion) -> Image:
         """Build the image, with what the engine's cache has; raises as above."""
-        variables = self.settings.variables
-        base = variables.get("HEADRACE_BASE_IMAGE") or DEFAULT_BASE
-        own = variables.get("HEADRACE_IMAGE_TEMPLATES")
-        if own and not Path(own).is_dir():
-            raise InvalidConfig(
-                f"HEADRACE_IMAGE_TEMPLATES is `{own}`, which is no folder.",
-                f"Make it with `headrace image templates {own}`, or unset it.",
-            )
-        images = Images(self.engine, self.settings, base_image=base, templates=Path(own) if own else None)
-        return images.serve(version, environment_of(version))
+        return images(self.engine, self.settings).serve(version, environment_of(version))
+
+
+def images(engine: Engine, settings: Settings, tell: Callable[[str], None] = lambda _: None) -> Images:
+    """Return what builds images as the settings say. Raises InvalidConfig."""
+    base = settings.variables.get("HEADRACE_BASE_IMAGE") or DEFAULT_BASE
+    own = settings.variables.get("HEADRACE_IMAGE_TEMPLATES")
+    if own and not Path(own).is_dir():
+        raise InvalidConfig(
+            f"HEADRACE_IMAGE_TEMPLATES is `{own}`, which is no folder.",
+            f"Make it with `headrace image templates {own}`, or unset it.",
+        )
+    return Images(engine, settings, base_image=base, templates=Path(own) if own else None, progress=tell)
 
 
 def environment_of(version: ServedVersion) -> Environment:

@@ -1,0 +1,81 @@
+"""What a training's container is given: the train image, and the engine's options for what it may use."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from headrace.config.component import Training
+from headrace.config.settings import Settings
+from headrace.deploy.docker.engine import Engine, EngineFailed
+from headrace.deploy.images.build import TaggedImage
+from headrace.deploy.images.of_version import images
+from headrace.environment.base import Environment
+from headrace.environment.packages import has_gpu
+from headrace.errors import InvalidConfig, Unavailable
+
+#: PyTorch's data loaders hand batches over in shared memory; the engine's own 64 MB are too few for them.
+SHARED_MEMORY = "2g"
+
+
+def train_image(
+    engine: Engine,
+    settings: Settings,
+    component: str,
+    environment: Environment,
+    project: Path,
+    *,
+    commit: str,
+    brought: str,
+    tell: Callable[[str], None],
+) -> TaggedImage:
+    """Build the train image, or find it in the engine's cache.
+
+    Args:
+        brought: the image that the project itself names to train in; empty for the component's own environment.
+
+    Raises:
+        InvalidConfig: the engine has no image of the name that the project gives, and cannot pull it.
+        EnvironmentFailed, Unavailable: it cannot be built.
+    """
+    if brought and not engine.has(brought):
+        tell(f"pulling {brought}")
+        try:
+            engine.run("pull", "--quiet", brought, timeout_s=3600)
+        except EngineFailed as cause:
+            raise InvalidConfig(
+                f"The MLproject names the image {brought} to train in, which cannot be had: {cause.fact}",
+                f"Build it (`docker build --tag {brought} .`), or correct `docker_env` in MLproject.",
+            ) from cause
+    return images(engine, settings, tell).train(component, environment, project, commit=commit, brought=brought)
+
+
+def options(engine: Engine, settings: Settings, wanted: Training, *, tell: Callable[[str], None]) -> list[str]:
+    """Return the options for what the container may use.
+
+    Raises:
+        Unavailable: headrace.yaml asks for GPUs, and the engine cannot pass any on.
+    """
+    said = ["--network", wanted.network, "--shm-size", SHARED_MEMORY]
+    said += ["--memory", wanted.memory, "--memory-swap", wanted.memory] if wanted.memory else []
+    said += ["--cpus", f"{wanted.cpus:g}"] if wanted.cpus else []
+    is_asked = wanted.gpus not in ("auto", "none")
+    if wanted.gpus == "none" or not (is_asked or has_gpu(settings.variables)):
+        return said
+    if not passes_gpus(engine):
+        fact = "The engine cannot pass GPUs on to containers: it has no NVIDIA Container Toolkit"
+        if is_asked:
+            raise Unavailable(
+                f"{fact}, and headrace.yaml says `training.gpus: {wanted.gpus}`.",
+                "Install it (`apt-get install nvidia-container-toolkit`), or write `gpus: auto`.",
+            )
+        tell(f"{fact}; training without them")
+        return said
+    return [*said, "--gpus", "all" if wanted.gpus == "auto" else str(wanted.gpus)]
+
+
+def passes_gpus(engine: Engine) -> bool:
+    """Tell whether the engine, which is on this machine, can give GPUs to containers."""
+    runtimes = json.loads(engine.run("info", "--format", "{{json .Runtimes}}") or "{}")
+    path = engine.variables.get("PATH")
+    return "nvidia" in runtimes or shutil.which("nvidia-container-runtime-hook", path=path) is not None
