@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="A component's name.")]
+NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
+Name = Annotated[str, Meta(pattern=f"^{NAME}$", description="A component's name.")]
 Number = Annotated[int, Meta(ge=1, le=2**31 - 1, description="A version's number.")]
 Text = Annotated[str, Meta(max_length=10_000)]
 Folder = Annotated[str, Meta(min_length=1, max_length=1000, description="A folder on the control process's machine.")]
@@ -73,7 +74,7 @@ class Retire(Body):
 class Collect(Body):
     """Remove what nobody needs any more; of every component where none is named."""
 
-    component: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$", description="A component's name.")] = ""
+    component: Annotated[str, Meta(pattern=f"^({NAME})?$", description="A component's name.")] = ""
     unused_for_s: Age = 7 * 86400.0
     predictions_s: Age = 90 * 86400.0
     dry_run: bool = False

@@ -123,10 +123,11 @@ def _begin_sqlite(connection: Connection) -> None:
 def schema_revision(engine: Engine) -> str:
     """Return the revision that a database is at; empty where it holds no ledger."""
     with engine.connect() as connection:
-        return _revision(connection)
+        return revision_within(connection)
 
 
-def _revision(connection: Connection) -> str:
+def revision_within(connection: Connection) -> str:
+    """Return the revision that an open transaction sees; empty where there is no ledger."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return ""
     found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
@@ -146,7 +147,7 @@ def migrate_within(connection: Connection, *, to: str = HEAD) -> None:
 
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-    if _revision(connection) == to:
+    if revision_within(connection) == to:
         return
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))

@@ -17,7 +17,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from headrace.errors import Unavailable
 from headrace.ledger.chain import Head, check_chain
-from headrace.ledger.schema import HEAD, VERSION_TABLE, check_revision, engine_of, migrate_within, schema_revision
+from headrace.ledger.schema import (
+    HEAD,
+    VERSION_TABLE,
+    check_revision,
+    engine_of,
+    migrate_within,
+    revision_within,
+    schema_revision,
+)
 from headrace.ledger.sql import entry_of
 
 _REHEARSAL = "headrace_rehearsal"
@@ -99,7 +107,7 @@ def perform(url: str) -> Rehearsed:
 
 
 def _migrated(connection: Connection) -> Rehearsed:
-    before, was = _revision(connection), snapshot(connection)
+    before, was = revision_within(connection), snapshot(connection)
     migrate_within(connection)
     after = snapshot(connection, columns={name: rows.columns for name, rows in was.items()})
     changed = [name for name, rows in was.items() if after.get(name) != rows]
@@ -108,7 +116,7 @@ def _migrated(connection: Connection) -> Rehearsed:
     broken = broken_chain(connection)
     if broken:
         raise Unavailable(f"A chain is broken: {broken}.")
-    return Rehearsed(before, _revision(connection), {name: rows.count for name, rows in was.items()})
+    return Rehearsed(before, revision_within(connection), {name: rows.count for name, rows in was.items()})
 
 
 def _rehearse_in_place(url: str) -> Rehearsed:
@@ -159,7 +167,3 @@ def broken_chain(connection: Connection) -> str:
         if found.problem:
             return f"{head.component}: {found.problem}"
     return ""
-
-
-def _revision(connection: Connection) -> str:
-    return str(connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar() or "")  # noqa: S608
