@@ -33,7 +33,7 @@ Flow = Callable[..., Outcome]
 
 #: Nodes work together only where this is equal, and flows of another one are not recovered by this code.
 APPLICATION_VERSION = "1"
-POLL_S = 0.1
+POLL_S = 0.25
 #: Whose queue a flow waits in. A promotion moves traffic, so it runs where the traffic is.
 FLOW_ROLES = {"promote": Role.SERVE, "watch": Role.MONITOR}
 #: Phases that need a whole machine.
