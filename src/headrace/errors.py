@@ -3,6 +3,7 @@
 A class for each thing that a caller would handle differently. Rooms may derive their own from these.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -108,3 +109,10 @@ class Cancelled(HeadraceError):
     """A person or a newer trigger stopped this work."""
 
     exit_code = 130
+
+
+def raise_together(troubles: Mapping[str, HeadraceError]) -> None:
+    """Raise Unavailable with what went wrong for each of several components, if anything did."""
+    if troubles:
+        facts = " ".join(f"{component}: {error.fact}" for component, error in troubles.items())
+        raise Unavailable(facts, next(iter(troubles.values())).remedy)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from headrace.errors import HeadraceError, Unavailable
 from headrace.types import Json
@@ -41,6 +43,43 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o600) -> 
             os.unlink(temporary)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that all processes of a home see, on whatever machine they run; a dead holder's is free at once."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def append_line(path: Path, document: Json) -> None:
+    """Add a document to a file of JSON lines, below a line that a crash or a full disk may have left unfinished."""
+    with path.open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        is_torn = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * is_torn + json.dumps(document).encode() + b"\n")
+
+
+def read_lines(path: Path, *, after: int = 0) -> list[Any]:
+    """Return the documents of a file of JSON lines from number `after` on, with None in place of a torn one.
+
+    A last line that is being written is left for the next call; a file that is absent has no lines.
+    """
+    try:
+        *complete, _unfinished = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return [_parsed(line) for line in complete[after:]]
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def sync_folder(folder: Path) -> None:
@@ -83,10 +122,12 @@ def disk_trouble(error: BaseException) -> HeadraceError | None:
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    one: BaseException | None = error
+    seen = set[int]()
+    while one is not None and id(one) not in seen:
+        yield one
+        seen.add(id(one))
+        one = one.__cause__ or one.__context__
 
 
 def _disk_error(error: BaseException) -> tuple[int, str]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.files import canonical_json, sha256_file, write_atomically
+from headrace.errors import HeadraceError, Unavailable
+from headrace.files import append_line, canonical_json, disk_trouble, read_lines, sha256_file, write_atomically
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -28,3 +29,28 @@ def test_canonical_json_refuses_what_json_has_no_word_for() -> None:
 def test_digest_of_a_file_is_the_known_one(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     assert sha256_file(tmp_path / "f").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_a_line_that_a_crash_left_unfinished_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    assert read_lines(path) == []
+    append_line(path, {"n": 1})
+    with path.open("ab") as file:
+        file.write(b'{"n": ')
+    assert read_lines(path) == [{"n": 1}]
+    append_line(path, {"n": 3})
+    assert read_lines(path) == [{"n": 1}, None, {"n": 3}]
+    assert read_lines(path, after=2) == [{"n": 3}]
+
+
+def test_what_was_told_of_a_full_disk_is_found_in_a_ring_of_causes() -> None:
+    full = OSError(28, "No space left on device", "there")
+    told = Unavailable("The checkout cannot be written.", "Make room.")
+    told.__cause__ = full
+    full.__context__ = told
+    assert disk_trouble(told) is told
+    ring = ValueError("no disk in it")
+    ring.__cause__ = KeyError("b")
+    ring.__cause__.__cause__ = ring
+    assert disk_trouble(ring) is None
+    assert isinstance(told, HeadraceError)

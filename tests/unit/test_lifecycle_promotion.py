@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,17 +14,19 @@ from headrace.config.settings import Settings
 from headrace.deploy.base import Status
 from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
-from headrace.errors import Conflict, ModelRefused
-from headrace.ledger.base import Action
+from headrace.errors import Conflict, ModelRefused, NotFound, Unavailable
+from headrace.ledger.base import Action, Draft
 from headrace.ledger.memory import MemoryLedger
 from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle.aliases import CHAMPION, project
+from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.flows import FLOWS
-from headrace.lifecycle.reconcile import bring_up, previous_champion, settle
+from headrace.lifecycle.reconcile import bring_up, previous_champion, production_route, settle
 from headrace.lifecycle.request import Cause, Outcome, PromoteRequest, State, Trigger
 from headrace.lifecycle.rollback import roll_back
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.settling import GRACE_S, Settling
 from headrace.lifecycle.stopping import ask_to_stop
 from headrace.lifecycle.versions import VersionRecord, remember
 from headrace.predictions.memory import MemoryLog
@@ -220,3 +222,146 @@ def test_of_twenty_promotions_at_once_one_wins_and_the_others_get_one_sentence(r
     assert ledger.verify("digits").problem == ""
     assert len(ledger.select("digits", {Action.PROMOTED})) == 3
     ledger.close()
+
+
+def test_a_rollback_that_a_crash_cut_short_is_finished_by_its_repeat(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    promote(rooms, 2, 1)
+    roll_back(rooms, "digits", to=None, actor=ADA, reason="worse", key="digits/rollback/k")
+    settled = rooms.target.status("digits", Stage.PRODUCTION)
+    # As if the process had died between the ledger and the route.
+    rooms.target.apply(production_route(rooms, "digits", {2: 1.0}, warm=[1]))
+    roll_back(rooms, "digits", to=None, actor=ADA, reason="worse", key="digits/rollback/k")
+    assert serving(rooms) == (1, {1: 1.0}, 1)
+    status = rooms.target.status("digits", Stage.PRODUCTION)
+    assert status is not None
+    assert settled is not None
+    assert set(status.warm) == set(settled.warm) == {1, 2}
+
+
+def test_the_same_key_for_two_components_makes_two_rollbacks(rooms: Rooms, tmp_path: Path) -> None:
+    control = Control(rooms, cast("Any", None))
+    for number in (1, 2):
+        remember(rooms, replace(record(tmp_path, number), component="flowers"))
+        for name in ("digits", "flowers"):
+            trigger = Trigger(Cause.PERSON, f"{name}{number}", "person:ada", "better")
+            FLOWS["promote"](Undurable({}), rooms, PromoteRequest(name, number, number - 1 or None, trigger))
+    entries = [
+        control.rollback(name, to=None, actor="person:ada", reason="worse", key="incident-42")
+        for name in ("digits", "flowers", "flowers")
+    ]
+    assert [entry.component for entry in entries] == ["digits", "flowers", "flowers"]
+    assert entries[1] == entries[2]
+
+
+def test_a_promotion_stands_where_mlflow_cannot_be_told(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise Unavailable("MLflow is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryRegistry, "set_alias", away)
+        assert promote(rooms, 1, None).state is State.PROMOTED
+    assert serving(rooms) == (1, {1: 1.0}, 1), "the outbox kept the wish"
+
+
+def test_an_alias_that_cannot_be_written_holds_up_no_other(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(rooms.ledger, MemoryLedger)
+    for name in ("gone", "there"):
+        rooms.ledger.move(
+            Draft(name, Action.PROMOTED, ADA, "better", f"{name}-1", stage=Stage.PRODUCTION, version=1), expected=None
+        )
+    written = []
+
+    def set_alias(_self: object, component: str, _alias: str, _number: int | None) -> None:
+        if component == "gone":
+            raise NotFound("The registry has no model `gone`.")
+        written.append(component)
+
+    monkeypatch.setattr(MemoryRegistry, "set_alias", set_alias)
+    with pytest.raises(Unavailable, match="gone: The registry has no model"):
+        project(rooms)
+    assert written == ["there"]
+    assert [wanted.component for wanted in rooms.ledger.unwritten()] == ["gone"]
+
+
+def test_a_canary_stops_at_once_when_somebody_asks(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = {"strategy": "canary", "steps": [10, 100], "step_s": "1h"}
+    config = Component.model_validate({"component": "digits", "release": release}).as_json()
+    for number in (1, 2):
+        remember(rooms, replace(record(rooms.settings.home.parent, number), config=config))
+    promote(rooms, 1, None)
+    request = PromoteRequest("digits", 2, 1, Trigger(Cause.PERSON, "k2", "person:ada", "better"))
+
+    def seen(*_: object, **__: object) -> dict[int, object]:
+        ask_to_stop(rooms.folder(request.flow_id), "person:ada")
+        return {}
+
+    monkeypatch.setattr("headrace.lifecycle.promote.tallies", seen)
+    assert FLOWS["promote"](Undurable({}), rooms, request).state is State.CANCELLED
+    assert serving(rooms) == (1, {1: 1.0}, 1)
+
+
+def test_a_promotion_that_was_taken_back_meanwhile_does_not_say_that_it_serves(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(rooms, 1, None)
+
+    def taken_back(*_: object) -> None:
+        roll_back(rooms, "digits", to=None, actor=ADA, reason="worse", key="digits/rollback/k")
+
+    monkeypatch.setattr("headrace.lifecycle.promote.canary", taken_back)
+    outcome = promote(rooms, 2, 1)
+    assert outcome.state is State.REFUSED
+    assert outcome.fact.startswith("v1 of digits is in production by now: somebody took v2 back")
+    assert serving(rooms) == (1, {1: 1.0}, 1)
+
+
+class Idle:
+    """An engine in which nothing runs."""
+
+    def __init__(self, *running: str) -> None:
+        self.flows = running
+
+    def running(self) -> tuple[str, ...]:
+        return self.flows
+
+
+def test_production_that_is_not_what_the_ledger_says_is_made_so_after_a_while(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    settling = Settling(Control(rooms, cast("Any", Idle())))
+    assert isinstance(rooms.clock, ManualClock)
+    rooms.target.remove("digits", Stage.PRODUCTION)
+    settling.look()
+    assert rooms.target.status("digits", Stage.PRODUCTION) is None, "it may be on its way"
+    rooms.clock.advance(GRACE_S)
+    settling.look()
+    assert serving(rooms) == (1, {1: 1.0}, 1)
+
+
+def test_a_promotion_that_moves_the_route_is_left_alone(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    settling = Settling(Control(rooms, cast("Any", Idle("digits/promote/person-k/1"))))
+    rooms.target.remove("digits", Stage.PRODUCTION)
+    assert isinstance(rooms.clock, ManualClock)
+    for _ in range(3):
+        rooms.clock.advance(GRACE_S)
+        settling.look()
+    assert rooms.target.status("digits", Stage.PRODUCTION) is None
+
+
+def test_what_cannot_be_served_is_told_and_tried_less_and_less_often(rooms: Rooms, tmp_path: Path) -> None:
+    promote(rooms, 1, None)
+    (tmp_path / "model").rmdir()
+    rooms.target.remove("digits", Stage.PRODUCTION)
+    control = Control(rooms, cast("Any", Idle()))
+    settling, told = Settling(control), []
+    assert isinstance(rooms.clock, ManualClock)
+    for second in range(200):
+        control.problems.clear()
+        settling.look()
+        if control.problems:
+            told.append(second)
+        rooms.clock.advance(1)
+    assert told == [30, 90]
+    control.bring_one_up("digits")
+    assert "headrace restore digits/1" in str(control.status()["components"])

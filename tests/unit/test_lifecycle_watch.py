@@ -11,10 +11,12 @@ from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
 from headrace.ledger.base import Action
 from headrace.ledger.memory import MemoryLedger
+from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.request import Cause, WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import VersionRecord, remember
-from headrace.lifecycle.watch import Judged, act
+from headrace.lifecycle.watch import Judged, act, watch
+from headrace.lifecycle.watchbook import failure
 from headrace.monitoring.base import Consequence
 from headrace.monitoring.signals import estimated, inputs, output, quality, sequential
 from headrace.predictions.memory import MemoryLog
@@ -96,3 +98,22 @@ def test_the_same_alarm_within_the_cooldown_starts_nothing(tmp_path: Path) -> No
     assert isinstance(rooms.clock, ManualClock)
     rooms.clock.advance(7 * 3600)
     assert act(rooms, WatchRequest("digits", 1, "much", "later still"), LABELLED) is not None
+
+
+@pytest.mark.parametrize("step", ["judge_window", "act", "knock", "mark"])
+def test_a_window_whose_judging_broke_off_anywhere_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    rooms = watched(tmp_path, "quality")
+    monkeypatch.setattr("headrace.lifecycle.watch.judge_window", lambda *_: LABELLED)
+
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"headrace.lifecycle.watch.{step}", broken)
+    with pytest.raises(OSError, match="No space"):
+        watch(Undurable({}), rooms, WINDOW)
+    found = failure(rooms, "digits", "first")
+    assert found is not None
+    assert found.times == 1
+    assert "No space left" in found.fact

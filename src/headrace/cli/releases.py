@@ -71,7 +71,7 @@ def rollback(component: str, *, to: int | None, reason: str, as_json: bool) -> N
     client = control.ensure(settings)
     entry = client.ask(
         "POST", "/api/rollback", component=component, to=to, actor=settings.actor,
-        reason=reason or "rolled back by hand", key=f"{component}/rollback/{new_key()}",
+        reason=reason or "rolled back by hand", key=new_key(),
     )  # fmt: skip
     if as_json:
         print_json(entry)

@@ -156,6 +156,11 @@ class Settings:
         return tuple(filter(None, map(str.strip, self.variables.get("HEADRACE_LABELS", "").split(","))))
 
     @property
+    def locks(self) -> Path:
+        """Files that are locked for what one worker at a time may do, of all machines."""
+        return self.home / "locks"
+
+    @property
     def logs(self) -> Path:
         """What the workers of all machines write, a file for each."""
         return self.home / "logs"

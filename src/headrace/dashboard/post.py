@@ -14,6 +14,7 @@ from headrace.lifecycle.nodes.base import Condition, Wish
 from headrace.lifecycle.nodes.far import endpoints_of, published
 from headrace.lifecycle.nodes.heart import Heart
 from headrace.lifecycle.nodes.membership import Membership
+from headrace.lifecycle.settling import LOOK_S, Settling
 from headrace.types import Json
 
 LOG = logging.getLogger("headrace.worker")
@@ -46,6 +47,8 @@ class Post:
             self._begin(self._publish)
         elif Role.SERVE in self.roles:
             self._begin(self.control.bring_up)
+        if Role.SERVE in self.roles:
+            self._begin(self._settle)
         told = ""
         while is_well() and not self.ended.wait(TEND_S):
             try:
@@ -111,6 +114,17 @@ class Post:
             if (endpoint.component, endpoint.stage) in elsewhere:
                 LOG.info("%s is served elsewhere by now", endpoint.component)
                 self.control.rooms.target.remove(endpoint.component, endpoint.stage)
+
+    def _settle(self) -> None:
+        settling = Settling(self.control)
+        while not self.ended.wait(LOOK_S):
+            try:
+                if self.member is None or self._is_serving:
+                    settling.look()
+            except HeadraceError as error:
+                LOG.warning("production: %s", error.fact)
+            except Exception:  # The loop's boundary: ledger or endpoint may be away for a moment.
+                LOG.exception("production")
 
     def _publish(self) -> None:
         while not self.ended.wait(TEND_S):

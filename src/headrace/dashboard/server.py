@@ -170,9 +170,7 @@ def watch_regularly(control: Control, ended: threading.Event) -> None:
                 continue
             try:
                 next_look_s[component] = now_s + due.pause_s(control.rooms, component)
-                request = due.standing(control.rooms, component).request
-                if request is not None:
-                    control.engine.start("watch", request.flow_id, request)
+                control.watch(component)
             except HeadraceError as error:
                 LOG.warning("watch of %s: %s", component, error.fact)
             except Exception:  # The loop's boundary: one component's trouble must not end the watch of the others.

@@ -1,9 +1,9 @@
 """MLflow's aliases, as projections of the ledger: written from its outbox, and put back where somebody moved one."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
+from headrace.errors import HeadraceError, raise_together
+from headrace.files import locked
 from headrace.ledger.base import Outbox
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Wants
@@ -15,16 +15,27 @@ CHAMPION = "champion"
 
 
 def project(rooms: Rooms) -> None:
-    """Write every alias that the ledger's moves ask for; a repeat writes nothing."""
+    """Write every alias that the ledger's moves ask for; a repeat writes nothing.
+
+    Raises:
+        Unavailable: some could not be written, and wait for the next time; all others are.
+    """
     outbox = _outbox(rooms)
     if not outbox.unwritten():
         return
+    troubles = dict[str, HeadraceError]()
     with _one_hand(rooms):
         # Read again: a slow hand with an older wish would overwrite a newer one.
         for wanted in outbox.unwritten():
-            if wanted.stage is Stage.PRODUCTION:
-                rooms.registry.set_alias(wanted.component, CHAMPION, wanted.version)
-            outbox.mark_written(wanted)
+            if wanted.component in troubles:
+                continue
+            try:
+                if wanted.stage is Stage.PRODUCTION:
+                    rooms.registry.set_alias(wanted.component, CHAMPION, wanted.version)
+                outbox.mark_written(wanted)
+            except HeadraceError as error:  # A model that somebody deleted does not hold up the others.
+                troubles[wanted.component] = error
+    raise_together(troubles)
 
 
 def guard(rooms: Rooms, component: str) -> bool:
@@ -63,13 +74,9 @@ def _foreign(rooms: Rooms, component: str) -> tuple[int | None] | None:
     return None if found in own | outbox.wrote(component, Stage.PRODUCTION) else (found,)
 
 
-@contextmanager
-def _one_hand(rooms: Rooms) -> Iterator[None]:
-    """Hold the pen: of several threads and processes of this home, one writes aliases at a time."""
-    rooms.settings.run.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (rooms.settings.run / "aliases.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _one_hand(rooms: Rooms) -> AbstractContextManager[None]:
+    """Hold the pen: of all threads and processes of this home, one writes aliases at a time."""
+    return locked(rooms.settings.locks / "aliases")
 
 
 def _outbox(rooms: Rooms) -> Outbox:

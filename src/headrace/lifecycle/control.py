@@ -1,24 +1,28 @@
 """Everything that a person or a script can ask for, in one place; the command line and the HTTP API are its twins."""
 
-import threading
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headrace.config.parse import read_component
 from headrace.config.settings import Settings
-from headrace.errors import Conflict, HeadraceError, NotFound
+from headrace.deploy.base import Status
+from headrace.errors import Conflict, HeadraceError, NotFound, raise_together
+from headrace.files import locked
 from headrace.ledger.base import Action, Entry, Ledger
 from headrace.lifecycle import aliases, approvals, due, garbage, placement, reconcile, retire, rollback, stopping
 from headrace.lifecycle import events as journal
 from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.events import Mark, read_events
 from headrace.lifecycle.nodes.base import Nodes, OneNode
-from headrace.lifecycle.request import CandidateRequest, Cause, PromoteRequest, Trigger
+from headrace.lifecycle.request import CandidateRequest, Cause, Outcome, PromoteRequest, State, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.book import Book, books
 from headrace.types import Actor, Json, Stage
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class Control:
     rooms: Rooms
     engine: Engine
     nodes: Nodes = field(default_factory=OneNode)
-    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+    #: Why production is not what the ledger says, by component.
+    problems: dict[str, str] = field(default_factory=dict)
 
     def run(self, folder: Path, *, actor: str, reason: str, key: str, commit: str = "", attempt: int = 1) -> str:
         """Start a candidate of the component in `folder` and return its flow's id; from now on it is watched too.
@@ -57,7 +62,7 @@ class Control:
 
     def start_candidate(self, request: CandidateRequest) -> str:
         """Start a candidate's flow, if none of its component is under way; a repeat returns the first."""
-        with self._one_at_a_time:
+        with locked(self.rooms.settings.locks / f"{request.component}.candidate"):
             if not self.is_started(request.flow_id):
                 busy = self.under_way(request.component)
                 if busy:
@@ -117,16 +122,32 @@ class Control:
 
     def tidy_approvals(self) -> None:
         """Reject what waited too long, and start what was approved right before a crash; a repeat changes nothing."""
-        for component in self.rooms.ledger.components():
+
+        def tidy(component: str) -> None:
             for promotion in approvals.tidy(self.rooms, component):
                 if self.engine.state(promotion.flow_id) is None:
                     self.engine.start("promote", promotion.flow_id, promotion)
 
+        self._for_each(tidy)
+
     def guard_aliases(self) -> None:
         """Put back every champion's alias that somebody else moved; their wish waits as a trigger."""
-        for component in self.rooms.ledger.components():
+
+        def guard(component: str) -> None:
             if self.rooms.ledger.serving(component, Stage.PRODUCTION) is not None:
                 aliases.guard(self.rooms, component)
+
+        self._for_each(guard)
+
+    def _for_each(self, task: Callable[[str], None]) -> None:
+        """Do something for every component, also after it failed for one. Raises Unavailable at the end."""
+        troubles = dict[str, HeadraceError]()
+        for component in self.rooms.ledger.components():
+            try:
+                task(component)
+            except HeadraceError as error:
+                troubles[component] = error
+        raise_together(troubles)
 
     def _check_may_serve(self, component: str, version: int) -> int | None:
         """Return what serves now, where this version may come after it.
@@ -165,13 +186,24 @@ class Control:
         known = self.rooms.ledger.components()
         if component not in known:
             raise NotFound(f"There is no component `{component}` (there are: {', '.join(known) or 'none yet'}).")
-        found = due.standing(self.rooms, component, is_asked=True)
-        flow = self.engine.start("watch", found.request.flow_id, found.request) if found.request else ""
-        return {"flow": flow, "sentence": found.sentence}
+        flow, sentence = self.watch(component, is_asked=True)
+        return {"flow": flow, "sentence": sentence}
+
+    def watch(self, component: str, *, is_asked: bool = False) -> tuple[str, str]:
+        """Start judging the window that is due; return its flow, empty where none is, and a sentence."""
+        found = due.standing(self.rooms, component, is_asked=is_asked)
+        request = found.request
+        while request is not None and self.engine.has_ended(request.flow_id):
+            # It was judged a moment ago; or what broke it also kept it from being noted, and it gets a flow of its own.
+            found = due.standing(self.rooms, component, is_asked=is_asked)
+            is_same = found.request is not None and found.request.first == request.first
+            request = replace(request, attempt=request.attempt + 1) if is_same else None
+        return (self.engine.start("watch", request.flow_id, request) if request else "", found.sentence)
 
     def rollback(self, component: str, *, to: int | None, actor: str, reason: str, key: str) -> Entry:
-        """Serve an earlier champion again, at once."""
-        return rollback.roll_back(self.rooms, component, to=to, actor=Actor(actor), reason=reason, key=key)
+        """Serve an earlier champion again, at once; a repeat with the same key is no second one."""
+        own = f"{component}/rollback/{key}"
+        return rollback.roll_back(self.rooms, component, to=to, actor=Actor(actor), reason=reason, key=own)
 
     def retire(self, component: str, version: int, *, actor: str, reason: str) -> Entry:
         """Write that a version is not wanted any more; what it leaves goes with `collect`."""
@@ -199,7 +231,12 @@ class Control:
             # A flow that broke inside headrace never wrote its own end.
             return [
                 journal.Event(
-                    self.rooms.clock.now().isoformat(), "flow", Mark.ENDED, "The flow broke.", 0.0, _broken(flow)
+                    self.rooms.clock.now().isoformat(),
+                    "flow",
+                    Mark.ENDED,
+                    "The flow broke.",
+                    0.0,
+                    _broken(flow, self.rooms.settings.logs),
                 )
             ]
         return events
@@ -214,13 +251,19 @@ class Control:
 
     def bring_up(self) -> dict[str, Json]:
         """Make production what the ledger says; a component that cannot be served does not hold up the others."""
-        problems: dict[str, Json] = {}
         for component in self.rooms.ledger.components():
-            try:
-                reconcile.bring_up(self.rooms, component)
-            except HeadraceError as error:
-                problems[component] = f"{error.fact} {error.remedy}".strip()
-        return {"problems": problems}
+            self.bring_one_up(component)
+        return {"problems": dict(self.problems)}
+
+    def bring_one_up(self, component: str) -> None:
+        """Make a component's production what the ledger says; where that cannot be, `problems` tells why."""
+        try:
+            reconcile.bring_up(self.rooms, component)
+        except HeadraceError as error:
+            self.problems[component] = f"{error.fact} {error.remedy}".strip()
+            LOG.warning("%s: %s", component, self.problems[component])
+        else:
+            self.problems.pop(component, None)
 
     def status(self) -> dict[str, Json]:
         """Return what serves, what runs and where."""
@@ -237,12 +280,21 @@ class Control:
                     "pid": status.endpoint.pid if status else None,
                     "warm": list(status.warm) if status else [],
                     "restarts": status.restarts if status else 0,
-                    "problem": status.problem if status else ("" if serving is None else "not running"),
+                    "problem": self._problem(component, serving, status),
                     "waiting": [entry.version for entry in approvals.waiting(self.rooms, component)],
                 }
             )
         return {"components": endpoints, "flows": list(self.engine.running()), "home": str(self.rooms.settings.home)}
 
+    def _problem(self, component: str, serving: Entry | None, status: Status | None) -> str:
+        """Return what is wrong with a component's production; empty where nothing is."""
+        if status is not None and status.problem:
+            return status.problem
+        is_right = serving is None or (status is not None and serving.version in status.shares)
+        return "" if is_right else self.problems.get(component, "not running" if status is None else "another serves")
 
-def _broken(flow: str) -> dict[str, Json]:
-    return {"flow": flow, "state": "failed", "fact": "The flow broke inside headrace.", "exit_code": 1}
+
+def _broken(flow: str, log: Path) -> dict[str, Json]:
+    fact = "The flow broke inside headrace."
+    outcome = Outcome(flow, flow.partition("/")[0], State.FAILED, fact=fact, remedy=f"See {log}.", exit_code=1)
+    return outcome.as_json()

@@ -56,6 +56,8 @@ class DbosSteps:
                 raise
             # Room for DBOS and the journal to write how this flow ends.
             _house().rooms.settings.reserve.unlink(missing_ok=True)
+            if trouble is error:
+                raise
             raise trouble from error
 
     def on(self, role: Role, phase: str, request: object, *args: object, label: str = "") -> object:
@@ -158,6 +160,10 @@ class Engine:
         """Return DBOS's word for how a flow stands (`PENDING`, `SUCCESS`, …), or None where there is none."""
         status = DBOS.get_workflow_status(flow_id)
         return status.status if status else None
+
+    def has_ended(self, flow_id: str) -> bool:
+        """Tell whether there was such a flow and it runs no more."""
+        return self.state(flow_id) not in (None, "PENDING", "ENQUEUED", "DELAYED")
 
     def cancel(self, flow_id: str) -> None:
         """Stop a flow and its phases; the step that runs is told through the flow's stop file."""

@@ -3,7 +3,6 @@
 One JSON object a line, appended; a step that is repeated after a crash shows both tries.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
+from headrace.files import append_line, read_lines
 from headrace.lifecycle.claims import UNCLAIMED, Claim, Superseded
 from headrace.lifecycle.stopping import stop_if_asked
 from headrace.types import Json
@@ -51,6 +51,10 @@ class Event:
         }
 
 
+#: In place of a line that a crash or a full disk left unfinished.
+TORN = Event("", "journal", Mark.PROGRESS, "a line of this journal was left unfinished")
+
+
 @dataclass(slots=True)
 class Note:
     """What a step says when it is done."""
@@ -75,8 +79,7 @@ class Journal:
             raise Superseded(f"Another worker has taken over what is written to {self.folder}.")
         event = Event(self.clock.now().isoformat(), step, mark, text, seconds, numbers or {})
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event.as_json()) + "\n")
+        append_line(self.folder / FILE, event.as_json())
 
     def progress(self, step: str, text: str) -> None:
         self.write(step, Mark.PROGRESS, text)
@@ -108,12 +111,7 @@ class Journal:
 
 def read_events(folder: Path, *, after: int = 0) -> Sequence[Event]:
     """Return the events from number `after` on; a line that is being written is left for the next call."""
-    path = folder / FILE
-    if not path.exists():
-        return []
-    complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    lines = complete.splitlines()[after:]
-    return [_event(json.loads(line)) for line in lines]
+    return [_event(document) if document else TORN for document in read_lines(folder / FILE, after=after)]
 
 
 def _event(document: dict[str, Json]) -> Event:

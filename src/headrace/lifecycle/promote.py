@@ -1,7 +1,8 @@
 """Promotion: loaded and warm first, then the ledger, then the traffic. A version that cannot serve changes nothing."""
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,18 +29,30 @@ from headrace.rollout.observed import Tally, tallies
 from headrace.rollout.verdict import judge_step
 from headrace.types import Actor, Stage, Verdict
 
+LOG = logging.getLogger(__name__)
+#: How often a canary's step looks whether somebody stops it.
+LOOK_S = 0.5
+
 
 def promote(durable: Durable, rooms: Rooms, request: PromoteRequest) -> Outcome:
     """The flow: warm, decide, shift."""
     durable.step("warm", warm, rooms, request)
     durable.step("decide", decide, rooms, request)
     url = durable.step("shift", shift, rooms, request)
-    durable.step("alias", project, rooms)
+    durable.step("alias", tell_mlflow, rooms)
     durable.step("tag", tag, rooms, request)
     return Outcome(
         request.flow_id, request.component, State.PROMOTED, request.version,
         fact=f"Version {request.version} of {request.component} answers at {url}.", evidence={"url": url},
     )  # fmt: skip
+
+
+def tell_mlflow(rooms: Rooms) -> None:
+    """Move MLflow's alias. Where that fails the promotion stands, and the ledger's outbox keeps the wish."""
+    try:
+        project(rooms)
+    except HeadraceError as error:
+        LOG.warning("MLflow's alias waits: %s", error.fact)
 
 
 def warm(rooms: Rooms, request: PromoteRequest) -> None:
@@ -126,6 +139,13 @@ def shift(rooms: Rooms, request: PromoteRequest) -> str:
         except HeadraceError as error:
             take_back(rooms, request, error)
             raise
+        serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
+        if serving is None or serving.version != request.version:
+            raise Conflict(
+                f"{spell(serving.version if serving else None)} of {request.component} is in production by now: "
+                f"somebody took v{request.version} back while the traffic moved.",
+                f"See who and why: headrace history {request.component}",
+            )
         url = status.endpoint.url if status else ""
         note.found = f"v{request.version} answers all requests at {url}"
         note.numbers = {"url": url}
@@ -156,8 +176,16 @@ def canary(rooms: Rooms, request: PromoteRequest, tell: Callable[[str], None]) -
         tell(f"{percent} % of the traffic goes to v{request.version}")
         slow_s = settings.serve.deadline_ms / 2000
         before = tallies(url, slow_s=slow_s)
-        time.sleep(release.step_s)
+        _pass_time(release.step_s, folders(rooms, request))
         tell(judged(request, before, tallies(url, slow_s=slow_s)))
+
+
+def _pass_time(seconds: float, asked: Sequence[Path]) -> None:
+    """Let a step of a canary last. Raises Cancelled as soon as somebody stops it."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        stop_if_asked(*asked)
+        time.sleep(min(left, LOOK_S))
 
 
 def judged(request: PromoteRequest, before: Mapping[int, Tally], after: Mapping[int, Tally]) -> str:

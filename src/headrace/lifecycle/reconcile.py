@@ -1,11 +1,11 @@
 """What runs is made equal to what the ledger says: at start-up, after a crash, a reboot, a repeat."""
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from headrace.deploy.base import Route, Status
 from headrace.errors import HeadraceError
+from headrace.files import locked
 from headrace.ledger.base import MOVES, Action
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall, served_version
@@ -55,9 +55,7 @@ def previous_champion(rooms: Rooms, component: str) -> int | None:
 @contextmanager
 def one_route_at_a_time(rooms: Rooms, component: str) -> Iterator[None]:
     """Hold the component's route, so that what is read from the ledger is still so when it is applied."""
-    rooms.settings.run.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (rooms.settings.run / f"{component}.route.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(rooms.settings.locks / f"{component}.route"):
         yield
 
 

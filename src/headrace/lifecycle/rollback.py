@@ -20,6 +20,7 @@ def roll_back(rooms: Rooms, component: str, *, to: int | None, actor: Actor, rea
     """
     done = rooms.ledger.find(key)
     if done is not None:
+        _finish(rooms, done)
         return done
     serving = rooms.ledger.serving(component, Stage.PRODUCTION)
     if serving is None or serving.version is None:
@@ -43,6 +44,15 @@ def roll_back(rooms: Rooms, component: str, *, to: int | None, actor: Actor, rea
         )  # fmt: skip
     settle(rooms, component, warm=[serving.version])
     return entry
+
+
+def _finish(rooms: Rooms, entry: Entry) -> None:
+    """Move the traffic where a crash came between a rollback's entry and its route."""
+    serving = rooms.ledger.serving(entry.component, Stage.PRODUCTION)
+    status = rooms.target.status(entry.component, Stage.PRODUCTION)
+    is_there = status is not None and entry.version in status.shares
+    if serving is not None and serving.sequence == entry.sequence and not is_there:
+        settle(rooms, entry.component, warm=[] if entry.from_version is None else [entry.from_version])
 
 
 def _goal(rooms: Rooms, component: str, present: int, to: int | None) -> int:

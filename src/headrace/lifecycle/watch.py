@@ -6,8 +6,9 @@ An alarm starts a candidate with its reason attached; gate, acceptance and appro
 import contextlib
 from datetime import timedelta
 
-from headrace.errors import Conflict, HeadraceError
+from headrace.errors import Conflict
 from headrace.ledger.base import Action, Draft
+from headrace.lifecycle.claims import Superseded
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.request import Cause, Outcome, State, Trigger, WatchRequest
 from headrace.lifecycle.rollback import roll_back
@@ -26,14 +27,16 @@ def watch(durable: Durable, rooms: Rooms, request: WatchRequest) -> Outcome:
     """The flow: judge one window, and act on what was found."""
     try:
         judged = durable.step("judge", judge_window, rooms, request)
-    except HeadraceError as error:
-        durable.step("note", note_failure, rooms, request, error.fact)
+        follow_up = durable.step("act", act, rooms, request, judged)
+        if follow_up is not None:
+            durable.step("trigger", knock, rooms, follow_up)
+        # Last, so that a window whose judging broke off anywhere before is judged again.
+        durable.step("mark", mark, rooms, request, judged, follow_up.flow_id if follow_up else "")
+    except Superseded:
         raise
-    follow_up = durable.step("act", act, rooms, request, judged)
-    if follow_up is not None:
-        durable.step("trigger", knock, rooms, follow_up)
-    # Last, so that a window whose judging broke off anywhere before is judged again.
-    durable.step("mark", mark, rooms, request, judged, follow_up.flow_id if follow_up else "")
+    except Exception as error:  # The window's boundary: whatever it was, it is tried again after a while.
+        durable.step("note", note_failure, rooms, request, getattr(error, "fact", repr(error)))
+        raise
     return Outcome(
         request.flow_id, request.component, State.DONE, request.version, fact=judged.sentence,
         evidence={"consequence": judged.consequence, "signals": judged.signals, "rows": judged.rows},
@@ -111,14 +114,13 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> Event | None:
 
 def go_back(rooms: Rooms, request: WatchRequest, judged: Judged) -> None:
     """Take back a promotion whose version does worse than the one before; what a person rolled back to stays."""
+    key = f"{request.window_id}/rollback"
     serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
-    if serving is None or serving.version != request.version or serving.action is not Action.PROMOTED:
+    may = serving is not None and serving.version == request.version and serving.action is Action.PROMOTED
+    if not may and rooms.ledger.find(key) is None:
         return
     with contextlib.suppress(Conflict):  # Nothing to go back to, or somebody was faster.
-        roll_back(
-            rooms, request.component, to=None, actor=Actor("monitor"), reason=judged.sentence,
-            key=f"{request.window_id}/rollback",
-        )  # fmt: skip
+        roll_back(rooms, request.component, to=None, actor=Actor("monitor"), reason=judged.sentence, key=key)
 
 
 def may_retrain(rooms: Rooms, request: WatchRequest, judged: Judged) -> bool:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from headrace.files import write_atomically
+from headrace.files import append_line, read_lines, write_atomically
 from headrace.lifecycle.request import WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.monitoring.memory import Memory
@@ -75,8 +75,7 @@ def mark(rooms: Rooms, request: WatchRequest, judged: Judged, next_flow: str) ->
             "since": judged.since,
             "next_flow": next_flow,
         }
-        with _place(rooms, request.component, WINDOWS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(verdict) + "\n")
+        append_line(_place(rooms, request.component, WINDOWS), verdict)
     write_atomically(_place(rooms, request.component, MEMORY), json.dumps(judged.memory))
     write_atomically(_place(rooms, request.component, TALLIES), json.dumps(judged.counters))
     path = _place(rooms, request.component, MARKS)
@@ -91,10 +90,7 @@ def tallies(rooms: Rooms, component: str) -> dict[str, list[int]]:
 
 def windows(rooms: Rooms, component: str) -> list[dict[str, Json]]:
     """Return all verdicts on a component's windows, oldest first."""
-    path = _place(rooms, component, WINDOWS)
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [one for one in read_lines(_place(rooms, component, WINDOWS)) if one]
 
 
 def failure(rooms: Rooms, component: str, first: str) -> Failure | None:

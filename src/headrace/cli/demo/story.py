@@ -320,7 +320,7 @@ class Story:
         began = time.monotonic()
         self.client.ask(
             "POST", "/api/rollback", component=COMPONENT, to=to, actor=self.settings.actor, reason=reason,
-            key=f"{COMPONENT}/rollback/demo-{to}",
+            key=f"demo-{to}",
         )  # fmt: skip
         while True:
             answer = self.users.send(probe)[0]

@@ -17,7 +17,7 @@ from typing import Any
 from headrace.config.component import Component
 from headrace.config.parse import FILE, read_component
 from headrace.errors import HeadraceError, NotFound
-from headrace.files import write_atomically
+from headrace.files import append_line, read_lines, write_atomically
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event, Watched, event_of
 from headrace.types import Json
@@ -184,17 +184,13 @@ class Book:
             if path.exists() and path.stat().st_size > MOST_BYTES:
                 lines = path.read_bytes().splitlines(keepends=True)
                 write_atomically(path, b"".join(lines[len(lines) // 2 :]))
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line.as_json()) + "\n")
+            append_line(path, line.as_json())
         return line
 
     def log(self, *, limit: int = 100) -> Sequence[Line]:
         """Return the newest lines, newest first."""
-        path = self.folder / "log.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").splitlines()[-limit:]
-        return [Line(**{**document, "became": Became(document["became"])}) for document in map(json.loads, lines)][::-1]
+        documents = [document for document in read_lines(self.folder / "log.jsonl") if document]
+        return [Line(**{**document, "became": Became(document["became"])}) for document in documents[: -limit - 1 : -1]]
 
     def _now(self) -> str:
         return self.rooms.clock.now().isoformat()
