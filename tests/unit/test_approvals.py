@@ -1,5 +1,6 @@
 """Approval is an entry of the ledger: it waits without a thread, one decision counts, and no commit lifts the rule."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from headrace.ledger.memory import MemoryLedger
 from headrace.lifecycle import aliases, approvals
 from headrace.lifecycle.request import Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.triggers.base import Wants
+from headrace.lifecycle.triggers.base import Event, Wants
 from headrace.lifecycle.triggers.book import Became, Book
-from headrace.lifecycle.versions import VersionRecord, remember
+from headrace.lifecycle.versions import VersionRecord, recall, remember
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
 from headrace.types import Actor, Stage
@@ -185,3 +186,29 @@ def test_headraces_own_moves_are_left_alone_also_before_they_are_remembered(room
     assert not aliases.guard(rooms, "digits"), "still the old one: the outbox has it"
     rooms.registry.set_alias("digits", aliases.CHAMPION, 2)  # A crash before `mark_written`.
     assert not aliases.guard(rooms, "digits")
+
+
+def tagged(number: int) -> Event:
+    trigger = Trigger(Cause.TAG, f"v{number}-abc", "git:Ada", f"the tag digits/v{number} was pushed")
+    return Event("digits", trigger, Wants.PROMOTION, version=number, is_approval=True)
+
+
+def configured(rooms: Rooms, number: int, tags: str, **release: object) -> None:
+    version(rooms, number)
+    document = {"component": "digits", "triggers": {"tags": tags}, "release": release}
+    record = recall(rooms, "digits", number)
+    remember(rooms, replace(record, config=Component.model_validate(document).as_json()))
+
+
+def test_a_tag_approves_only_where_the_champion_says_so_too(rooms: Rooms) -> None:
+    configured(rooms, 1, "request")
+    configured(rooms, 2, "approve")
+    assert not approvals.rule_for(rooms, "digits", 2, tagged(2)).is_needed, "nothing serves yet"
+    serve(rooms, 1, None)
+    assert approvals.rule_for(rooms, "digits", 2, tagged(2)).is_needed
+
+
+def test_no_trigger_decides_where_approvers_are_named(rooms: Rooms) -> None:
+    configured(rooms, 1, "approve", approval="automatic", approvers=["person:ada"])
+    found = approvals.rule_for(rooms, "digits", 1, tagged(1))
+    assert (found.is_needed, found.because) == (True, "only person:ada may decide")

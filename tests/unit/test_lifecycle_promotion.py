@@ -365,3 +365,17 @@ def test_what_cannot_be_served_is_told_and_tried_less_and_less_often(rooms: Room
     assert told == [30, 90]
     control.bring_one_up("digits")
     assert "headrace restore digits/1" in str(control.status()["components"])
+
+
+def test_a_version_that_was_never_judged_says_how_to_judge_it(rooms: Rooms) -> None:
+    rooms.ledger.append(Draft("digits", Action.REGISTERED, ADA, "adopted", "adopt/1", version=1))
+    with pytest.raises(Conflict, match="was never judged") as refused:
+        Control(rooms, cast("Any", None)).promote("digits", 1, actor="person:ada", reason="", key="k")
+    assert refused.value.remedy.endswith("headrace run . --version 1")
+
+
+def test_a_configuration_that_another_headrace_wrote_holds_up_no_other(rooms: Rooms, tmp_path: Path) -> None:
+    promote(rooms, 1, None)
+    remember(rooms, replace(record(tmp_path, 1), config={"component": "digits", "of_tomorrow": 1}))
+    control = Control(rooms, cast("Any", None))
+    assert "of_tomorrow" in str(control.bring_up()["problems"])

@@ -26,6 +26,14 @@ def test_a_database_is_named_by_its_url_or_by_a_file_that_holds_it(tmp_path: Pat
     assert settings(tmp_path).ledger_url.startswith("sqlite:///")
 
 
+@pytest.mark.parametrize(("content", "why"), [("\n", "is empty"), (None, "cannot be read: No such file")])
+def test_a_file_that_holds_no_database_begins_no_other_ledger(tmp_path: Path, content: str | None, why: str) -> None:
+    if content is not None:
+        (tmp_path / "url").write_text(content)
+    with pytest.raises(InvalidConfig, match=rf"url \(HEADRACE_DATABASE_URL_FILE\) {why}"):
+        _ = settings(tmp_path, HEADRACE_DATABASE_URL_FILE=str(tmp_path / "url")).ledger_url
+
+
 def test_the_target_is_the_one_that_is_named(tmp_path: Path) -> None:
     assert type(wiring.target(settings(tmp_path))).__name__ == "ProcessTarget"
     assert type(wiring.target(settings(tmp_path, HEADRACE_TARGET="torchserve"))).__name__ == "TorchServeTarget"

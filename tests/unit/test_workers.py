@@ -1,5 +1,6 @@
 """Workers: the words of their command, their logs, what they share, and how a route is asked for from afar."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -40,7 +41,9 @@ class Marks:
 
     kept: str = ""
 
-    def mark(self, proposed: str) -> str:
+    def mark(self, proposed: str, first: Callable[[], None]) -> str:
+        if not self.kept:
+            first()
         self.kept = self.kept or proposed
         return self.kept
 

@@ -235,7 +235,9 @@ def adopt(uri: str, *, folder: Path | None, reason: str, as_json: bool) -> None:
         print_json({"component": record.component, "version": record.version, "baseline": record.baseline})
         return
     console().print(f"[green]✓[/green] {record.component} v{record.version}: baseline {record.baseline[:12]} sealed")
-    console().print(f"  next: headrace check {name}/{record.version}", markup=False)
+    console().print(f"  try it: headrace check {name}/{record.version}", markup=False)
+    judge = f"headrace run {folder or 'FOLDER'} --version {record.version}"
+    console().print(f"  judge it, and bring it to production: {judge}", markup=False)
 
 
 def verify_ledger(component: str, *, as_json: bool) -> None:

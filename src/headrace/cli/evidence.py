@@ -138,7 +138,9 @@ def adopt(
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why; it goes into the ledger.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Seal a version that headrace did not train, so that it can be promoted: digests now, the rest as stated.
+    """Seal a version that headrace did not train: digests now, the rest as stated.
+
+    `headrace run FOLDER --version 3` judges it then, and brings it to production.
 
     Example: headrace adopt models:/churn/3 -m "it served before headrace"
     """

@@ -89,6 +89,7 @@ def down(as_json: AsJson = False) -> None:
 def run(
     folder: Folder = Path(),
     commit: Annotated[str, typer.Option(help="Train from this commit instead of what lies there.")] = "",
+    version: Annotated[int, typer.Option(help="Train nothing: judge this version, which is in MLflow's registry.")] = 0,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -96,10 +97,11 @@ def run(
 
     Examples: headrace run            the component in this folder
               headrace run examples/digits -m "first release"
+              headrace run . --version 3
     """
     from headrace.cli import releases
 
-    releases.run(folder, commit=commit, reason=reason, as_json=as_json)
+    releases.run(folder, commit=commit, version=version, reason=reason, as_json=as_json)
 
 
 @app.command()

@@ -20,7 +20,7 @@ def new_key() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def run(folder: Path, *, commit: str, reason: str, as_json: bool) -> None:
+def run(folder: Path, *, commit: str, version: int, reason: str, as_json: bool) -> None:
     """Start a candidate and follow it to its end, promotion included."""
     from headrace.config.parse import read_component
 
@@ -28,7 +28,7 @@ def run(folder: Path, *, commit: str, reason: str, as_json: bool) -> None:
     console(as_json=as_json).print(f"[bold]{component.component}[/bold]: {component.project_folder}")
     _ask_and_follow(
         "/api/run", as_json=as_json, folder=str(folder.absolute()), reason=reason or "run by hand", key=new_key(),
-        commit=commit,
+        commit=commit, version=version,
     )  # fmt: skip
 
 

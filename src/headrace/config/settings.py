@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.config.s3 import S3Access, checked_url, read_s3
+from headrace.errors import InvalidConfig
 from headrace.files import write_atomically
 
 #: Variables that every child process may see; anything else is passed on purpose or not at all.
@@ -76,13 +77,13 @@ class Settings:
         """The PostgreSQL of ledger and flows; None where they are files. `HEADRACE_DATABASE_URL`, or `…_FILE`.
 
         Raises:
-            OSError: the named file cannot be read.
+            InvalidConfig: the named file cannot be read, or is empty: a ledger of its own would begin.
         """
         return self._database("HEADRACE_DATABASE_URL")
 
     def _database(self, variable: str) -> str | None:
         named, file = self.variables.get(variable), self.variables.get(f"{variable}_FILE")
-        url = named or (Path(file).read_text().strip() if file else "")
+        url = named or (_secret(f"{variable}_FILE", file) if file else "")
         # SQLAlchemy would take the plain name for a driver that is not installed.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url) or None
 
@@ -218,6 +219,20 @@ def read_settings(variables: Mapping[str, str] | None = None) -> Settings:
         actor=env.get("HEADRACE_ACTOR") or f"person:{_user(env)}",
         variables=env,
     )
+
+
+def _secret(variable: str, file: str) -> str:
+    """Return what a file holds that a variable names. Raises InvalidConfig where that is nothing."""
+    try:
+        found = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InvalidConfig(
+            f"{file} ({variable}) cannot be read: {why}.", f"Make it readable, or unset {variable}."
+        ) from error
+    if not found:
+        raise InvalidConfig(f"{file} ({variable}) is empty.", f"Write the address into it, or unset {variable}.")
+    return found
 
 
 def _absolute(uri: str) -> str:

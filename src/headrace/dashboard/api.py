@@ -63,7 +63,7 @@ class Api:
         body = await body_of(request, bodies.Run)
         flow = await run_in_threadpool(
             self.control.run, Path(body.folder), actor=caller.named(body.actor), reason=body.reason, key=body.key,
-            commit=body.commit,
+            commit=body.commit, version=body.version,
         )  # fmt: skip
         return JSONResponse({"flow": flow})
 

@@ -24,13 +24,14 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Run(Body):
-    """Train and judge a new version."""
+    """Train and judge a new version, or judge the one that `version` names, which somebody else registered."""
 
     folder: Folder
     reason: Text
     key: Key
     actor: Actor = ""
     commit: Annotated[str, Meta(max_length=100)] = ""
+    version: Annotated[int, Meta(ge=0, le=2**31 - 1, description="0 trains a new one.")] = 0
 
 
 class Promote(Body):

@@ -127,6 +127,9 @@ class SqlLedger:
     def verify(self, component: str) -> Verification:
         query = select(entries).where(entries.c.component == component).order_by(entries.c.sequence)
         with self._reading() as connection:
+            if connection.dialect.name == "postgresql":
+                # Head and entries of one moment, whatever is appended meanwhile; SQLite's reads are such anyway.
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             head = connection.execute(
                 select(heads.c.sequence, heads.c.hash).where(heads.c.component == component)
             ).first()

@@ -23,7 +23,7 @@ STATED = frozenset({"code", "parameters", "environment.kind", "environment.pytho
 
 
 def adopt(rooms: Rooms, uri: str, component: Component, *, actor: Actor, reason: str) -> VersionRecord:
-    """Seal a version that is in the registry already, so that it can be served and promoted; a repeat changes nothing.
+    """Seal a version that is in the registry already, so that it can be tried and compared; a repeat changes nothing.
 
     Args:
         uri: `models:/NAME/3`; the registered model must be named as the component is.

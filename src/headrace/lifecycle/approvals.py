@@ -13,6 +13,7 @@ from headrace.ledger.base import Action, Draft, Entry
 from headrace.lifecycle.request import Cause, PromoteRequest, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.statements import STATED, state_entry
+from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.door import RETRAINING
 from headrace.lifecycle.versions import recall, version_folder
 from headrace.provenance.baseline import read_baseline
@@ -49,6 +50,20 @@ def rule(rooms: Rooms, component: str, version: int, cause: Cause) -> Rule:
     if cause in RETRAINING and is_same_code(rooms, component, version, champion):
         return Rule(False, f"it was retrained on the code of v{champion}")
     return Rule(True, f"approval is required for new code{whose}")
+
+
+def rule_for(rooms: Rooms, component: str, version: int, event: Event) -> Rule:
+    """Return whether the promotion that a trigger asks for needs a person's approval.
+
+    Who sends a trigger says who they are without proof; where approvers are named, one of them has to type it.
+    """
+    found = rule(rooms, component, version, event.trigger.cause)
+    named = approvers(rooms, component, version)
+    if named:
+        return Rule(True, f"only {', '.join(named)} may decide")
+    present = [number for number in (version, _champion(rooms, component)) if number is not None]
+    may_tag = all(recall(rooms, component, number).settings.triggers.tags == "approve" for number in present)
+    return Rule(False, "the tag approves it") if event.is_approval and may_tag else found
 
 
 def is_same_code(rooms: Rooms, component: str, one: int, other: int) -> bool:

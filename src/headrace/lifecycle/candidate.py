@@ -66,6 +66,8 @@ def register(rooms: Rooms, request: CandidateRequest, trained: Trained) -> int:
     with rooms.journal(request.flow_id).step("register", f"as a version of {request.component}") as note:
         version = registered(rooms, request, trained)
         folder = version_folder(rooms, request.component, version)
+        # What `headrace adopt` sealed of a version that is judged now gives way to what is known by now.
+        shutil.rmtree(folder / "baseline", ignore_errors=True)
         shutil.copytree(sealed.folder, folder / "baseline", dirs_exist_ok=True)
         shutil.copytree(Path(sealed.folder).with_name("reference"), folder / "reference", dirs_exist_ok=True)
         remember(

@@ -31,18 +31,22 @@ def verify_chains(rooms: Rooms, component: str = "") -> Sequence[Chain]:
 
 
 def _verify(rooms: Rooms, component: str) -> Chain:
+    # First the tags: a promotion that writes both meanwhile then anchors nothing that was not read.
+    anchors = _anchors(rooms, component)
     found = rooms.ledger.verify(component)
-    return Chain(component, found.entries, found.head, found.problem or _lost_anchor(rooms, component))
+    hashes = {entry.hash for entry in rooms.ledger.history(component, limit=1_000_000)}
+    lost = next((name for name, anchored in anchors.items() if anchored not in hashes), "")
+    problem = f"the tag {lost} anchors an entry that the ledger does not have" if lost else ""
+    return Chain(component, found.entries, found.head, found.problem or problem)
 
 
-def _lost_anchor(rooms: Rooms, component: str) -> str:
+def _anchors(rooms: Rooms, component: str) -> dict[str, str]:
+    """Return the entries that the release tags name, by tag."""
     serving = rooms.ledger.serving(component, Stage.PRODUCTION)
     if serving is None or serving.version is None:
-        return ""
+        return {}
     try:
         folder = Path(recall(rooms, component, serving.version).folder)
     except HeadraceError:
-        return ""  # Without a record nobody knows where its tags would be.
-    hashes = {entry.hash for entry in rooms.ledger.history(component, limit=1_000_000)}
-    lost = [tag.name for tag in read_tags(folder, component) if tag.ledger and tag.ledger not in hashes]
-    return f"the tag {lost[0]} anchors an entry that the ledger does not have" if lost else ""
+        return {}  # Without a record nobody knows where its tags would be.
+    return {tag.name: tag.ledger for tag in read_tags(folder, component) if tag.ledger}

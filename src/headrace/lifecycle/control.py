@@ -43,16 +43,24 @@ class Control:
     #: Why production is not what the ledger says, by component.
     problems: dict[str, str] = field(default_factory=dict)
 
-    def run(self, folder: Path, *, actor: str, reason: str, key: str, commit: str = "", attempt: int = 1) -> str:
+    def run(
+        self, folder: Path, *, actor: str, reason: str, key: str, commit: str = "", attempt: int = 1, version: int = 0
+    ) -> str:
         """Start a candidate of the component in `folder` and return its flow's id; from now on it is watched too.
 
+        Args:
+            version: one that somebody else registered in MLflow, which is judged; 0 trains a new one.
+
         Raises:
+            Conflict, NotFound: there is no such version, or it was judged already.
             InvalidConfig: headrace.yaml is missing or wrong.
             Conflict: a candidate of this component is under way.
         """
         component = read_component(folder)
         trigger = Trigger(Cause.PERSON, key, actor, reason)
-        request = CandidateRequest(component.component, str(folder), trigger, attempt, commit)
+        if version:
+            self._check_is_unjudged(component.component, version)
+        request = CandidateRequest(component.component, str(folder), trigger, attempt, commit, version=version)
         flow = self.start_candidate(request)
         book = Book(self.rooms, component.component)
         known = book.watched()
@@ -72,6 +80,15 @@ class Control:
                     )
                 request = self._placed(request)
             return self.engine.start("candidate", request.flow_id, request)
+
+    def _check_is_unjudged(self, component: str, version: int) -> None:
+        self.rooms.registry.version(component, version)
+        if self.rooms.ledger.select(component, {Action.GATED, Action.REFUSED}, version=version, limit=1):
+            raise Conflict(
+                f"Version {version} of {component} was judged already.",
+                f"See how: headrace history {component}. Where it passed: headrace promote {component} --version "
+                f"{version}",
+            )
 
     def _placed(self, request: CandidateRequest) -> CandidateRequest:
         """Return the request with the label of the workers that may train it. Raises InvalidConfig."""
@@ -103,8 +120,8 @@ class Control:
         """Promote what a trigger asks for, or let it wait for approval; return in a sentence which."""
         component, version = event.component, event.version
         expected = self._check_may_serve(component, version)
-        rule = approvals.rule(self.rooms, component, version, event.trigger.cause)
-        if rule.is_needed and not event.is_approval:
+        rule = approvals.rule_for(self.rooms, component, version, event)
+        if rule.is_needed:
             approvals.request(self.rooms, component, version, event.trigger, rule.because)
             return f"{event.trigger.reason}; version {version} waits, for {rule.because}."
         request = PromoteRequest(component, version, expected, event.trigger)
@@ -162,6 +179,12 @@ class Control:
             raise NotFound(
                 f"{component} has no version {version} (it has: {known}).",
                 f"See them with `headrace history {component}`.",
+            )
+        gated = ledger.select(component, {Action.GATED, Action.REFUSED}, version=version, limit=1)
+        if not gated:
+            raise Conflict(
+                f"Version {version} of {component} was never judged.",
+                f"Judge it, in its component's folder: headrace run . --version {version}",
             )
         if not ledger.select(component, {Action.ACCEPTED}, version=version, limit=1):
             refused = ledger.select(component, {Action.REFUSED}, version=version, limit=1)

@@ -21,7 +21,7 @@ from dbos._recovery import recover_pending_workflows
 
 from headrace.files import disk_trouble
 from headrace.ledger.base import Guardable
-from headrace.lifecycle.claims import UNCLAIMED, Claim, ClaimedRegistry
+from headrace.lifecycle.claims import UNCLAIMED, Claim, ClaimedRegistry, Superseded
 from headrace.lifecycle.durable import Role
 from headrace.lifecycle.nodes.membership import Membership
 from headrace.lifecycle.request import Outcome
@@ -108,9 +108,15 @@ class _Running:
         flow = context.workflow_id
         with self.lock:
             self.doing[flow] = self.doing.get(flow, 0) + 1
+        is_ours = self.member is not None
         try:
             yield self.rooms if self.member is None else claimed(self.rooms, self.member, flow, str(context.owner_xid))
+        except Superseded:
+            is_ours = False
+            raise
         finally:
+            if self.member is not None and is_ours:
+                self.member.forget(flow)
             with self.lock:
                 self.doing[flow] -= 1
                 if not self.doing[flow]:

@@ -113,7 +113,7 @@ def collect(
         raise NotFound(f"The ledger knows no component `{asked.component}` (it has: {known}).", "headrace status")
     items, left = list[Item](), list[str]()
     busy = [flow for flow in running if not asked.component or flow.startswith(f"{asked.component}/")]
-    works = [*_flows(rooms, asked, running), *_predictions(rooms, asked)]
+    works = [*_flows(rooms, asked, running), *_reproductions(rooms, asked), *_predictions(rooms, asked)]
     if busy:
         left.append(f"Model copies are left alone until {len(busy)} flows have ended ({busy[0]}).")
     else:
@@ -177,6 +177,15 @@ def _flows(rooms: Rooms, asked: Asked, running: Sequence[str]) -> Iterator[Work]
             size = sum(path.lstat().st_size for path in files)
             why = f"it ended on {ends[-1].at[:10]}; its events and logs stay"
             yield Item(Kind.FLOW, folder.name, size, why), partial(_strip, folder)
+
+
+def _reproductions(rooms: Rooms, asked: Asked) -> Iterator[Work]:
+    """Yield what `headrace reproduce` worked in a while ago; what it found is a statement about the version."""
+    for folder in sorted(rooms.settings.flows.glob(f"reproduce-{asked.component or '*'}-v*")):
+        used = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+        if rooms.clock.now() - used > timedelta(seconds=asked.unused_for_s):
+            size = sum(path.lstat().st_size for path in folder.rglob("*"))
+            yield Item(Kind.FLOW, folder.name, size, f"it was made on {used:%F}"), partial(_drop, folder)
 
 
 def _is_kept(path: Path, folder: Path) -> bool:

@@ -17,6 +17,7 @@ from headrace.config.settings import Settings
 from headrace.data.profile import profile
 from headrace.data.tables import Description, describe
 from headrace.errors import TrainingFailed, Unavailable
+from headrace.files import sync_folder
 from headrace.lifecycle.request import CandidateRequest
 from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
@@ -74,11 +75,10 @@ def _hold(settings: Settings, path: Path, item: DataInput, keep: KeepData) -> He
     if not is_copied:
         return Held(facts, str(path))
     copy = copy_of(settings, facts)
+    if copy.exists() and describe(copy).sha256 != described.sha256:
+        _drop(copy.parent)  # Somebody, or a lost disk block, changed what training would read.
     if not copy.exists():
-        _copy(path, copy)
-        if describe(copy).sha256 != described.sha256:
-            _drop(copy.parent)
-            raise TrainingFailed(f"{path} was written to while it was copied.", "Repeat when nobody writes to it.")
+        _copy(path, copy, described.sha256)
     return Held(facts, str(copy))
 
 
@@ -108,8 +108,8 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 
-def _copy(source: Path, to: Path) -> None:
-    """Make a read-only copy, seen only when it is whole."""
+def _copy(source: Path, to: Path, sha256: str) -> None:
+    """Make a read-only copy, seen only when it is whole and what was described. Raises TrainingFailed, Unavailable."""
     to.parent.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=to.parent.parent, prefix=".copying-"))
     try:
@@ -120,8 +120,13 @@ def _copy(source: Path, to: Path) -> None:
             shutil.copyfile(source, copied)
         for file in [copied] if copied.is_file() else [path for path in copied.rglob("*") if path.is_file()]:
             file.chmod(0o444)
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        if describe(copied).sha256 != sha256:
+            raise TrainingFailed(f"{source} was written to while it was copied.", "Repeat when nobody writes to it.")
         if not to.parent.exists():
             os.rename(temporary, to.parent)
+            sync_folder(to.parent.parent)
     except OSError as error:
         raise Unavailable(
             f"{source} cannot be copied to {to.parent.parent}: {error.strerror}.",

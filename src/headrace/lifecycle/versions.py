@@ -8,6 +8,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from headrace.config.component import Component
 from headrace.errors import ModelRefused, NotFound
 from headrace.files import write_atomically
@@ -45,8 +47,20 @@ class VersionRecord:
 
     @property
     def settings(self) -> Component:
-        """The component's configuration that this version was made with."""
-        return Component.model_validate({**self.config, "folder": self.folder})
+        """The component's configuration that this version was made with.
+
+        Raises:
+            ModelRefused: it was made with another headrace, and this one does not take it.
+        """
+        try:
+            return Component.model_validate({**self.config, "folder": self.folder})
+        except ValidationError as error:
+            places = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+            raise ModelRefused(
+                f"This headrace does not take the configuration of version {self.version} of {self.component} "
+                f"({places}), which another one wrote.",
+                "Serve it with the headrace that it was made with, or train a new version: headrace run",
+            ) from error
 
 
 def version_folder(rooms: Rooms, component: str, version: int) -> Path:

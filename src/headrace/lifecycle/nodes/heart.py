@@ -61,7 +61,8 @@ class Heart:
     def beat(self) -> None:
         """Beat once."""
         began_s = boot_s()
-        self.node = replace(self.node, figures=self._figures())
+        figures = self._figures()  # Slow; what others set of the node meanwhile stays.
+        self.node = replace(self.node, figures=figures)
         wish = self.nodes.beat(self.node)
         if wish is None:
             self.is_dead = True

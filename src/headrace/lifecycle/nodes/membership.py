@@ -70,6 +70,10 @@ class Membership:
         write_atomically(self._notes / f"{folder_name(flow)}.json", json.dumps(note))
         return Owned(flow, owner, epoch, self.book, self.heart)
 
+    def forget(self, flow: str) -> None:
+        """A flow ended here: nothing of it has to be ended at the next start."""
+        (self._notes / f"{folder_name(flow)}.json").unlink(missing_ok=True)
+
     def clear_away(self) -> None:
         """End the children of flows that this node had and that others have by now."""
         for path in sorted(self._notes.glob("*.json")):

@@ -20,11 +20,13 @@ def check_shared(settings: Settings, book: SqlNodes) -> None:
     home = settings.home / MARK
     own = home.read_text().strip() if home.exists() else ""
     proposed = own or uuid.uuid4().hex
-    mark = book.mark(proposed)
+
+    def mark_folders() -> None:
+        write_atomically(settings.state / "installations" / proposed, "")
+        write_atomically(home, proposed + "\n")
+
+    mark = book.mark(proposed, mark_folders)
     state = settings.state / "installations" / mark
-    if not own and mark == proposed:
-        write_atomically(state, "")
-        write_atomically(home, mark + "\n")
     _refuse("HEADRACE_HOME", settings.home, is_shared=own in (mark, "") and home.exists())
     _refuse("HEADRACE_STATE", settings.state, is_shared=state.exists())
 

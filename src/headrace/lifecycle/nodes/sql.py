@@ -5,7 +5,7 @@ one JSON document, so that nodes of different protocols can read enough of each 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import cast
@@ -152,12 +152,17 @@ class SqlNodes:
             )
         return known[name]
 
-    def mark(self, proposed: str) -> str:
-        """Return the installation's mark; where there is none yet, it is the proposed one from now on."""
+    def mark(self, proposed: str, first: Callable[[], None]) -> str:
+        """Return the installation's mark; where there is none yet, it is the proposed one from now on.
+
+        Args:
+            first: what has to be done before that, by one worker of all that start at once.
+        """
         with self.writing() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             found = connection.execute(select(installation.c.mark)).scalar()
             if found is None:
+                first()
                 connection.execute(insert(installation).values(mark=proposed))
             return str(found or proposed)
 
