@@ -2,11 +2,14 @@
 
 import contextlib
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 import duckdb
+import pyarrow as pa
 
-from headrace.errors import Unavailable
+from headrace.errors import InvalidInput, Unavailable
+from headrace.predictions.agreement import columns, columns_of, disagreeing, listed, replacements
 from headrace.predictions.lots import marked
 from headrace.predictions.snapshot import Snapshot
 
@@ -59,7 +62,8 @@ def connect(
     """Give a connection with the views `predictions`, `arrivals`, `first_actuals` and `joined`.
 
     Columns of `predictions`: `id`, `made_at` (UTC), `version`, `latency_ms`, `shadow`, `in_<field>`, `out_<field>`,
-    and `to_label`, whether the row is in the uniform sample for labelling (`lots`).
+    and `to_label`, whether the row is in the uniform sample for labelling (`lots`). A field whose values do not go
+    together (a text that became a list) is text, with JSON for what was none (`agreement`).
     `arrivals` are all actuals as they came; `first_actuals` the ones that count.
 
     Args:
@@ -68,19 +72,32 @@ def connect(
 
     Raises:
         Unavailable: a segment cannot be read.
+        InvalidInput: DuckDB refuses what the caller asked for.
     """
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET autoinstall_known_extensions = false; SET enable_progress_bar = false")
-        _create_predictions(connection, seen, since, until, marked(label_rates or {}))
-        _create_arrivals(connection, seen, since, until)
-        connection.execute(_FIRST)
-        connection.execute(_JOINED)
+        try:
+            _create_predictions(connection, seen, since, until, marked(label_rates or {}))
+            _create_arrivals(connection, seen, since, until)
+            connection.execute(_FIRST)
+            connection.execute(_JOINED)
+        except (OSError, pa.ArrowInvalid, duckdb.Error) as cause:
+            raise _unreadable(seen, cause) from cause
         try:
             yield connection
         except (duckdb.IOException, duckdb.InvalidInputException) as cause:
-            raise Unavailable(
-                f"A segment in {seen.folder} cannot be read: {cause}.", "Try `headrace predictions check`."
+            raise _unreadable(seen, cause) from cause
+        except duckdb.Error as cause:
+            raise InvalidInput(
+                f"DuckDB cannot run this: {cause}",
+                f'See what there is: headrace predictions query {seen.folder.name} "DESCRIBE joined"',
             ) from cause
+
+
+def _unreadable(seen: Snapshot, cause: Exception) -> Unavailable:
+    return Unavailable(
+        f"A segment in {seen.folder} cannot be read: {cause}.", f"Try `headrace predictions check {seen.folder.name}`."
+    )
 
 
 def _create_predictions(
@@ -91,10 +108,19 @@ def _create_predictions(
         for segment in seen.manifest.predictions
         if segment.last >= since and (not until or segment.first <= until)
     ]
-    sources = [f"SELECT * FROM read_parquet({_list(files)}, union_by_name = true)"] if files else []
-    for number, part in enumerate(seen.parts):
-        connection.register(f"journal_{number}", part.table)
-        sources.append(f"SELECT * FROM journal_{number}")
+    parts = [listed(part.table) for part in seen.parts]
+    changed = disagreeing([*map(columns_of, files), *(columns(table.schema) for table in parts)])
+    groups: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        types = {name: kind for name, kind in columns_of(file).items() if name.lower() in changed}
+        groups[str(types)].append(file)
+    sources = [
+        f"SELECT *{replacements(columns_of(group[0]), changed)} FROM read_parquet({_list(group)}, union_by_name = true)"
+        for group in groups.values()
+    ]
+    for number, table in enumerate(parts):
+        connection.register(f"journal_{number}", table)
+        sources.append(f"SELECT *{replacements(columns(table.schema), changed)} FROM journal_{number}")
     body = " UNION ALL BY NAME ".join(sources) or _NO_PREDICTIONS
     rows = f"SELECT *, {mark} AS to_label FROM ({body}){_range(since, until)}"
     connection.execute(f"CREATE VIEW predictions AS {rows}")
