@@ -16,7 +16,8 @@ import yaml
 
 from headrace.errors import ModelRefused
 from headrace.provenance.formats import check_formats
-from headrace.provenance.pickles import artifact_unsafe, read_program
+from headrace.provenance.pickles import artifact_unsafe, read_program, torch_file_unsafe
+from headrace.registry.mlmodel import read_mlmodel
 
 TENSOR = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nctorch\nFloatStorage\nccollections\nOrderedDict\n0."
 
@@ -223,3 +224,53 @@ def test_pickles_that_hide_what_they_import_are_unsafe() -> None:
     assert read_program(by_memo).unsafe
     assert read_program(TENSOR).unsafe == []
     assert read_program(TENSOR[:-1]).unsafe == ["something that cannot be followed"]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_of_any_protocol_is_found(tmp_path: Path, protocol: int) -> None:
+    whole = pickle.dumps(Evil(Path("x")), protocol)
+    for content in (whole, whole[:-1], whole + b"\n", b"".join(map(pickle.dumps, (1, {}))) + whole):
+        (tmp_path / "a").write_bytes(content)
+        assert artifact_unsafe(tmp_path / "a") == ["posix system"]
+
+
+def test_a_file_of_an_old_torch_is_followed_to_its_last_pickle(tmp_path: Path) -> None:
+    def saved(state: bytes) -> Path:
+        heads = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+        (tmp_path / "old.pt").write_bytes(b"".join(pickle.dumps(one, 2) for one in heads) + state + b"\x00" * 64)
+        return tmp_path / "old.pt"
+
+    assert artifact_unsafe(saved(pickle.dumps(Evil(Path("x")), 2))) == ["posix system"]
+    assert torch_file_unsafe(saved(TENSOR)) == artifact_unsafe(saved(TENSOR)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat\ndog\nbird\n",
+        "(see) it.\n",
+        "a,b\n1,2\n",
+        "N.",
+        "import os\nos.system('x')\n",
+        "{}",
+        "",
+        ".",
+        "cat\ndog\n.",
+    ],
+)
+def test_text_is_no_pickle(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    assert artifact_unsafe(tmp_path / "a.txt") == []
+
+
+@pytest.mark.parametrize("decoy", ["a pt2 archive", "TorchScript"])
+def test_the_archive_that_a_worker_loads_is_looked_at_wherever_it_lies(tmp_path: Path, evil: bytes, decoy: str) -> None:
+    script = torch_zip(b"", **{"constants.pkl": b""})
+    bad = pt2(**{"data/sample_inputs/model.pt": evil})
+    first = {"data/model.pth": script} if decoy == "TorchScript" else {"data/model.pt2": pt2()}
+    for place in ("other", "data") if decoy == "TorchScript" else ("other",):
+        flavors = {**pyfunc("mlflow.pytorch", data="data"), "pytorch": {"model_data": place}}
+        folder = model(tmp_path / place, flavors, **first, **{f"{place}/model.pt2": bad})
+        assert read_mlmodel(folder).pt2 == folder / place / "model.pt2"
+        with pytest.raises(ModelRefused, match=rf"`{place}/model\.pt2`"):
+            check_formats(folder)

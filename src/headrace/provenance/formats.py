@@ -94,6 +94,8 @@ def check_formats(model_folder: Path, *, allow_pickle: bool = False) -> Formats:
     """
     model = read_mlmodel(model_folder)
     found = [_loader(model, name)(model, conf) for name, conf in _loaders(model)]
+    # A worker loads this one past every flavor, so it is looked at wherever it lies.
+    found += [_archive(model, model.pt2)] if model.pt2 else []
     pickled = tuple({item.file: item for each in found for item in each.pickled}.values())
     if pickled and not allow_pickle:
         raise _refusal(pickled)
@@ -161,7 +163,10 @@ def _pytorch(model: MlModel, conf: Conf) -> _Found:
         imported = torch_file_unsafe(weights)
         remedy = _LIGHTNING if any("lightning" in name for name in imported) else _PT2
         return _Found("PyTorch pickle", [_pickled(model, weights, imported, remedy, "`torch.load` builds the module")])
-    archive = path / "model.pt2"
+    return _archive(model, path / "model.pt2")
+
+
+def _archive(model: MlModel, archive: Path) -> _Found:
     unsafe = pt2_unsafe(archive)
     items = [Pickled(_relative(model, archive), "; ".join(unsafe[:3]), _PT2)] if unsafe else []
     return _Found("PyTorch pt2", items)

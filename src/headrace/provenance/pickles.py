@@ -27,6 +27,7 @@ SAFE_GLOBALS = re.compile(
 )
 #: Opcodes that can name a global in a way that is not followed here.
 _OBSCURE = frozenset({"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"})
+_CALLS = frozenset({"INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX"})
 _STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "BINSTRING", "SHORT_BINSTRING"})
 _MAGIC = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
 _HEAD_BYTES = 1 << 22
@@ -54,12 +55,29 @@ class Program:
 
 
 def read_program(stream: bytes) -> Program:
-    """Return what a pickle stream would import."""
+    """Return what a stream of pickles would import: the first, and all that follow it without a gap.
+
+    A file of `torch.save` before torch 1.6 is five pickles and then the tensors' bytes.
+    """
+    file = io.BytesIO(stream)
+    program = _read_one(file)
+    found = program
+    while program.is_plain and file.tell() < len(stream):
+        before = file.tell()
+        program = _read_one(file)
+        if not program.names and not program.is_plain:  # No pickle any more.
+            file.seek(before)
+            break
+        found = Program([*found.names, *program.names], found.is_plain and program.is_plain)
+    return found
+
+
+def _read_one(file: BinaryIO) -> Program:
     names: list[str] = []
     strings: list[str] = []
     is_plain = True
     try:
-        for opcode, argument, _ in pickletools.genops(stream):
+        for opcode, argument, _ in pickletools.genops(file):
             if opcode.name in _STRINGS:
                 strings.append(str(argument))
             elif opcode.name == "GLOBAL":
@@ -158,8 +176,38 @@ def artifact_unsafe(path: Path) -> Sequence[str]:
             head = _decompressed(head, decompress)
     if head[:1] == b"x":
         head = _decompressed(head, lambda raw: zlib.decompressobj().decompress(raw, _HEAD_BYTES))
-    is_pickle = re.match(rb"\x80[\x02-\x05]", head) is not None
-    return read_program(head).unsafe if is_pickle else []
+    return read_program(head).unsafe if _is_pickle(head) else []
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Tell whether bytes begin as a pickle does, or work as one: protocols 0 and 1 have no beginning of their own.
+
+    Text can consist of opcodes by chance, but it does not keep their stack in order. What has called something is a
+    pickle also where it breaks off afterwards.
+    """
+    if re.match(rb"\x80[\x00-\x05]", head):
+        return True
+    depth, marks, is_named = 0, list[int](), False
+    try:
+        for opcode, _, _ in pickletools.genops(head):
+            taken = opcode.stack_before
+            if pickletools.markobject in taken:
+                depth = marks.pop() - taken.index(pickletools.markobject)
+            else:
+                depth -= len(taken)
+            if depth < 0:
+                return False
+            if opcode.name == "STOP":
+                return True
+            is_named = is_named or opcode.name == "GLOBAL" or opcode.name in _OBSCURE
+            if is_named and opcode.name in _CALLS:
+                return True
+            if opcode.name == "MARK":
+                marks.append(depth)
+            depth += len(opcode.stack_after)
+    except Exception:  # noqa: BLE001 - pickletools raises anything on what is no pickle
+        return False
+    return False
 
 
 def _decompressed(head: bytes, decompress: object) -> bytes:
