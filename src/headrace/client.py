@@ -4,6 +4,7 @@ Not a part of serving: it knows the public protocol only.
 """
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,12 +55,24 @@ class Scorer:
     def close(self) -> None:
         self._client.close()
 
-    def score(self, signature: Signature | None, inputs: Arrays, *, headers: Mapping[str, str] | None = None) -> Scored:
-        """Return the answers for rows given as arrays by field name."""
-        answer = self.post("/invocations", document_of(signature, inputs), headers=headers)
-        document = answer.json()
+    def score(
+        self,
+        signature: Signature | None,
+        inputs: Arrays,
+        *,
+        path: str = "/invocations",
+        like: "Arrays | None" = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Scored:
+        """Return the answers for rows given as arrays by field name, in the dtypes of `like` where they fit."""
+        answer = self.post(path, document_of(signature, inputs), headers=headers)
+        try:
+            document = answer.json()
+            predictions = document["predictions"]
+        except (ValueError, KeyError, TypeError) as cause:
+            raise Unavailable(f"{self.url}{path} answered something else than predictions.") from cause
         version = answer.headers.get("x-headrace-version", "0")
-        return Scored(outputs_of(document["predictions"]), document.get("prediction_ids", ()), int(version))
+        return Scored(outputs_of(predictions, like), document.get("prediction_ids", ()), int(version))
 
     def feedback(self, actuals: Sequence[tuple[str, Json]]) -> int:
         """Send truths as (prediction id, value), and return how many were accepted."""
@@ -88,42 +101,126 @@ class Scorer:
         return answer
 
 
+def bearer(names: Sequence[str], variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that let a request in, with the first key that is set.
+
+    Args:
+        names: the variables that hold the endpoint's keys; none where it asks for no key.
+
+    Raises:
+        InvalidInput: it asks for a key, and none is set.
+    """
+    if not names:
+        return {}
+    key = next((variables[name] for name in names if variables.get(name)), "")
+    if not key:
+        raise InvalidInput(
+            f"The endpoint asks for a key, and {' or '.join(names)} is not set.", f"export {names[0]}=<the key>"
+        )
+    return {"authorization": f"Bearer {key}"}
+
+
 def document_of(signature: Signature | None, inputs: Arrays) -> Json:
-    """Return arrays as a scoring document: `dataframe_split` for columns, `inputs` for tensors."""
+    """Return arrays as a scoring document: `dataframe_split` for columns, `inputs` for tensors.
+
+    A missing value (NaN, NaT, None) is a null, which only optional columns may hold.
+
+    Raises:
+        InvalidInput: a value is missing where there must be one, or is infinite.
+    """
     if signature is None or not signature.is_tabular:
         if len(inputs) == 1 and UNNAMED in inputs:
             return {"inputs": listed(inputs[UNNAMED])}
-        return {"inputs": {name: listed(values) for name, values in inputs.items()}}
-    columns = [listed(values) for values in inputs.values()]
+        return {"inputs": {name: listed(values, name) for name, values in inputs.items()}}
+    optional = {field.name for field in signature.inputs if not field.required}
+    columns = [listed(values, name, may_lack=name in optional) for name, values in inputs.items()]
     rows: list[Json] = [list(row) for row in zip(*columns, strict=True)]
     return {"dataframe_split": {"columns": list(inputs), "data": rows}}
 
 
-def listed(values: "np.ndarray[Any, Any]") -> list[Json]:
-    """Return an array as JSON can say it: moments in ISO 8601, bytes as base64."""
+def listed(values: "np.ndarray[Any, Any]", name: str = UNNAMED, *, may_lack: bool = False) -> list[Json]:
+    """Return an array as JSON can say it: moments in ISO 8601, bytes as base64, what is missing as null.
+
+    Raises:
+        InvalidInput: a value is missing and may not, or is infinite.
+    """
     import numpy as np
 
+    if values.dtype.kind in "biuU":
+        known: list[Json] = values.tolist()
+        return known
+    plain = np.empty(values.size, object)
     if values.dtype.kind == "M":
-        texts: list[Json] = np.datetime_as_string(values.astype("datetime64[us]")).tolist()
-        return texts
-    found: list[Json] = [_plain(value) for value in values.tolist()] if values.dtype == object else values.tolist()
+        plain[:] = np.datetime_as_string(values.astype("datetime64[us]")).ravel()
+        plain[np.isnat(values).ravel()] = None
+    else:
+        for place, value in enumerate(values.ravel().tolist()):
+            plain[place] = plain_value(value)
+    lacking = next((place for place, value in enumerate(plain) if value is None), None)
+    if lacking is not None and not may_lack:
+        where = f"`{name}`" if name else "the input"
+        raise InvalidInput(
+            f"Row {lacking * len(values) // values.size} of {where} has no value, and the model requires one.",
+            "Fill it in, leave the row out, or train with such rows so that the signature says that it may be missing.",
+        )
+    found: list[Json] = plain.reshape(values.shape).tolist()
     return found
 
 
-def outputs_of(predictions: Any) -> Arrays:
-    """Return what stands under `predictions` as arrays: records by column, a table by name, lists unnamed."""
+def plain_value(value: Any) -> Json:
+    """Return one value as JSON can say it; None where it is missing. Raises InvalidInput for an infinite number."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and math.isinf(value):
+        raise InvalidInput("A number is infinite, which JSON cannot say.", "Leave the row out.")
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict):
+        return {str(name): plain_value(one) for name, one in value.items()}
+    return _plain_object(value)
+
+
+def _plain_object(value: Any) -> Json:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain_value(one) for one in value]
+    text = str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
+    return None if text == "NaT" else text
+
+
+def outputs_of(predictions: Any, like: "Arrays | None" = None) -> Arrays:
+    """Return what stands under `predictions` as arrays: records by column, a table by name, lists unnamed.
+
+    Args:
+        like: what is expected; moments and numbers with a fraction come in its dtypes, a null being NaN or NaT.
+    """
+    expected = like or {}
+    if isinstance(predictions, dict):
+        found = predictions
+    elif isinstance(predictions, list) and predictions and isinstance(predictions[0], dict):
+        names = list(predictions[0])
+        found = {name: [row.get(name) if isinstance(row, dict) else None for row in predictions] for name in names}
+    else:
+        # Some servers leave the name of the only output out.
+        name = next(iter(expected)) if len(expected) == 1 else UNNAMED
+        found = {name: predictions if isinstance(predictions, list) else [predictions]}
+    return {name: _typed(values, expected.get(name)) for name, values in found.items()}
+
+
+def _typed(values: Any, like: "np.ndarray[Any, Any] | None") -> "np.ndarray[Any, Any]":
     import numpy as np
 
-    if isinstance(predictions, dict):
-        return {name: np.asarray(values) for name, values in predictions.items()}
-    if isinstance(predictions, list) and predictions and isinstance(predictions[0], dict):
-        return {name: np.asarray([row[name] for row in predictions]) for name in predictions[0]}
-    return {UNNAMED: np.asarray(predictions)}
-
-
-def _plain(value: Any) -> Json:
-    plain: Json = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-    return plain
+    try:
+        # Whole numbers stay as they come: a fraction that was not expected must be seen.
+        return np.array(values, dtype=like.dtype if like is not None and like.dtype.kind in "fM" else None)
+    except (TypeError, ValueError):  # Text among the numbers, or lists of several lengths.
+        ragged = np.empty(len(values), object)
+        for place, value in enumerate(values):
+            ragged[place] = value
+        return ragged
 
 
 def _message(answer: httpx.Response) -> str:

@@ -13,8 +13,10 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils.proto_json_utils import dump_input_data
 
 from headrace import wiring
+from headrace.client import bearer
 from headrace.config.settings import read_settings
 from headrace.deploy.base import Status
+from headrace.errors import InvalidInput
 from headrace.types import Stage
 
 TIMEOUT_S = 60.0
@@ -33,7 +35,8 @@ class HeadraceDeployments(BaseDeploymentClient):  # type: ignore[misc]  # mlflow
             raise MlflowException(
                 f"`{target_uri}` names no stage. Use one of {stages}.", INVALID_PARAMETER_VALUE
             ) from cause
-        self._target = wiring.target(read_settings().prepare())
+        self._settings = read_settings()
+        self._target = wiring.target(self._settings.prepare())
 
     def create_deployment(
         self, name: str, model_uri: str, flavor: Any = None, config: Any = None, endpoint: Any = None
@@ -76,8 +79,13 @@ class HeadraceDeployments(BaseDeploymentClient):  # type: ignore[misc]  # mlflow
         """Return the endpoint's answer for a DataFrame, an array, or a dict of arrays."""
         if deployment_name is None:
             raise MlflowException("Name the deployment with `--name`.", INVALID_PARAMETER_VALUE)
-        url = f"{self._status(deployment_name).endpoint.url}/invocations"
-        headers = {"content-type": "application/json"}
+        status = self._status(deployment_name)
+        url = f"{status.endpoint.url}/invocations"
+        try:
+            key = bearer(status.predict_keys, self._settings.variables)
+        except InvalidInput as cause:
+            raise MlflowException(f"{cause.fact} {cause.remedy}", INVALID_PARAMETER_VALUE) from cause
+        headers = {"content-type": "application/json", **key}
         try:
             answer = httpx.post(
                 url, content=dump_input_data(inputs), headers=headers, timeout=TIMEOUT_S, trust_env=False

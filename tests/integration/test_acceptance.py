@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.acceptance.http import accept
+from headrace.acceptance.http import accept, check_load, check_refusals
 from headrace.config.component import Acceptance
+from headrace.processes import free_port
 from headrace.types import UNNAMED, Field, FieldKind, Golden, Signature, Verdict
 
 TENSOR = Signature((Field(UNNAMED, FieldKind.TENSOR, "float32", (-1, 2)),))
@@ -24,14 +25,15 @@ Answer = Callable[[Any], tuple[int, Any]]
 
 
 @contextmanager
-def endpoint(answer: Answer) -> Iterator[str]:
+def endpoint(answer: Answer, *, key: str = "") -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             try:
-                status, document = answer(json.loads(body))
+                is_let_in = not key or self.headers["authorization"] == f"Bearer {key}"
+                status, document = answer(json.loads(body)) if is_let_in else (401, {"error": "no key"})
             except (ValueError, KeyError, TypeError):
                 status, document = 400, {"error": "no"}
             content = json.dumps(document).encode()
@@ -119,3 +121,28 @@ def test_what_is_wrong_is_named(answer: Answer, check: str, words: str) -> None:
     failed = next(finding for finding in result.findings if finding.verdict is Verdict.FAIL)
     assert failed.check == check
     assert words in failed.sentence
+
+
+def test_an_endpoint_with_keys_is_accepted_with_one_of_them() -> None:
+    with endpoint(double, key="secret") as url:
+        assert accept(url, GOLDEN, WANTED, TENSOR, headers={"authorization": "Bearer secret"}).verdict is Verdict.PASS
+        refused = accept(url, GOLDEN, WANTED, TENSOR)
+    assert "401" in refused.findings[0].sentence
+
+
+def test_missing_values_in_golden_rows_travel_as_null() -> None:
+    signature = Signature((Field("a", FieldKind.COLUMN, "double", required=False),))
+    golden = Golden({"a": np.array([1.0, np.nan])}, {"y": np.array([2.0, np.nan])})
+
+    def answer(body: Any) -> tuple[int, Any]:
+        return 200, {"predictions": [{"y": a and a * 2} for (a,) in body["dataframe_split"]["data"]]}
+
+    with endpoint(answer) as url:
+        assert accept(url, golden, WANTED, signature).verdict is Verdict.PASS
+
+
+def test_an_endpoint_that_is_gone_fails_every_check() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    assert "does not answer" in accept(url, GOLDEN, WANTED, TENSOR).findings[0].sentence
+    assert check_load(url, GOLDEN, WANTED, TENSOR).sentence.endswith("the first without an answer")
+    assert check_refusals(url).sentence.endswith("was not answered")

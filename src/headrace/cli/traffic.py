@@ -2,24 +2,33 @@
 
 import csv
 import json
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 
 from headrace import wiring
 from headrace.cli.terminal import console, print_json
+from headrace.client import bearer, plain_value
 from headrace.config.settings import Settings, read_settings
+from headrace.deploy.base import Status
 from headrace.errors import InvalidInput, NotFound, Unavailable
 from headrace.types import Json, Stage
 
+#: The endpoint takes so many truths in one request.
+AT_ONCE = 10_000
 TYPES = {".json": "application/json", ".csv": "text/csv"}
 
 
 def predict(component: str, file: Path, *, as_json: bool) -> None:
     """Send a file's rows to production and print the answer."""
     body, kind = read_body(file)
-    answer = post(endpoint(read_settings(), component) + "/invocations", body, kind)
+    settings = read_settings()
+    status = serving(settings, component)
+    key = bearer(status.predict_keys, settings.variables)
+    answer = post(f"{status.endpoint.url}/invocations", body, kind, key)
     document: dict[str, Json] = answer.json()
     if as_json:
         print_json({**document, "version": answer.headers.get("x-headrace-version")})
@@ -39,8 +48,9 @@ def read_body(file: Path) -> tuple[bytes, str]:
         import pyarrow.parquet as pq
 
         table = pq.read_table(file)
-        rows = {"columns": table.column_names, "data": [list(row.values()) for row in table.to_pylist()]}
-        return json.dumps({"dataframe_split": rows}, default=str).encode(), "application/json"
+        data = [[plain_value(value) for value in row.values()] for row in table.to_pylist()]
+        rows = {"columns": table.column_names, "data": data}
+        return json.dumps({"dataframe_split": rows}).encode(), "application/json"
     kind = TYPES.get(file.suffix)
     if kind is None:
         raise InvalidInput(f"{file.name} is neither .json, .csv nor .parquet.", "Convert it, or pipe JSON to `-f -`.")
@@ -50,12 +60,18 @@ def read_body(file: Path) -> tuple[bytes, str]:
 def feedback(component: str, prediction_id: str, actual: str, file: Path | None, *, as_json: bool) -> None:
     """Send truths to production's /feedback."""
     actuals = from_file(file) if file else [one(prediction_id, actual)]
-    body = json.dumps({"actuals": actuals}).encode()
     if not actuals:
         raise InvalidInput(f"No row of {file} has an actual.", "Fill in the column `actual`.")
-    answer = post(endpoint(read_settings(), component) + "/feedback", body, "application/json")
+    settings = read_settings()
+    status = serving(settings, component)
+    key = bearer(status.feedback_keys, settings.variables)
+    accepted = 0
+    for start in range(0, len(actuals), AT_ONCE):
+        body = json.dumps({"actuals": actuals[start : start + AT_ONCE]}).encode()
+        answer = post(f"{status.endpoint.url}/feedback", body, "application/json", key, f"{accepted} were kept before.")
+        accepted += int(answer.json()["accepted"])
     if as_json:
-        print_json(answer.json())
+        print_json({"accepted": accepted})
         return
     console().print(f"[green]✓[/green] {len(actuals)} kept")
 
@@ -81,32 +97,35 @@ def from_file(file: Path) -> list[Json]:
 
 
 def number(text: str) -> Json:
-    """Return a whole number, a number, or the text itself."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    """Return a number where the text is how it is written, else the text itself: `007` and `nan` are labels."""
+    if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", text):
+        return int(text)
+    if re.fullmatch(r"-?(0|[1-9][0-9]*)?\.[0-9]+", text):
+        return float(text)
+    # As Python writes very large and very small ones; `1e5` is rather a label.
+    is_power = re.fullmatch(r"-?[0-9]+(\.[0-9]+)?e[-+][0-9]+", text) is not None and repr(float(text)) == text
+    return float(text) if is_power else text
 
 
-def endpoint(settings: Settings, component: str) -> str:
-    """Return the URL of a component's production. Raises NotFound where none runs."""
+def serving(settings: Settings, component: str) -> Status:
+    """Return how a component's production stands. Raises NotFound where none runs."""
     status = wiring.target(settings.prepare()).status(component, Stage.PRODUCTION)
     if status is None:
         raise NotFound(
             f"No production endpoint of {component} runs in {settings.home}.",
             "Start what the ledger says with `headrace up`, or make a version with `headrace run`.",
         )
-    return status.endpoint.url
+    return status
 
 
-def post(url: str, body: bytes, kind: str) -> httpx.Response:
-    """Return the endpoint's answer. Raises its error as fact and remedy."""
+def post(url: str, body: bytes, kind: str, key: Mapping[str, str], so_far: str = "") -> httpx.Response:
+    """Return the endpoint's answer. Raises its error as fact and remedy, `so_far` being told with it."""
     try:
-        answer = httpx.post(url, content=body, headers={"content-type": kind}, timeout=60, trust_env=False)
+        answer = httpx.post(url, content=body, headers={"content-type": kind, **key}, timeout=60, trust_env=False)
     except httpx.HTTPError as error:
-        raise Unavailable(f"{url} does not answer ({type(error).__name__}).", "See `headrace status`.") from error
+        raise Unavailable(
+            f"{url} does not answer ({type(error).__name__}).", f"{so_far} See `headrace status`.".strip()
+        ) from error
     if answer.is_error:
-        raise InvalidInput(f"The endpoint answered {answer.status_code}: {answer.text[:500]}")
+        raise InvalidInput(f"The endpoint answered {answer.status_code}: {answer.text[:500]}", so_far)
     return answer

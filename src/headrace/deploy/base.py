@@ -36,6 +36,7 @@ class Status:
         warm: the versions that are loaded.
         measured: of each version that tells: load_s, peak_mb, forward_ms by number of rows; image, by its digest.
         problem: the first cause where it does not serve; empty where all is well.
+        predict_keys, feedback_keys: the variables that hold the keys it asks for; empty where it asks for none.
     """
 
     endpoint: Endpoint
@@ -45,6 +46,8 @@ class Status:
     restarts: int = 0
     problem: str = ""
     measured: Mapping[int, Mapping[str, Json]] = field(default_factory=dict)
+    predict_keys: Sequence[str] = ()
+    feedback_keys: Sequence[str] = ()
 
 
 class Target(Protocol):

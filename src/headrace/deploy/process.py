@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from headrace import processes
-from headrace.client import Scorer
 from headrace.config.settings import Settings
 from headrace.deploy import channel
 from headrace.deploy.base import Route, Status
 from headrace.deploy.channel import NoSupervisor
-from headrace.errors import ModelRefused, Unavailable
+from headrace.deploy.golden import check_golden
+from headrace.errors import Unavailable
 from headrace.files import write_atomically
 from headrace.processes import ProcessName
-from headrace.provenance import golden
-from headrace.registry.mlmodel import read_mlmodel
 from headrace.types import Endpoint, Json, ServedVersion, Stage
 
 HOST = "127.0.0.1"
@@ -28,7 +26,6 @@ START_S = 20.0
 #: Loading a large model and importing its libraries for the first time can take minutes.
 PREPARE_S = 600.0
 ANSWER_S = 60.0
-GOLDEN_ROWS = 256
 
 
 class ProcessTarget:
@@ -96,10 +93,12 @@ class ProcessTarget:
     def _check_golden(self, folder: Path, route: Route, prepared: dict[str, Any]) -> None:
         """Send golden inputs through the real endpoint to each version that has not shown its answers yet."""
         url = str(channel.ask(folder, {"do": "status"}, timeout_s=ANSWER_S)["url"])
-        with Scorer(url, timeout_s=ANSWER_S) as scorer:
-            for version in route.versions:
-                if version.version in prepared["unchecked"]:
-                    check_golden(scorer, version, token=str(prepared["token"]))
+        # A probe needs no key of the endpoint.
+        headers = {"x-headrace-probe": str(prepared["token"])}
+        for version in route.versions:
+            if version.version in prepared["unchecked"]:
+                pinned = {**headers, "x-headrace-version": str(version.version)}
+                check_golden(version, f"{url}/invocations", headers=pinned, timeout_s=ANSWER_S)
 
     def _secrets(self, route: Route) -> Json:
         names = {name for version in route.versions for name in version.secrets}
@@ -169,32 +168,6 @@ class ProcessTarget:
         )
 
 
-def check_golden(scorer: Scorer, version: ServedVersion, *, token: str) -> None:
-    """Compare a loaded version's answers over HTTP with those recorded at training time. Raises ModelRefused."""
-    if version.golden is None:
-        return
-    recorded = golden.load(version.golden)
-    signature = read_mlmodel(version.model).signature
-    headers = {"x-headrace-version": str(version.version), "x-headrace-probe": token}
-    answers: list[Any] = []
-    rows = len(next(iter(recorded.inputs.values())))
-    for start in range(0, rows, GOLDEN_ROWS):
-        piece = {name: values[start : start + GOLDEN_ROWS] for name, values in recorded.inputs.items()}
-        answers.append(scorer.score(signature, piece, headers=headers).outputs)
-    difference = golden.compare(recorded, _joined(answers))
-    if difference:
-        raise ModelRefused(
-            f"{version.component} version {version.version} does not give its golden answers here: {difference}.",
-            "Serve it in the environment that it was trained in, or train it again.",
-        )
-
-
-def _joined(answers: list[Any]) -> Any:
-    import numpy as np
-
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
-
-
 def _document(route: Route) -> Json:
     versions: list[Json] = [_version(version) for version in route.versions]
     return {
@@ -228,6 +201,8 @@ def _status(component: str, stage: Stage, answer: dict[str, Any]) -> Status:
         warm=answer["warm"],
         restarts=answer["restarts"],
         problem=answer["problem"],
+        predict_keys=answer.get("predict_keys", ()),
+        feedback_keys=answer.get("feedback_keys", ()),
         measured={int(number): numbers for number, numbers in answer.get("measured", {}).items()},
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from headrace.acceptance.http import accept
+from headrace.client import bearer
 from headrace.config.component import Component
 from headrace.deploy.base import Route, Status
 from headrace.errors import AcceptanceFailed, Conflict, GateFailed, HeadraceError
@@ -203,7 +204,8 @@ def run_acceptance(rooms: Rooms, request: CandidateRequest, trained: Trained, ve
     with journal.step("acceptance", f"{component.acceptance.requests} requests to {url}") as note:
         expected = golden.load(Path(trained.evaluated.golden))
         signature = signature_of(served_version(rooms, request.component, version, Stage.DEV))
-        result = accept(url, expected, component.acceptance, signature)
+        headers = bearer(component.serve.predict_keys, rooms.settings.variables)
+        result = accept(url, expected, component.acceptance, signature, headers=headers)
         evidence: dict[str, Json] = {"findings": [finding.sentence for finding in result.findings]}
         if result.verdict is not Verdict.PASS:
             because = next(finding.sentence for finding in result.findings if finding.verdict is not Verdict.PASS)

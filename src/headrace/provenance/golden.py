@@ -7,7 +7,7 @@
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -107,6 +107,26 @@ def first_rows(golden: Golden, count: int) -> Golden:
         {name: values[:count] for name, values in golden.outputs.items()},
         golden.tolerance,
     )
+
+
+def difference(golden: Golden, ask: Callable[[Arrays], Arrays], *, rows: int = 256) -> str:
+    """Return how answers differ from golden outputs, empty where they agree.
+
+    Args:
+        ask: gives the outputs for some of the golden inputs; whatever it raises comes through.
+        rows: how many to ask for at once.
+    """
+    import numpy as np
+
+    total = len(next(iter(golden.inputs.values())))
+    pieces = [
+        ask({name: values[start : start + rows] for name, values in golden.inputs.items()})
+        for start in range(0, total, rows)
+    ]
+    names = pieces[0].keys()
+    if any(piece.keys() != names for piece in pieces):
+        return "the outputs have other names from one request to the next"
+    return compare(golden, {name: np.concatenate([piece[name] for piece in pieces]) for name in names})
 
 
 def compare(golden: Golden, outputs: Arrays) -> str:

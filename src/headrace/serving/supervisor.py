@@ -189,6 +189,8 @@ class Supervisor:
             "warm": sorted(self.sets),
             "restarts": self.restarts + sum(one.restarts for one in self.sets.values()) + self.fronts.restarts,
             "problem": self.problem or next(iter(problems), ""),
+            "predict_keys": list(self.spec.serve.predict_keys) if self.spec else [],
+            "feedback_keys": list(self.spec.serve.feedback_keys) if self.spec else [],
             "measured": {str(number): one.measured() for number, one in sorted(self.sets.items())},
         }
 

@@ -1,0 +1,79 @@
+"""`headrace predict` and `headrace feedback` against an endpoint that asks for keys."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headrace import wiring
+from headrace.cli import traffic
+from headrace.deploy.base import Status
+from headrace.errors import InvalidInput
+from headrace.types import Endpoint, Stage
+
+
+class Asking:
+    """A target whose production asks for keys, and what it was sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+        self.sent: list[tuple[str, dict[str, Any], str]] = []
+        monkeypatch.setenv("HEADRACE_STATE", str(home))
+        monkeypatch.setattr(wiring, "target", lambda _: self)
+        monkeypatch.setattr(httpx, "post", self.post)
+
+    def status(self, component: str, stage: Stage) -> Status:
+        endpoint = Endpoint(component, stage, "http://127.0.0.1:1", 1)
+        return Status(endpoint, 1, {1: 1.0}, [1], predict_keys=["PREDICT"], feedback_keys=["FEEDBACK"])
+
+    def post(self, url: str, *, content: bytes, headers: dict[str, str], **_: Any) -> httpx.Response:
+        document = json.loads(content)
+        self.sent.append((url, document, headers.get("authorization", "")))
+        return httpx.Response(200, json={"predictions": [1], "accepted": len(document.get("actuals", ()))})
+
+
+@pytest.fixture
+def asking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asking:
+    return Asking(monkeypatch, tmp_path)
+
+
+def test_predict_sends_the_key_and_missing_values(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": [1.0, float("nan"), None], "b": [b"\xff", b"", None]}), rows)
+    with pytest.raises(InvalidInput, match="PREDICT is not set"):
+        traffic.predict("digits", rows, as_json=True)
+    monkeypatch.setenv("PREDICT", "secret")
+    traffic.predict("digits", rows, as_json=True)
+    frame = {"columns": ["a", "b"], "data": [[1.0, "/w=="], [None, ""], [None, None]]}
+    assert asking.sent == [("http://127.0.0.1:1/invocations", {"dataframe_split": frame}, "Bearer secret")]
+
+
+def test_many_truths_are_sent_in_pieces_with_the_key(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FEEDBACK", "other")
+    monkeypatch.setattr(traffic, "AT_ONCE", 2)
+    sheet = tmp_path / "labels.csv"
+    sheet.write_text("prediction_id,actual\na,007\nb,7\nc,\nd,x\n")
+    traffic.feedback("digits", "", "", sheet, as_json=True)
+    assert [key for _, _, key in asking.sent] == ["Bearer other"] * 2
+    assert [one["actual"] for _, sent, _ in asking.sent for one in sent["actuals"]] == ["007", 7, "x"]
+    assert json.loads(capsys.readouterr().out) == {"accepted": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("7", 7), ("-7", -7), ("0", 0), ("0.5", 0.5), ("12.50", 12.5), (".5", 0.5), ("1e-05", 1e-05), ("1.5e+20", 1.5e20)],
+)
+def test_numbers_are_numbers(text: str, value: float) -> None:
+    assert traffic.number(text) == value
+
+
+@pytest.mark.parametrize("text", ["007", "1_000", "nan", "inf", "1e5", "0x1", " 7", "٧", "1.2.3e+5", "9" * 30])
+def test_labels_that_look_like_numbers_stay_as_they_are(text: str) -> None:
+    assert traffic.number(text) == text
