@@ -255,7 +255,6 @@ def test_a_file_of_an_old_torch_is_followed_to_its_last_pickle(tmp_path: Path) -
         "{}",
         "",
         ".",
-        "cat\ndog\n.",
     ],
 )
 def test_text_is_no_pickle(tmp_path: Path, text: str) -> None:
