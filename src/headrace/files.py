@@ -15,6 +15,8 @@ from typing import Any
 from headrace.errors import HeadraceError, Unavailable
 from headrace.types import Json
 
+#: A log is put aside when a process starts that writes to it and it is larger than this.
+LOG_BYTES = 16 * 1024 * 1024
 #: What the system says where a disk takes nothing more, and what the user can do about it.
 DISK_REMEDIES = {
     errno.ENOSPC: "Make room on that disk, or put headrace on another with HEADRACE_HOME.",
@@ -80,6 +82,17 @@ def _parsed(line: bytes) -> Any:
         return json.loads(line)
     except ValueError:
         return None
+
+
+def rotate(log: Path, *, most: int = LOG_BYTES) -> Path:
+    """Put a log aside as `NAME.1` where it has grown beyond `most` bytes, and return it; call it before it is opened.
+
+    Who has it open goes on in the one that was put aside.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > most:
+            os.replace(log, log.with_name(f"{log.name}.1"))
+    return log
 
 
 def sync_folder(folder: Path) -> None:

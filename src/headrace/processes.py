@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from headrace.files import rotate
 from headrace.types import Json
 
 
@@ -52,7 +53,7 @@ def pid_exists(pid: int) -> bool:
 def start_detached(command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, log: Path) -> ProcessName:
     """Start a process in a session of its own, its output appended to `log`; it outlives its parent."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with rotate(log).open("ab") as output:
         child = subprocess.Popen(
             [str(part) for part in command],
             env=dict(env),

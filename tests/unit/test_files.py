@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import HeadraceError, Unavailable
-from headrace.files import append_line, canonical_json, disk_trouble, read_lines, sha256_file, write_atomically
+from headrace.files import append_line, canonical_json, disk_trouble, read_lines, rotate, sha256_file, write_atomically
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -54,3 +54,15 @@ def test_what_was_told_of_a_full_disk_is_found_in_a_ring_of_causes() -> None:
     ring.__cause__.__cause__ = ring
     assert disk_trouble(ring) is None
     assert isinstance(told, HeadraceError)
+
+
+def test_a_log_is_put_aside_once_it_has_grown(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    assert rotate(log, most=4) == log
+    assert not log.exists()
+    log.write_text("1234")
+    rotate(log, most=4)
+    assert log.exists()
+    log.write_text("12345")
+    rotate(log, most=4)
+    assert (log.exists(), (tmp_path / "worker.log.1").read_text()) == (False, "12345")

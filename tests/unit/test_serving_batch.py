@@ -320,6 +320,18 @@ def test_model_that_answers_for_the_batch_gets_one_request_at_a_time() -> None:
     run(story)
 
 
+def test_what_is_answered_as_a_whole_comes_whole() -> None:
+    async def story() -> None:
+        bench = Bench(by_row=False)
+        asked = bench.ask(1)
+        await asyncio.sleep(0)
+        bench.pool.answered(bench.hands.batches[-1], Outputs("array", [("", np.arange(5.0))]), 0.1)
+        part = await asked
+        assert (values(part), list(part.ids)) == ([0, 1, 2, 3, 4], ["id-0"])
+
+    run(story)
+
+
 def test_wrong_number_of_answers_is_an_error() -> None:
     async def story() -> None:
         bench = Bench()

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.errors import ModelRefused, Unavailable
 from headrace.provenance.digest import FolderDigest, digest_folder
-from headrace.provenance.store import ModelStore
+from headrace.provenance.store import ModelStore, refuse_broken_seal
 
 
 @pytest.fixture
@@ -162,3 +162,18 @@ def test_a_full_disk_leaves_nothing_and_says_so(
         store.admit(model)
     assert "Free some space" in refusal.value.remedy
     assert list(store.folder.iterdir()) == []
+
+
+def test_the_remedy_for_a_changed_copy_can_be_typed_by_its_owner(tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    (source / "code").mkdir(parents=True)
+    (source / "code" / "a.py").write_text("x")
+    copy = ModelStore(tmp_path / "store").admit(source)
+    (copy / "code" / "a.py").chmod(0o600)
+    (copy / "code" / "a.py").write_text("y")
+    with pytest.raises(ModelRefused) as refusal:
+        refuse_broken_seal(copy, copy.name, "headrace restore digits/3")
+    assert refusal.value.remedy == "headrace restore digits/3"
+    with pytest.raises(ModelRefused) as refusal:
+        refuse_broken_seal(copy, copy.name)
+    assert refusal.value.remedy.startswith(f"chmod -R u+w {copy} && rm -rf {copy}"), "the folders are read-only"

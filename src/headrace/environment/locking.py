@@ -82,7 +82,7 @@ def _cpu_attempts(places: PackageSources, scratch: Path) -> Iterator[tuple[list[
 
 def _requirements(uv: Uv, sources: Sources, project: Path) -> str:
     if not sources.uv_lock:
-        return "\n".join(_absolute(line, project) for line in sources.requirements) + "\n"
+        return "\n".join(_with_no_folder(line, project) for line in sources.requirements) + "\n"
     done = uv.run(
         "export",
         "--frozen",
@@ -100,7 +100,7 @@ def _requirements(uv: Uv, sources: Sources, project: Path) -> str:
     return done.stdout
 
 
-def _absolute(line: str, project: Path) -> str:
+def _with_no_folder(line: str, project: Path) -> str:
     """Refuse what has no hash: folders on this machine."""
     bare = re.sub(r"^(-e|--editable)[= ]\s*", "", line)
     if bare != line or re.match(r"^\.{0,2}/", bare) or "file:" in bare or (project / bare).is_dir():

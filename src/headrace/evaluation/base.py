@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from headrace.types import Task, Verdict
+from headrace.types import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,9 +52,3 @@ class Judgement:
     verdict: Verdict
     findings: Sequence[Finding]
     metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-class Metric(Protocol):
-    """Something that can be computed from rows."""
-
-    def __call__(self, rows: Rows, task: Task) -> float: ...

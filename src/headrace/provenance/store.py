@@ -99,18 +99,18 @@ class ModelStore:
         return final
 
 
-def refuse_broken_seal(copy: Path, seal: str) -> None:
-    """Raise ModelRefused, naming the files, where a copy in a store is not what its seal says."""
+def refuse_broken_seal(copy: Path, seal: str, remedy: str = "") -> None:
+    """Raise ModelRefused, naming the files and the remedy, where a copy in a store is not what its seal says."""
     listing = copy.parent / f"{seal}.sha256"
     text = listing.read_text() if listing.is_file() else ""
     if hashlib.sha256(text.encode()).hexdigest() != seal:
         return  # Whoever asks still has the seal, and only loses the names.
     files = {path: sha256 for sha256, _, path in (line.partition("  ") for line in text.splitlines())}
-    refuse(differences(FolderDigest(files), digest_folder(copy, strict=True)), copy, _remedy(copy))
+    refuse(differences(FolderDigest(files), digest_folder(copy, strict=True)), copy, remedy or _remedy(copy))
 
 
 def _remedy(copy: Path) -> str:
-    return f"rm -rf {copy}   # the next deploy makes a new copy"
+    return f"chmod -R u+w {copy} && rm -rf {copy}   # the next deploy makes a new copy"
 
 
 def refuse(found: list[Difference], folder: Path, remedy: str) -> None:

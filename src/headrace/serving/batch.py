@@ -281,9 +281,14 @@ class Pool:
         ids = self._ids(total)
         start = 0
         for job in jobs:
-            end = start + job.rows.count
+            # What is answered as a whole belongs to its one request, however long it is.
+            end = (
+                start + job.rows.count
+                if self._by_row
+                else max((_length(values) for _, values in outputs.named), default=0)
+            )
             if job.done is not None and not job.done.done():
-                job.done.set_result(Part(answer, start, end, ids[start:end]))
+                job.done.set_result(Part(answer, start, end, ids[start : start + job.rows.count]))
             start = end
         # After the answers, which are on their way by then.
         self.loop.call_soon(self._recorded, jobs, answer, ids, time.monotonic())
@@ -367,6 +372,10 @@ class Pool:
     def _settle(self) -> None:
         if not self.waiting and not self._running:
             self._idle.set()
+
+
+def _length(values: Any) -> int:
+    return len(values) if values.ndim else 1
 
 
 def _can_join(first: Job, job: Job) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import Unavailable
+from headrace.files import rotate
 from headrace.serving import control
 from headrace.serving.control import AskCounts, AskPage, Commit, Committed, Counted, Plan, Prepare, Prepared, Released
 from headrace.serving.metrics import Counts, total
@@ -144,7 +145,7 @@ class Fronts:
             "--control-fd",
             str(fds[1]),
         ]
-        with theirs, (self._folder / "fronts.log").open("ab") as output:
+        with theirs, rotate(self._folder / "fronts.log").open("ab") as output:
             process = subprocess.Popen(
                 command,
                 env=dict(self._variables),

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.serving.layout import Block, Layout, Rows
 from headrace.serving.rejection import BAD_REQUEST, UNFIT, Rejected
-from headrace.serving.schema import Table, Tensors, column_type, tensor_row_type
+from headrace.serving.schema import NULLABLE, Table, Tensors, column_type, tensor_row_type
 from headrace.types import UNNAMED, Field, Json, Signature
 
 FORMS = ("instances", "inputs", "dataframe_split", "dataframe_records")
@@ -116,7 +116,7 @@ class TableScoring:
             lacking = [record for record in records if getattr(record, attribute) is UNSET]
             if len(lacking) == len(records):
                 continue
-            if lacking and field.dtype not in NULLS:
+            if lacking and field.dtype not in NULLABLE:
                 raise Rejected(
                     UNFIT, f"Some rows lack the column `{field.name}`; as {field.dtype} it is in all rows or in none."
                 )
@@ -284,9 +284,6 @@ def scoring_of(signature: Signature | None) -> TableScoring | TensorScoring | An
     if signature is None:
         return AnyScoring()
     return TableScoring(signature) if signature.is_tabular else TensorScoring(signature)
-
-
-NULLS = frozenset({"float", "double", "string", "datetime", "binary"})
 
 
 def _struct(name: str, fields: Sequence[Field], type_of: Callable[[Field], Any]) -> Any:

@@ -116,6 +116,12 @@ def _arrays(given: list[Tensor], fields: tuple[Field, ...], binary: bytes) -> di
             raise Rejected(UNFIT, f"`{where}` repeats an input.")
         if one.datatype not in tensors.DATATYPES or not one.shape or any(size < 0 for size in one.shape):
             raise Rejected(UNFIT, f"`{where}` has a datatype or a shape that there is not.")
+        # A column may come as one of width 1.
+        most = 2 if field.kind is FieldKind.COLUMN else len(field.shape)
+        if len(one.shape) > most:
+            raise Rejected(
+                UNFIT, f"`{where}` has {len(one.shape)} dimensions; the model takes {tensors.shape_of(field)}."
+            )
         size = one.parameters.get("binary_data_size")
         if isinstance(size, int) and not isinstance(size, bool):
             values = tensors.from_bytes(binary[at : at + size], one.datatype, one.shape, where)

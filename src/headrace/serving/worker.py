@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.errors import ModelRefused
+from headrace.files import rotate
 from headrace.provenance.formats import Formats, check_formats
 from headrace.provenance.store import refuse_broken_seal
 from headrace.registry.mlmodel import MlModel, read_mlmodel
@@ -90,7 +91,7 @@ class Worker:
             raise self._ended() from cause
         if reply.error is not None:
             if reply.error.stage == "seal":
-                refuse_broken_seal(self.version.model, self.version.seal)
+                _refuse_broken_seal(self.version)
             found = crash.of_failure(reply.error, self.version)
             raise ModelRefused(found.fact, found.remedy)
         return reply, view
@@ -152,7 +153,7 @@ def start_worker(
         command += ["--pt2", model.pt2.relative_to(version.model).as_posix()]
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with theirs, log.open("ab") as output:
+        with theirs, rotate(log).open("ab") as output:
             process = subprocess.Popen(
                 command,
                 env=_environment(version, {**variables, **formats.worker_variables}, threads),
@@ -178,8 +179,13 @@ def _look(version: ServedVersion) -> tuple[MlModel, Formats]:
         return read_mlmodel(version.model), check_formats(version.model, allow_pickle=version.allow_pickle)
     except ModelRefused:
         if version.seal:  # A changed file is the first cause of whatever else is wrong.
-            refuse_broken_seal(version.model, version.seal)
+            _refuse_broken_seal(version)
         raise
+
+
+def _refuse_broken_seal(version: ServedVersion) -> None:
+    remedy = f"headrace restore {version.component}/{version.version}" if version.version else ""
+    refuse_broken_seal(version.model, version.seal, remedy)
 
 
 def _environment(version: ServedVersion, variables: Mapping[str, str], threads: int) -> dict[str, str]:

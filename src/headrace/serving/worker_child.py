@@ -18,6 +18,7 @@ import faulthandler
 import gc
 import hashlib
 import json
+import math
 import os
 import resource
 import selectors
@@ -35,7 +36,11 @@ PREFIX = struct.Struct("<II")
 ALIGN = 64
 FIRST_BYTES = 16 * 1024
 encode = json.JSONEncoder(separators=(",", ":")).encode
+#: Failed requests whose traceback is written to the log in a minute.
+TRACEBACKS = 10
 SKIPPED = {"__pycache__", ".DS_Store"}
+#: How a model takes a smaller batch: with the same answers, with others, or not at all.
+SAME, DIFFERENT, REFUSED = "same", "different", "refused"
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
 
 #: (name or names, array); a table's block has names and shape (rows, names).
@@ -147,7 +152,7 @@ def pack(named: Named) -> tuple[list[list[Any]], list[bytes]]:
             buffer, dtype = array.tobytes(), _name_of(array.dtype)
         else:
             flat = (np.datetime_as_string(array) if array.dtype.kind == "M" else array).ravel().tolist()
-            buffer, dtype = json.dumps(flat, default=_plain).encode(), "json"
+            buffer, dtype = _json(flat), "json"
         blocks.append([name, dtype, list(array.shape), len(buffer)])
         buffers.append(buffer)
     return blocks, buffers
@@ -156,6 +161,24 @@ def pack(named: Named) -> tuple[list[list[Any]], list[bytes]]:
 @cache
 def _name_of(dtype: Any) -> str:
     return str(dtype)
+
+
+def _json(value: Any) -> bytes:
+    """Return JSON, what is not a number as null: a literal NaN is no JSON."""
+    try:
+        return json.dumps(value, default=_plain, allow_nan=False).encode()
+    except ValueError:
+        return json.dumps(_without_nan(value), default=lambda one: _without_nan(_plain(one))).encode()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -323,9 +346,9 @@ def as_answer(given: Any) -> Answer:
     if isinstance(given, dict) and all(isinstance(value, np.ndarray) and value.ndim for value in given.values()):
         return Answer("dict", [(str(name), value) for name, value in given.items()])
     array = _array(given)
-    if array is not None:
+    if array is not None and array.ndim:
         return Answer("array", [("", array)])
-    return Answer("value", [("", np.asarray([json.dumps(given, default=_plain)], object))])
+    return Answer("value", [("", np.asarray([_json(given).decode()], object))])
 
 
 def _array(given: Any) -> Any:
@@ -362,6 +385,29 @@ def _stretch(values: Any, size: int) -> Any:
     return values if missing <= 0 else np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
 
 
+def _agree(values: Any, expected: Any) -> bool:
+    """Tell whether two arrays hold the same, numbers with a fraction but for rounding."""
+    import numpy as np
+
+    if values.dtype.kind in "fc":
+        return bool(np.allclose(values, expected, 1e-3, 1e-3, equal_nan=True))
+    if values.dtype.kind != "O":
+        return bool(np.array_equal(values, expected))
+    return _alike(values.ravel().tolist(), expected.ravel().tolist())
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if hasattr(one, "tolist") and hasattr(other, "tolist"):
+        one, other = one.tolist(), other.tolist()
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in one)
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-3) or (math.isnan(one) and math.isnan(other))
+    return bool(one == other)
+
+
 class Model:
     """A loaded model that takes batches of any size, whatever sizes its graph takes.
 
@@ -394,30 +440,41 @@ class Model:
         self.inner.prepare(batch)
         whole = self.predict(batch)
         by_row = whole.container != "value" and all(v.ndim and len(v) == batch.rows for _, v in whole.named)
-        if by_row and batch.rows > 1 and not self._takes(1, batch, whole) and not self._takes(2, batch, whole):
-            self.only = batch.rows
+        sizes = {1, batch.rows}
+        if by_row and batch.rows > 1:
+            size, fit = 1, self._fit(1, batch, whole)
+            if fit == REFUSED:
+                size, fit = 2, self._fit(2, batch, whole)
+            # Rows that depend on their neighbours are neither filled up nor joined: both would change the answers.
+            by_row = fit != DIFFERENT
+            if fit == REFUSED:
+                self.only = batch.rows
+            elif by_row:
+                self.least = size
+            elif size > 1:
+                sizes = {batch.rows}
         return {
             "by_row": by_row,
             "fixed_rows": self.only,
-            "forward_ms": {str(rows): self._best_ms(batch.cut(0, rows)) for rows in sorted({1, batch.rows})},
+            "forward_ms": {str(rows): self._best_ms(batch.cut(0, rows)) for rows in sorted(sizes)},
             "peak_mb": peak_mb(),
         }
 
-    def _takes(self, size: int, batch: Batch, whole: Answer) -> bool:
-        """Tell whether a batch of `size` gives what its rows gave in the whole batch; if so, it is the least size."""
-        import numpy as np
-
+    def _fit(self, size: int, batch: Batch, whole: Answer) -> str:
+        """Tell whether a batch of `size` gives what its rows gave in the whole batch."""
         try:
             answer = self.inner.predict(batch.cut(0, size))
         except Exception:  # noqa: BLE001 - whatever it is: this size is not one that the graph takes
-            return False
-        for (_, values), (_, expected) in zip(answer.named, whole.named, strict=True):
-            if values.shape != expected[:size].shape:
-                return False
-            if values.dtype.kind == "f" and not np.allclose(values, expected[:size], 1e-3, 1e-3, equal_nan=True):
-                return False
-        self.least = size
-        return True
+            return REFUSED
+        if [name for name, _ in answer.named] != [name for name, _ in whole.named]:
+            return DIFFERENT
+        pairs = [
+            (values, expected[:size]) for (_, values), (_, expected) in zip(answer.named, whole.named, strict=True)
+        ]
+        if any(values.shape != expected.shape for values, expected in pairs):
+            # A graph with a size of its own may spread fewer rows over it instead of failing.
+            return REFUSED if isinstance(self.inner, Pt2) else DIFFERENT
+        return SAME if all(_agree(values, expected) for values, expected in pairs) else DIFFERENT
 
     def _best_ms(self, batch: Batch) -> float:
         best = float("inf")
@@ -466,6 +523,29 @@ def failure(error: BaseException, stage: str) -> dict[str, Any]:
     }
 
 
+class Told:
+    """Writes tracebacks of failed requests to the log, so many a minute: clients must not be able to fill the disk."""
+
+    def __init__(self) -> None:
+        self.since, self.written, self.kept_back = 0.0, 0, 0
+
+    def tell(self) -> None:
+        """Write the traceback of the exception at hand, or count it."""
+        now = time.monotonic()
+        if now - self.since >= 60.0:
+            if self.kept_back:
+                print(f"{self.kept_back} more requests failed and are not shown.", file=sys.stderr)
+            self.since, self.written, self.kept_back = now, 0, 0
+        if self.written < TRACEBACKS:
+            self.written += 1
+            traceback.print_exc()
+        else:
+            self.kept_back += 1
+
+
+told = Told()
+
+
 def answer_one(connection: socket.socket, model: Model) -> bool:
     """Read one frame and answer it; False where the peer has gone."""
     frame = receive(connection)
@@ -487,7 +567,7 @@ def answer_one(connection: socket.socket, model: Model) -> bool:
             reply["container"] = answer.container
             reply["blocks"], buffers = pack(answer.named)
     except Exception as error:  # noqa: BLE001 - the model's own failure is an answer; the process goes on
-        traceback.print_exc()
+        told.tell()
         reply["error"] = failure(error, header["kind"])
     reply["ms"] = round((time.perf_counter() - start) * 1000, 3)
     send(connection, reply, buffers)

@@ -1,0 +1,146 @@
+"""How a loaded model is judged when it is warmed up, and what of its answers travels. No process is started here."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from headrace.serving import worker_child
+from headrace.serving.worker_child import Answer, Batch, Model, Pyfunc, Told, as_answer, pack
+
+FOUR = np.array([[3.0], [1.0], [4.0], [2.0]])
+
+
+def batch(values: Any) -> Batch:
+    return Batch(len(values), "array", [("", np.asarray(values))], [], {})
+
+
+class Function(Pyfunc):
+    """A model that is a function of its rows."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def predict(self, batch: Batch) -> Answer:
+        return as_answer(self.function(batch.named[0][1]))
+
+
+class Graph(worker_child.Pt2):
+    """An exported graph that is a function of its rows."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def prepare(self, example: Batch) -> None: ...
+
+    def predict(self, batch: Batch) -> Answer:
+        return Answer("array", [("", self.function(batch.named[0][1]))])
+
+
+def rank(rows: Any) -> Any:
+    return rows[:, 0].argsort().argsort()
+
+
+def centred(rows: Any) -> Any:
+    return rows[:, 0] - rows[:, 0].mean()
+
+
+def labels_by_rank(rows: Any) -> Any:
+    return np.array([f"place {place}" for place in rank(rows)], object)
+
+
+def forecast(rows: Any) -> Any:
+    return pd.DataFrame({"yhat": np.arange(4.0)})
+
+
+@pytest.mark.parametrize("function", [rank, centred, labels_by_rank, forecast])
+def test_a_model_whose_rows_depend_on_their_neighbours_is_given_each_request_as_it_is(
+    function: Callable[[Any], Any],
+) -> None:
+    model = Model(Function(function))
+    assert not model.warm(batch(FOUR))["by_row"]
+    asked = batch([[10.0], [20.0]])
+    found, own = model.predict(asked), as_answer(function(asked.named[0][1]))
+    assert [values.tolist() for _, values in found.named] == [values.tolist() for _, values in own.named]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda rows: rows[:, 0] * (1 + 1e-6 * len(rows)),
+        lambda rows: [{"label": "x", "score": float(row) + 1e-6 * len(rows)} for row in rows[:, 0]],
+        lambda rows: np.where(rows[:, 0] > 2, "high", "low"),
+        lambda rows: rows[:, 0] * np.nan,
+        lambda rows: [[float(row), None, float("nan")] for row in rows[:, 0]],
+    ],
+)
+def test_rounding_that_depends_on_the_batch_leaves_a_model_row_by_row(function: Callable[[Any], Any]) -> None:
+    model = Model(Function(function))
+    assert model.warm(batch(FOUR))["by_row"]
+    assert (model.least, model.only) == (1, 0)
+
+
+def test_a_graph_with_a_least_size_is_filled_up() -> None:
+    def from_two(rows: Any) -> Any:
+        if len(rows) < 2:
+            raise ValueError("guard")
+        return rows * 2
+
+    model = Model(Graph(from_two))
+    assert model.warm(batch(FOUR))["by_row"]
+    assert (model.least, model.only) == (2, 0)
+    assert model.predict(batch([[5.0]])).named[0][1].tolist() == [[10.0]]
+
+
+@pytest.mark.parametrize("how", ["refuses", "spreads"])
+def test_a_graph_with_one_size_is_filled_up_to_it(how: str) -> None:
+    def of_four(rows: Any) -> Any:
+        if how == "refuses" and len(rows) != 4:
+            raise ValueError("guard")
+        return rows * 2 + np.zeros((4, 1))
+
+    model = Model(Graph(of_four))
+    warm = model.warm(batch(FOUR) if how == "refuses" else batch(FOUR * 0 + 1))
+    assert (warm["by_row"], warm["fixed_rows"]) == (True, 4)
+    assert model.predict(batch([[5.0]])).named[0][1].tolist() == [[10.0]]
+
+
+def test_what_is_no_number_in_an_object_travels_as_null() -> None:
+    nan = float("nan")
+    frame = as_answer(pd.DataFrame({"emb": [[1.0, nan], [2.0, float("inf")]]}))
+    _, (text,) = pack(frame.named)
+    assert json.loads(text, parse_constant=pytest.fail) == [[1.0, None], [2.0, None]]
+    _, (text,) = pack(as_answer([{"score": nan, "at": np.float64(nan)}, {"score": 0.5}]).named)
+    assert json.loads(text, parse_constant=pytest.fail) == [{"score": None, "at": None}, {"score": 0.5}]
+    value = as_answer({"score": nan})
+    assert value.container == "value"
+    assert json.loads(value.named[0][1][0], parse_constant=pytest.fail) == {"score": None}
+
+
+def test_a_lone_number_is_one_value() -> None:
+    assert as_answer(np.array(3.0)).container == "value"
+
+
+def test_failing_requests_do_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, now = Told(), [100.0]
+    monkeypatch.setattr(worker_child.time, "monotonic", lambda: now[0])
+
+    def fail(times: int) -> None:
+        for _ in range(times):
+            try:
+                raise ValueError("no")
+            except ValueError:
+                told.tell()
+
+    fail(worker_child.TRACEBACKS + 5)
+    assert capsys.readouterr().err.count("Traceback") == worker_child.TRACEBACKS
+    now[0] += 61
+    fail(1)
+    written = capsys.readouterr().err
+    assert "5 more requests failed" in written
+    assert written.count("Traceback") == 1
