@@ -342,7 +342,7 @@ def begin(name: str, folder: Path, variables: dict[str, str]) -> Rooms:
     PLACES = Places(folder, name)
     (folder / f"{name}.pid").write_text(str(os.getpid()))
     engine.DbosSteps = WatchedSteps  # type: ignore[misc]
-    candidate.accept = lambda *_: Accepted()  # type: ignore[assignment]
+    candidate.accept = lambda *_, **__: Accepted()  # type: ignore[assignment]
     candidate.golden = type("Golden", (), {"load": staticmethod(lambda _path: None)})  # type: ignore[assignment]
     candidate.signature_of = lambda _version: None  # type: ignore[assignment,return-value]
     # The doors have tests of their own; what is asked here is the order of things.
