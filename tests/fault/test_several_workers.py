@@ -318,6 +318,15 @@ def test_a_worker_of_another_protocol_does_not_join(house: House) -> None:
     book.close()
 
 
+def test_a_command_makes_no_worker_of_its_machine(house: House) -> None:
+    variables = house.variables("admin")
+    command = [sys.executable, "-m", "headrace.dashboard.worker"]
+    done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert "The control process of this database is control on " in done.stderr
+    assert "HEADRACE_URL=http://127.0.0.1:" in done.stderr
+
+
 def test_a_worker_without_the_shared_folders_does_not_join(house: House, tmp_path: Path) -> None:
     variables = {**house.variables("far"), "HEADRACE_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "headrace.dashboard.worker", "train"]

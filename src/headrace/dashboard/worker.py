@@ -31,7 +31,7 @@ from headrace.lifecycle.nodes.base import Node, Nodes, OneNode, Wish
 from headrace.lifecycle.nodes.far import FarTarget
 from headrace.lifecycle.nodes.heart import Heart
 from headrace.lifecycle.nodes.membership import Membership
-from headrace.lifecycle.nodes.shared import check_several, check_shared
+from headrace.lifecycle.nodes.shared import check_may_begin, check_several, check_shared
 from headrace.lifecycle.nodes.sql import SqlNodes
 from headrace.lifecycle.rooms import Rooms
 
@@ -43,6 +43,8 @@ def main() -> None:
     settings = read_settings().prepare()
     try:
         roles = roles_of(sys.argv[1] if len(sys.argv) > 1 else "")
+        if len(sys.argv) == 1:
+            check_may_begin(settings)
         if len(roles) < len(Role):
             check_several(settings)
         Worker(settings, roles).play()

@@ -6,6 +6,8 @@ from pathlib import Path
 from headrace.config.settings import Settings
 from headrace.errors import Conflict, InvalidConfig
 from headrace.files import write_atomically
+from headrace.lifecycle.durable import Role
+from headrace.lifecycle.nodes.base import STALE_S
 from headrace.lifecycle.nodes.sql import SqlNodes
 
 MARK = "installation"
@@ -38,6 +40,25 @@ def _refuse(variable: str, folder: Path, *, is_shared: bool) -> None:
             "mark.",
             f"Mount the shared folder there, at the same path on every machine, or set {variable} to where it is.",
         )
+
+
+def check_may_begin(settings: Settings) -> None:
+    """Raise Conflict where control is played elsewhere: a command that needs it makes no worker of its machine."""
+    if settings.database_url is None:
+        return
+    book = SqlNodes(settings.ledger_url)
+    try:
+        others = [node for node in book.all() if node.name != settings.node and Role.CONTROL in node.roles]
+    finally:
+        book.close()
+    for node in others:
+        if node.is_alive and node.beat_ago_s < STALE_S:
+            address = node.url or "http://CONTROL:8010"
+            raise Conflict(
+                f"The control process of this database is {node.name} on {node.host}, at {address}.",
+                f"Talk to it: HEADRACE_URL={address} HEADRACE_TOKEN=… (made there with `headrace token create`). "
+                "To work here, too: `headrace worker --role …`.",
+            )
 
 
 def check_several(settings: Settings) -> None:
