@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from headrace.errors import Unavailable
 from headrace.predictions import actuals, snapshot
 from headrace.predictions.actuals import roll_actuals
 from headrace.predictions.batch import Batch, encode
@@ -20,8 +21,9 @@ from headrace.predictions.manifest import read_manifest
 from headrace.predictions.query import connect
 from headrace.predictions.roll import decode_journal, roll
 from headrace.predictions.segments import SegmentLog
+from headrace.predictions.upkeep import rebuild, repair
 from headrace.predictions.writer import PredictionWriter
-from headrace.types import Actual
+from headrace.types import Actual, Prediction
 
 AT = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
 IDS = Ids()
@@ -200,3 +202,99 @@ def test_a_roller_that_fails_says_so_in_a_log(tmp_path: Path, monkeypatch: pytes
     assert writer.problem == f"the last rolling ended with 3; see {log}"
     assert log.read_text() == "broken\nbroken\n"
     writer.close()
+
+
+def test_a_batch_that_is_none_costs_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "digits"
+    strange = batch([2])
+    strange.inputs = {1: [2]}  # type: ignore[dict-item]
+    journal = Journal(folder / "journals" / f"a{SUFFIX}")
+    journal.append(encode([batch([1]), strange, batch([3])]))
+    journal.close()
+    assert inputs(folder) == [1, 3]
+    assert roll(folder) == 2
+    assert inputs(folder) == [1, 3]
+    assert 0 < read_manifest(folder).damaged_bytes < 200
+
+
+def test_kept_rows_are_not_refused_because_the_disk_was_full_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    row = Prediction(IDS.new(), "digits", 1, datetime.now(UTC), {"a": 1}, "x", 1.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("headrace.predictions.tables.pq.write_table", full)
+        SegmentLog(tmp_path).append([row])
+    assert roll(tmp_path / "digits") == 1
+    assert inputs(tmp_path / "digits") == [1]
+
+
+def test_a_crash_before_rolled_actuals_are_named_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    actuals.append(tmp_path, [Actual(IDS.new(), 1, datetime.now(UTC))])
+    with monkeypatch.context() as patched:
+        patched.setattr("headrace.predictions.actuals.write_manifest", crash)
+        with pytest.raises(KeyboardInterrupt):
+            roll_actuals(tmp_path)
+    assert roll_actuals(tmp_path) == 1
+    roll(tmp_path)
+    (named,) = read_manifest(tmp_path).actuals
+    assert [path.name for path in (tmp_path / "truths").iterdir()] == [Path(named.path).name]
+
+
+def test_damaged_actuals_are_counted(tmp_path: Path) -> None:
+    actuals.append(tmp_path, [Actual(IDS.new(), 1, datetime.now(UTC))])
+    (path,) = (tmp_path / "actuals").glob(f"*{SUFFIX}")
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-1])
+    assert roll_actuals(tmp_path) == 0
+    assert read_manifest(tmp_path).damaged_bytes == len(raw) - 1
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"predictions": 1}', '{"retired": [], "rolled": [], "new": 1}'])
+def test_a_manifest_that_is_none_is_told_with_its_remedy(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(Unavailable, match="damaged") as told:
+        snapshot.take(tmp_path)
+    assert "headrace predictions rebuild" in told.value.remedy
+
+
+def test_a_manifest_is_made_anew_beside_a_damaged_segment(tmp_path: Path) -> None:
+    folder = tmp_path / "digits"
+    for value in (1, 2):
+        leave(folder, batch([value]))
+        roll(folder)
+    (folder / read_manifest(folder).predictions[0].path).write_bytes(b"no Parquet")
+    (folder / "manifest.json").unlink()
+    assert [one.rows for one in rebuild(folder).predictions] == [1]
+    assert inputs(folder) == [2]
+    assert [path.read_bytes() for path in (folder / "damaged").iterdir()] == [b"no Parquet"]
+
+
+def test_an_acknowledged_actual_has_its_name_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("headrace.predictions.journal.sync_folder", synced.append)
+    for _ in range(2):
+        actuals.append(tmp_path, [Actual(IDS.new(), 1, datetime.now(UTC))])
+        assert synced == [tmp_path / "actuals", tmp_path]
+
+
+def test_a_file_that_this_process_may_not_open_is_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    leave(tmp_path / "digits", batch([1]))
+    roll(tmp_path / "digits")
+    with monkeypatch.context() as patched:
+        patched.setattr("headrace.predictions.upkeep.pq.ParquetFile", busy)
+        with pytest.raises(Unavailable, match="Too many open files"):
+            repair(tmp_path / "digits")
+    assert inputs(tmp_path / "digits") == [1]

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +98,25 @@ def roll_actuals(folder: Path) -> int:
         manifest = read_manifest(folder)
         names = [path.name for path in journals(folder / FOLDER)]
         table = pending(folder, manifest.sequence, rolled=manifest.rolled)
-        if table.num_rows:
-            table = table.take(pc.sort_indices(storage(table["id"])))
-            segments = (*manifest.actuals, _segment(folder, table))
-            sequence = manifest.sequence + table.num_rows
+        if names:
+            made = [_segment(folder, table.take(pc.sort_indices(storage(table["id"]))))] if table.num_rows else []
+            damaged = manifest.damaged_bytes + _damaged_bytes(folder, set(names) - set(manifest.rolled))
             write_manifest(
-                folder, manifest.next(actuals=segments, sequence=sequence, rolled=(*manifest.rolled, *names))
+                folder,
+                manifest.next(
+                    actuals=(*manifest.actuals, *made),
+                    sequence=manifest.sequence + table.num_rows,
+                    rolled=(*manifest.rolled, *names),
+                    damaged_bytes=damaged,
+                ),
             )
         for name in names:
             (folder / FOLDER / name).unlink()
         return int(table.num_rows)
+
+
+def _damaged_bytes(folder: Path, names: Iterable[str]) -> int:
+    return sum(read_frames((folder / FOLDER / name).read_bytes()).damaged_bytes for name in names)
 
 
 def _segment(folder: Path, table: pa.Table) -> Segment:

@@ -1,6 +1,7 @@
 """A batch of answered rows as the writer takes it and the journal keeps it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -39,9 +40,31 @@ def encode(batches: Sequence[Batch]) -> bytes:
     return _ENCODER.encode(batches)
 
 
-def decode(payload: bytes) -> list[Batch]:
-    """Return the batches of a journal payload. Raises msgspec.MsgspecError where it is not one."""
-    return _DECODER.decode(payload)
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The batches of some bytes, and how many bytes could not be read."""
+
+    batches: list[Batch]
+    damaged_bytes: int = 0
+
+
+def decode(payload: bytes) -> Decoded:
+    """Return the batches of a journal payload; one that is none costs no other."""
+    try:
+        return Decoded(_DECODER.decode(payload))
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        pass
+    try:
+        raws = _PIECES.decode(payload)
+    except msgspec.MsgspecError:
+        return Decoded([], len(payload))
+    batches, damaged = [], 0
+    for raw in raws:
+        try:
+            batches += _DECODER.decode(b"\x91" + bytes(raw))  # A list of one.
+        except (msgspec.MsgspecError, ValueError, TypeError):
+            damaged += len(bytes(raw))
+    return Decoded(batches, damaged)
 
 
 def batch_of(prediction: Prediction) -> Batch:
@@ -90,3 +113,4 @@ def _decode_array(code: int, raw: memoryview) -> Any:
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_array)
 _DECODER = msgspec.msgpack.Decoder(list[Batch], ext_hook=_decode_array)
+_PIECES = msgspec.msgpack.Decoder(list[msgspec.Raw])

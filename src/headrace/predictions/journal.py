@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.files import sync_folder
+
 MAGIC = b"\xf1HR\x01"
 _HEADER = struct.Struct("<4sII")
 SUFFIX = ".journal"
@@ -52,6 +54,9 @@ class Journal:
                 written += os.write(self._file, frame[written:])
             if sync:
                 os.fsync(self._file)
+                if not self.size:  # A power cut must not take the name of what is acknowledged.
+                    sync_folder(self.path.parent)
+                    sync_folder(self.path.parent.parent)
         except OSError:
             os.ftruncate(self._file, self.size)
             raise

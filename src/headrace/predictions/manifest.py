@@ -98,15 +98,14 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        document = json.loads(path.read_bytes())
+        return manifest_of(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return Manifest()
-    except ValueError as cause:
+    except (ValueError, LookupError, TypeError, AttributeError) as cause:
         raise Unavailable(
             f"The prediction log's manifest {path} is damaged ({cause}).",
             f"Restore it from a backup, or move it away and run `headrace predictions rebuild {folder.name}`.",
         ) from cause
-    return manifest_of(document)
 
 
 def manifest_of(document: dict[str, Any]) -> Manifest:

@@ -4,14 +4,12 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 
 from headrace.files import sync_folder, write_atomically
-from headrace.predictions.batch import Batch, decode, encode
+from headrace.predictions.batch import Batch, Decoded, decode, encode
 from headrace.predictions.journal import claim, frame_of, journals, read_frames
 from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, write_manifest
 from headrace.predictions.tables import UNFIT, Part, tables, texts, write_parquet
@@ -19,23 +17,15 @@ from headrace.predictions.tables import UNFIT, Part, tables, texts, write_parque
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """The batches of a journal, and how many bytes of it could not be read."""
-
-    batches: list[Batch]
-    damaged_bytes: int
-
-
 def decode_journal(raw: bytes) -> Decoded:
     """Return what a journal's bytes hold."""
     content = read_frames(raw)
-    batches, damaged = [], content.damaged_bytes
+    batches: list[Batch] = []
+    damaged = content.damaged_bytes
     for frame in content.frames:
-        try:
-            batches += decode(frame)
-        except (msgspec.MsgspecError, ValueError):
-            damaged += len(frame)
+        decoded = decode(frame)
+        batches += decoded.batches
+        damaged += decoded.damaged_bytes
     return Decoded(batches, damaged)
 
 
@@ -119,8 +109,8 @@ def _sweep(folder: Path) -> None:
             if place.is_dir():
                 sync_folder(place)  # Or a power cut could bring back a file whose name is forgotten.
         write_manifest(folder, manifest.next(rolled=()))
-    named = defaultdict(bool, {segment.path: True for segment in manifest.all_predictions})
+    named = defaultdict(bool, {one.path: True for one in (*manifest.all_predictions, *manifest.all_actuals)})
     named |= {entry.path: True for entry in manifest.retired}
-    for path in (folder / "segments").rglob("*.*"):
+    for path in (*(folder / "segments").rglob("*.*"), *(folder / "truths").glob("*.*")):
         if path.is_file() and not named[path.relative_to(folder).as_posix()]:
             path.unlink()

@@ -1,6 +1,7 @@
 """The prediction log on disk: Parquet segments and journals, one folder per component."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,7 @@ from headrace.predictions.snapshot import Snapshot
 from headrace.predictions.tables import predictions, raw_id, storage
 from headrace.types import Actual, Json, Prediction
 
+log = logging.getLogger(__name__)
 _END = "~"
 _ROLL_ACTUALS_BYTES = 8 * 1024 * 1024
 
@@ -89,7 +91,10 @@ class SegmentLog:
                     journal.close()
             except OSError as cause:
                 raise Unavailable(f"{path.parent} cannot be written: {cause.strerror or cause}.") from cause
-            roll(self._folder / component)
+            try:
+                roll(self._folder / component)
+            except OSError as cause:  # They are kept and can be read; whoever comes next rolls them.
+                log.warning("The predictions in %s are not rolled: %s", path.parent, cause)
 
     def append_actuals(self, component: str, actuals: Sequence[Actual]) -> None:
         truths.append(self._folder / component, actuals, clock=self._clock)

@@ -5,6 +5,8 @@ done and a crash leaves at worst files that the next roll sweeps away.
 """
 
 import contextlib
+import errno
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.clock import Clock, SystemClock
+from headrace.errors import Unavailable
 from headrace.predictions.ids import lowest
 from headrace.predictions.manifest import Manifest, Retired, Segment, exclusive, read_manifest, write_manifest
 from headrace.predictions.roll import segment_of
@@ -23,6 +26,7 @@ from headrace.predictions.tables import storage, texts
 
 #: Segments are merged up to this size; larger ones are left alone.
 FULL_ROWS = 1_000_000
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM}
 #: How long a replaced file stays for readers that still use it.
 GRACE_S = 600.0
 
@@ -119,6 +123,7 @@ def check(folder: Path) -> list[Problem]:
         except FileNotFoundError:
             found.append(Problem(one.path, one.rows, f"{one.path} is missing; it held {one.rows} rows."))
         except (OSError, pa.ArrowException) as cause:
+            _raise_passing(one.path, cause)
             found.append(Problem(one.path, one.rows, f"{one.path} cannot be read ({cause}); it held {one.rows} rows."))
         else:
             if rows != one.rows:
@@ -150,13 +155,13 @@ def repair(folder: Path) -> list[Problem]:
 
 
 def rebuild(folder: Path) -> Manifest:
-    """Make the manifest anew from the files that are there, for when it was lost.
+    """Make the manifest anew from the files that are there, for when it was lost; damaged ones are set aside.
 
     Rows of a compaction that had just been replaced come twice then; joins count an id once.
     """
     with exclusive(folder):
-        predictions = tuple(_described(folder, path) for path in sorted((folder / "segments").rglob("*.parquet")))
-        truths = tuple(_described(folder, path) for path in sorted((folder / "truths").rglob("*.parquet")))
+        predictions = _readable(folder, "segments")
+        truths = _readable(folder, "truths")
         manifest = Manifest(predictions, truths, sequence=sum(one.rows for one in truths), generation=1)
         write_manifest(folder, manifest)
     return manifest
@@ -203,6 +208,28 @@ def _remove_retired(folder: Path, manifest: Manifest, clock: Clock) -> set[str]:
     for path in old:
         (folder / path).unlink(missing_ok=True)
     return old
+
+
+def _readable(folder: Path, kind: str) -> tuple[Segment, ...]:
+    """Return what is in the files of a kind; damaged ones are set aside."""
+    found = []
+    for path in sorted((folder / kind).rglob("*.parquet")):
+        try:
+            found.append(_described(folder, path))
+        except (OSError, pa.ArrowInvalid) as cause:
+            _raise_passing(path.name, cause)
+            (folder / "damaged").mkdir(exist_ok=True)
+            path.rename(folder / "damaged" / path.name)
+    return tuple(found)
+
+
+def _raise_passing(path: str, cause: Exception) -> None:
+    """Raise Unavailable where not the file is at fault but what this process may or has: it must not be set aside."""
+    if isinstance(cause, OSError) and cause.errno in _PASSING:
+        raise Unavailable(
+            f"{path} could not be looked at: {os.strerror(cause.errno)}.",
+            "Try again with more open files and memory (`ulimit -n`), as the user who owns the file.",
+        ) from cause
 
 
 def _described(folder: Path, path: Path) -> Segment:
