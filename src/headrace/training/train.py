@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.environment.base import Environment
-from headrace.errors import Cancelled, InvalidConfig, TrainingFailed
+from headrace.errors import Cancelled, HeadraceError, InvalidConfig, TrainingFailed
 from headrace.registry.base import Registry, Run, RunState
 from headrace.training.container import Container, Errand, errand
 from headrace.training.project import EntryPoint, Project, read_project
@@ -168,17 +168,25 @@ def train(
         values = read_project(place.checkout).entry_point(entry_point).complete(parameters)
         try:
             outcome = run_entry_point(place, entry_point, parameters, folder, run=run)
-        finally:
-            # Not before: a script that logs `0.010` as 0.01 itself would be refused as changing a parameter.
-            logged = registry.run(run.id).parameters
-            registry.log(
-                run.id,
-                parameters={name: value for name, value in values.items() if name not in logged},
-                tags={"mlflow.source.type": "PROJECT", "mlflow.project.entryPoint": entry_point}
-                | (place.container.facts if place.container else {}),
-            )
+        except BaseException:
+            # How the training ended is what counts, also where MLflow is out of reach.
+            with contextlib.suppress(HeadraceError):
+                _log(place, registry, run.id, entry_point, values)
+            raise
+        _log(place, registry, run.id, entry_point, values)
         model = collect(registry, run.id, folder / "model")
     return TrainedModel(registry.run(run.id), *model, outcome.seconds)
+
+
+def _log(place: Workplace, registry: Registry, run_id: str, entry_point: str, values: Mapping[str, str]) -> None:
+    """Log parameters and source; after the script: one that logs `0.010` as 0.01 would be refused as changing it."""
+    logged = registry.run(run_id).parameters
+    registry.log(
+        run_id,
+        parameters={name: value for name, value in values.items() if name not in logged},
+        tags={"mlflow.source.type": "PROJECT", "mlflow.project.entryPoint": entry_point}
+        | (place.container.facts if place.container else {}),
+    )
 
 
 def collect(registry: Registry, run_id: str, to: Path) -> tuple[str, Path]:
@@ -204,11 +212,10 @@ def _ending(registry: Registry, run_id: str) -> Iterator[None]:
     """See that the run ends as its training did, also where MLflow had no time to say so."""
     try:
         yield
-    except (Cancelled, KeyboardInterrupt):
-        registry.end_run(run_id, RunState.KILLED)
-        raise
-    except BaseException:
-        registry.end_run(run_id, RunState.FAILED)
+    except BaseException as error:
+        state = RunState.KILLED if isinstance(error, Cancelled | KeyboardInterrupt) else RunState.FAILED
+        with contextlib.suppress(HeadraceError):
+            registry.end_run(run_id, state)
         raise
     registry.end_run(run_id, RunState.FINISHED)
 
