@@ -18,6 +18,8 @@ from headrace.deploy.images.of_version import ServeImages
 from headrace.errors import Unavailable
 from headrace.types import ServedVersion, Stage
 
+#: What answers late on a busy machine answers all the same.
+SERVE = Serve(workers=2, deadline_ms=60_000)
 LABEL = "org.headrace.endpoint=digits-production"
 
 
@@ -49,7 +51,7 @@ def production(docker: Docker, settings: Settings, sealed: ServedVersion) -> Ite
     made = Production(target, mine, sealed, [])
     stopped = threading.Event()
     try:
-        status = target.apply(Route("digits", Stage.PRODUCTION, [sealed], {1: 1.0}, Serve(workers=2)))
+        status = target.apply(Route("digits", Stage.PRODUCTION, [sealed], {1: 1.0}, SERVE))
         thread = threading.Thread(target=ask_until, args=(status.endpoint.url, stopped, made.codes))
         thread.start()
         try:
@@ -77,7 +79,7 @@ def test_production_answers_while_its_engine_restarts_and_deploys_again_afterwar
     if docker.own is None:
         pytest.skip("this engine is not the tests' own, which may be stopped")
     second = replace(production.version, version=2)
-    route = Route("digits", Stage.PRODUCTION, [production.version, second], {2: 1.0}, Serve(workers=2))
+    route = Route("digits", Stage.PRODUCTION, [production.version, second], {2: 1.0}, SERVE)
     containers = docker.engine.containers(LABEL)
     docker.own.stop()
     try:
@@ -110,7 +112,7 @@ def test_a_full_disk_ends_a_deployment_with_the_truth_and_it_can_be_repeated(
     production: Production, docker: Docker, small_disk: Path
 ) -> None:
     third = replace(production.version, version=3)
-    route = Route("digits", Stage.PRODUCTION, [production.version, third], {3: 1.0}, Serve(workers=2))
+    route = Route("digits", Stage.PRODUCTION, [production.version, third], {3: 1.0}, SERVE)
     full = replace(
         production.target, image_of=ServeImages(docker.engine, replace(production.settings, state=small_disk))
     )

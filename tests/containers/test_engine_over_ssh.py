@@ -23,6 +23,8 @@ from headrace.errors import Unavailable
 from headrace.processes import free_port
 from headrace.types import ServedVersion, Stage
 
+#: What answers late on a busy machine answers all the same.
+SERVE = Serve(workers=2, deadline_ms=60_000)
 LABEL = "org.headrace.endpoint=digits-dev"
 
 
@@ -86,14 +88,14 @@ def test_versions_move_on_an_engine_elsewhere_without_a_failed_request(
     codes: list[tuple[int, str]] = []
     stopped = threading.Event()
     try:
-        status = target.apply(Route("digits", Stage.DEV, [sealed], {1: 1.0}, Serve(workers=2)))
+        status = target.apply(Route("digits", Stage.DEV, [sealed], {1: 1.0}, SERVE))
         thread = threading.Thread(target=ask_until, args=(status.endpoint.url, stopped, codes))
         thread.start()
         try:
             [victim, *_] = docker.engine.containers(LABEL)
             docker.engine.run("kill", victim)
             wait_for(lambda: len({*docker.engine.containers(LABEL)} - {victim}) == 2, seconds=180)
-            target.apply(Route("digits", Stage.DEV, [second], {2: 1.0}, Serve(workers=2)))
+            target.apply(Route("digits", Stage.DEV, [second], {2: 1.0}, SERVE))
             wait_for(lambda: (200, "2") in codes, seconds=120)
             mean_s = _seconds_of(status.endpoint.url)
         finally:

@@ -1,6 +1,8 @@
 """What can be said of images and containers without an engine."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,24 @@ def test_templates_download_nothing_and_name_no_secret(tmp_path: Path) -> None:
         steps = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
         assert not any(word in line for line in steps for word in ("pip install", "apt-get", "curl", "secret", "ADD "))
     assert "ARG BASE_IMAGE=python:3.11-slim" in (tmp_path / "base.Dockerfile").read_text()
+
+
+ONLY_WHAT_IS_THERE = """
+import importlib.metadata, sys
+there = {*sys.argv[1:], "headrace"}
+class Absent:
+    owners = {name: {one.lower().replace("_", "-") for one in found}
+              for name, found in importlib.metadata.packages_distributions().items()}
+    def find_spec(self, name, path=None, target=None):
+        if path is None and name in self.owners and not self.owners[name] & there:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import headrace.deploy.images.standalone, headrace.serving.app, headrace.serving.front, headrace.serving.supervisor
+"""
+
+
+def test_all_that_the_server_needs_is_in_a_serve_image() -> None:
+    """What an image starts is imported here, without the packages that are not laid out there."""
+    command = [sys.executable, "-c", ONLY_WHAT_IS_THERE]
+    done = subprocess.run([*command, *context.SERVER_PACKAGES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

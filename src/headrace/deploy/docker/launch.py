@@ -44,7 +44,7 @@ def main() -> None:
     control = socket.socket(fileno=options.control_fd)
     die_with_parent(options.parent)
     variables = {name: os.environ[name] for name in plan["variables"] if name in os.environ}
-    if plan["far"]:
+    if plan.get("far"):  # Plans of earlier versions lack it.
         end_as(far_away(plan, worker, control, options.listen, variables))
     folder = tempfile.mkdtemp(prefix=plan["sockets"], dir="/tmp")  # Socket paths must be short.
     container = None
@@ -157,7 +157,8 @@ class Container:
         self.docker: list[str] = plan["docker"]
         self.image: str = plan["image"]
         user = plan["user"] if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
-        self._clear_away(plan["endpoint"])
+        if plan.get("endpoint"):
+            self._clear_away(plan["endpoint"])
         # Without `--rm`: an engine that keeps its containers over a restart removes those with it all the same.
         command = [
             *self.docker, "run", "--detach", "--read-only", "--tmpfs", "/tmp", "--network", "none",  # noqa: S108

@@ -34,7 +34,7 @@ WORKER = Path(headrace.__file__).parent / "serving" / "worker_child.py"
 #: What headrace's server imports; the versions are those that run here.
 SERVER_PACKAGES = (
     "annotated-types", "anyio", "certifi", "click", "granian", "h11", "httpcore", "httpx", "idna", "msgspec", "numpy",
-    "psutil", "pydantic", "pydantic-core", "pyyaml", "typing-extensions", "typing-inspection",
+    "psutil", "pydantic", "pydantic-core", "pyyaml", "typing-extensions", "typing-inspection", "uvloop",
 )  # fmt: skip
 DISK_REMEDY = "Make room, or put headrace's images on another disk with HEADRACE_STATE."
 NEVER_COPIED = shutil.ignore_patterns("__pycache__", ".git", ".venv", "*.pyc")
@@ -99,6 +99,11 @@ class Contexts:
         self._install(python, packages, wanted, inside / "bin")
         shutil.rmtree(inside / "bin", ignore_errors=True)
         shutil.copytree(Path(headrace.__file__).parent, packages / "headrace", ignore=NEVER_COPIED)
+        known = packages / f"headrace-{installed_version('headrace')}.dist-info"
+        known.mkdir()  # The server tells its own version.
+        (known / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: headrace\nVersion: {installed_version('headrace')}\n"
+        )
         for script in (ENTER, RELAY, WORKER):
             shutil.copy(script, inside / script.name)
         _finish(inside, python)
