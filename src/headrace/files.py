@@ -22,7 +22,8 @@ DISK_REMEDIES = {
     errno.ENOSPC: "Make room on that disk, or put headrace on another with HEADRACE_HOME.",
     errno.EDQUOT: "Make room within your quota, or put headrace on another disk with HEADRACE_HOME.",
     errno.EROFS: "Mount it writable, or put headrace elsewhere with HEADRACE_HOME.",
-    errno.EACCES: "Give yourself the right to write there, or put headrace elsewhere with HEADRACE_HOME.",
+    errno.EACCES: "Give yourself the right to it (`ls -ld` shows who has it); what is headrace's own can be put "
+    "elsewhere with HEADRACE_HOME.",
 }
 #: The same in SQLite's words.
 SQLITE_WORDS = {"disk is full": errno.ENOSPC, "readonly database": errno.EROFS}
@@ -121,7 +122,7 @@ def sha256_json(document: Json) -> str:
 
 
 def disk_trouble(error: BaseException) -> HeadraceError | None:
-    """Return what to tell where a full or unwritable disk is behind an error; None where it is not.
+    """Return what to tell where a full, unwritable or forbidden disk is behind an error; None where it is not.
 
     What somebody has told already on the way, with more knowledge of what was being written, is told again.
     """
@@ -129,7 +130,9 @@ def disk_trouble(error: BaseException) -> HeadraceError | None:
         number, place = _disk_error(one)
         if number:
             told = next((each for each in _behind(error) if isinstance(each, HeadraceError)), None)
-            fact = f"{place or 'The disk'} cannot be written: {os.strerror(number)}."
+            # The system does not say whether that was to be read or written.
+            what = "opened" if number == errno.EACCES else "written"
+            fact = f"{place or 'The disk'} cannot be {what}: {os.strerror(number)}."
             return told or Unavailable(fact, DISK_REMEDIES[number])
     return None
 

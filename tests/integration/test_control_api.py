@@ -176,6 +176,16 @@ def test_a_name_that_is_none_makes_no_folder(made: Made, client: TestClient, que
     assert not (made.rooms.settings.home / "elsewhere").exists()
 
 
+def test_what_nobody_knows_is_not_found_and_leaves_nothing(made: Made, client: TestClient) -> None:
+    assert ask(client, "GET", "/api/windows?component=typed", made.tokens[Rank.VIEWER]).status_code == 404
+    assert not (made.rooms.settings.home / "watch" / "typed").exists()
+
+
+def test_all_triggers_are_told_where_no_component_is_named(made: Made, client: TestClient) -> None:
+    found = ask(client, "GET", "/api/triggers", made.tokens[Rank.VIEWER]).json()
+    assert isinstance(found["components"], list)
+
+
 def test_a_version_is_retired_by_who_may(made: Made, client: TestClient) -> None:
     body = {"component": "digits", "version": 2, "reason": "worse"}
     refused = ask(client, "POST", "/api/retire", made.tokens[Rank.OPERATOR], json=body)

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 
 from headrace.clock import ManualClock
 from headrace.config.settings import Settings
-from headrace.dashboard.access import MOST_FAILURES, Access, Caller, Failures
+from headrace.dashboard.access import MOST_FAILURES, Access, Caller, Failures, told
 from headrace.dashboard.server import is_loopback, listen_at, own_url
-from headrace.errors import Conflict, InvalidConfig, NotFound
+from headrace.errors import Conflict, InvalidConfig, InvalidInput, NotFound
 from headrace.lifecycle.tokens import Rank, Tokens, Unauthorized
 
 
@@ -94,10 +94,12 @@ def test_who_guesses_has_to_wait(client: TestClient, tokens: Tokens, clock: Manu
     _, secret = tokens.create("ada", Rank.VIEWER, lives_s=None)
     for _ in range(MOST_FAILURES):
         assert ask(client, "/viewer", "guess").status_code == 401
-    answer = ask(client, "/viewer", secret)
+    answer = ask(client, "/viewer", "guess")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+    assert ask(client, "/viewer", secret).status_code == 200, "others at the same address are not locked out"
+    assert ask(client, "/viewer", "own").status_code == 200
     clock.advance(61)
-    assert ask(client, "/viewer", secret).status_code == 200
+    assert ask(client, "/viewer", "guess").status_code == 401
 
 
 def test_a_name_counts_once(tokens: Tokens) -> None:
@@ -110,12 +112,40 @@ def test_a_name_counts_once(tokens: Tokens) -> None:
         tokens.revoke("bob")
 
 
+def test_no_token_is_made_that_has_ended_or_never_ends_by_mistake(tokens: Tokens) -> None:
+    for lives_s in (0.0, -1.0):
+        with pytest.raises(InvalidInput):
+            tokens.create("ada", Rank.VIEWER, lives_s=lives_s)
+    assert tokens.all() == []
+
+
+def test_who_has_no_token_is_sent_where_one_can_be_made(tokens: Tokens) -> None:
+    with pytest.raises(Unauthorized) as refused:
+        tokens.check("")
+    assert "without HEADRACE_URL: `headrace token create NAME`" in refused.value.remedy
+
+
+def test_what_nobody_foresaw_is_a_500_that_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def break_(_request: Request) -> Response:
+        raise ValueError("the secret path /x")
+
+    async def refuse(_request: Request) -> Response:
+        raise InvalidInput("no")
+
+    client = TestClient(Starlette(routes=[Route("/break", told(break_)), Route("/refuse", told(refuse))]))
+    answer = client.get("/break")
+    assert (answer.status_code, answer.json()["exit_code"]) == (500, 1)
+    assert "secret path" not in answer.text
+    assert "ValueError: the secret path /x" in caplog.text
+    assert client.get("/refuse").status_code == 400
+
+
 def at(tmp_path: Path, address: str) -> Settings:
     return Settings(tmp_path, tmp_path / "home", variables={"HEADRACE_CONTROL": address})
 
 
 def test_others_can_reach_it_only_where_there_is_a_token(tmp_path: Path, tokens: Tokens) -> None:
-    assert listen_at(at(tmp_path, ""), tokens)[0] == "127.0.0.1"
+    assert listen_at(at(tmp_path, ""), tokens) == ("127.0.0.1", 0)
     assert listen_at(at(tmp_path, "[::1]:8010"), tokens) == ("::1", 8010)
     for address in ("0.0.0.0:8010", "10.0.0.7:8010", "[::]:8010", "example.org:8010"):
         with pytest.raises(Conflict, match="no token"):

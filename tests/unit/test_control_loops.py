@@ -11,7 +11,7 @@ from headrace.clock import ManualClock
 from headrace.config.settings import Settings
 from headrace.dashboard import server
 from headrace.deploy.memory import MemoryTarget
-from headrace.errors import Unavailable
+from headrace.errors import NotFound, Unavailable
 from headrace.ledger.memory import MemoryLedger
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.rooms import Rooms
@@ -32,6 +32,35 @@ class AwayAtFirst(MemoryLedger):
             raise Unavailable("The ledger is away.")
         self.ended.set()
         return super().components()
+
+
+class Lasting(MemoryLedger):
+    """A ledger with one component, which ends the loop after some looks."""
+
+    def __init__(self, ended: threading.Event) -> None:
+        super().__init__()
+        self.looks, self.ended = 0, ended
+
+    def components(self) -> Sequence[str]:
+        self.looks += 1
+        if self.looks >= 20:
+            self.ended.set()
+        return ["digits"]
+
+
+def test_a_component_that_cannot_be_watched_is_told_once_in_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def without_record(*_: object) -> float:
+        raise NotFound("This installation has no record of version 1 of digits.")
+
+    monkeypatch.setattr(server, "WATCH_S", 0.001)
+    monkeypatch.setattr(server.due, "pause_s", without_record)
+    ended, none, clock = threading.Event(), Any, ManualClock()
+    settings = Settings(tmp_path / "state", tmp_path / "home").prepare()
+    rooms = Rooms(settings, clock, MemoryRegistry(), Lasting(ended), MemoryTarget(), none, MemoryLog())
+    server.watch_regularly(Control(rooms, none), ended)
+    assert caplog.text.count("no record of version 1") == 1
 
 
 def test_the_watch_goes_on_once_the_ledger_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

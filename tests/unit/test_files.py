@@ -1,5 +1,6 @@
 """Files are whole or absent, and documents have one text."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,13 @@ def test_a_log_is_put_aside_once_it_has_grown(tmp_path: Path) -> None:
     log.write_text("12345")
     rotate(log, most=4)
     assert (log.exists(), (tmp_path / "worker.log.1").read_text()) == (False, "12345")
+
+
+def test_a_file_that_may_not_be_read_is_not_said_to_be_unwritable() -> None:
+    told = disk_trouble(PermissionError(errno.EACCES, "Permission denied", "rows.csv"))
+    assert told is not None
+    assert told.fact == "rows.csv cannot be opened: Permission denied."
+    assert "ls -ld" in told.remedy
+    full = disk_trouble(OSError(errno.ENOSPC, "No space left on device", "ledger.db"))
+    assert full is not None
+    assert full.fact == "ledger.db cannot be written: No space left on device."

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,7 +79,7 @@ def test_a_listener_hears_new_decisions_and_no_old_ones(tmp_path: Path, monkeypa
 
     async def listen() -> list[str]:
         control: Any = SimpleNamespace(rooms=rooms)
-        source = stream._decisions(control)
+        source = stream._decisions(control, threading.Event())
         heard = [await anext(source)]
         decide(rooms, 2)
         decide(rooms, 3)
@@ -97,6 +98,43 @@ def test_a_flows_stream_ends_with_the_flow(tmp_path: Path) -> None:
     control: Any = SimpleNamespace(events=lambda flow, after: read_events(rooms.folder(flow), after=after))
 
     async def listen() -> list[str]:
-        return [text async for text in stream._steps(control, "f")]
+        return [text async for text in stream._steps(control, "f", threading.Event())]
 
     assert len(asyncio.run(listen())) == 2
+
+
+def test_who_comes_again_hears_what_came_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "POLL_S", 0.0)
+    rooms = rooms_in(tmp_path)
+    decide(rooms, 1)
+    control: Any = SimpleNamespace(rooms=rooms, events=lambda flow, after: read_events(rooms.folder(flow), after=after))
+
+    async def first(source: Any, count: int) -> list[str]:
+        return [await anext(source) for _ in range(count)]
+
+    async def all_of(source: Any) -> list[str]:
+        return [text async for text in source]
+
+    decide(rooms, 2)
+    source = stream._decisions(control, threading.Event(), "digits/1")
+    _, again = asyncio.run(first(source, 2))
+    assert (json.loads(again.split("data: ")[1])["version"], "id: digits/2\n" in again) == (2, True)
+
+    journal: Journal = rooms.journal("f")
+    journal.write("train", Mark.STARTED, "…")
+    journal.write("flow", Mark.ENDED, "done")
+    (step,) = asyncio.run(all_of(stream._steps(control, "f", threading.Event(), "1")))
+    assert "id: 2\n" in step
+    assert asyncio.run(all_of(stream._steps(control, "f", threading.Event(), "2"))) == [], "it has ended"
+
+
+def test_streams_end_with_their_process(tmp_path: Path) -> None:
+    rooms, ended = rooms_in(tmp_path), threading.Event()
+    control: Any = SimpleNamespace(rooms=rooms, events=lambda flow, after: [])
+    ended.set()
+
+    async def all_of(source: Any) -> list[str]:
+        return [text async for text in source]
+
+    assert asyncio.run(all_of(stream._steps(control, "f", ended))) == []
+    assert len(asyncio.run(all_of(stream._decisions(control, ended)))) == 1

@@ -1,9 +1,12 @@
 """`headrace triggers …`: what starts releases without a command, and what became of each event."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from headrace.types import Json
 
 app = typer.Typer(no_args_is_help=True, help="What starts releases without a command: commits, data, clock, tags.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -22,10 +25,9 @@ def watch(
     from headrace.cli import client as control
     from headrace.config.settings import read_settings
 
-    settings = read_settings()
-    client = control.ensure(settings)
+    client = control.ensure(read_settings())
     _show(
-        [client.ask("POST", "/api/triggers/watch", folder=str(folder.absolute()), actor=settings.actor)],
+        [client.ask("POST", "/api/triggers/watch", folder=str(folder.absolute()))],
         as_json=as_json,
     )
 
@@ -40,15 +42,14 @@ def forget(
     Example: headrace triggers forget digits
     """
     from headrace.cli import client as control
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import good, print_json
     from headrace.config.settings import read_settings
 
-    settings = read_settings()
-    answer = control.ensure(settings).ask("POST", "/api/triggers/forget", component=component, actor=settings.actor)
+    answer = control.ensure(read_settings()).ask("POST", "/api/triggers/forget", component=component)
     if as_json:
         print_json(answer)
         return
-    console().print(f"[green]✓[/green] {component} is watched no more")
+    good(f"{component} is watched no more")
 
 
 @app.command()
@@ -60,19 +61,21 @@ def show(component: Name = "", limit: int = 20, as_json: AsJson = False) -> None
     from headrace import wiring
     from headrace.cli import client as control
     from headrace.config.settings import read_settings
-    from headrace.lifecycle.triggers.book import books
-    from headrace.lifecycle.triggers.state import state_of
+    from headrace.lifecycle.triggers.state import all_states, state_of
 
     client = control.elsewhere(read_settings())
-    if client is not None and component:
-        _show([client.ask("GET", "/api/triggers", component=component)], as_json=as_json)
+    if client is not None:
+        asked: dict[str, Json] = {"component": component} if component else {}
+        found = client.ask("GET", "/api/triggers", timeout_s=120, **asked)
+        _show([found] if component else found["components"], as_json=as_json)
         return
     rooms = wiring.rooms(read_settings().prepare())
-    names = [component] if component else [book.component for book in books(rooms)]
-    _show([state_of(rooms, name, limit=limit) for name in names], as_json=as_json)
+    _show([state_of(rooms, component, limit=limit)] if component else all_states(rooms, limit=limit), as_json=as_json)
 
 
 def _show(states: list[dict[str, Any]], *, as_json: bool) -> None:
+    from rich.markup import escape
+
     from headrace.cli.terminal import console, print_json, table
 
     if as_json:
@@ -83,11 +86,12 @@ def _show(states: list[dict[str, Any]], *, as_json: bool) -> None:
         out.print("Nothing is watched yet. Begin with `headrace triggers watch FOLDER`.")
     for state in states:
         sources = ", ".join(state["sources"]) or "nothing: see `triggers` and `retrain.on` in docs/configuration.md"
-        out.print(f"[bold]{state['component']}[/bold]  {state['folder'] or 'not watched'}  looks at {sources}")
+        folder = escape(state["folder"] or "not watched")
+        out.print(f"[bold]{state['component']}[/bold]  {folder}  looks at {escape(sources)}")
         for reason in state["waiting"]:
-            out.print(f"  waiting  {reason}")
+            out.print(f"  waiting  {escape(reason)}")
         for source, problem in state["problems"].items():
-            out.print(f"  [yellow]![/yellow] {source}: {problem}")
+            out.print(f"  [yellow]![/yellow] {escape(source)}: {escape(problem)}")
         rows = [[line["at"][:19], line["source"], line["became"], line["actor"], line["fact"]] for line in state["log"]]
         if rows:
             out.print(table("", ["when (UTC)", "source", "became", "who", "what"], rows))

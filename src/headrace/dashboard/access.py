@@ -6,7 +6,6 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -81,17 +80,13 @@ class Access:
 
         async def inner(request: Request) -> Response:
             address = request.client.host if request.client else ""
-            wait_s = self.failures.wait_s(address)
-            if wait_s:
-                body = {
-                    "fact": f"Too many wrong tokens from {address}.",
-                    "remedy": f"Wait {wait_s:.0f} s.",
-                    "exit_code": 11,
-                }
-                return JSONResponse(body, 429, {"retry-after": f"{wait_s:.0f}"})
             try:
+                # First of all: who guesses must not keep out those of the same address who need not.
                 caller = await run_in_threadpool(self.caller, request.headers.get("authorization", ""))
             except Unauthorized as error:
+                wait_s = self.failures.wait_s(address)
+                if wait_s:
+                    return too_many(address, wait_s)
                 self.failures.note(address)
                 LOG.warning("%s was refused %s from %s: %s", request.method, request.url.path, address, error.fact)
                 raise
@@ -114,6 +109,12 @@ class Access:
         return Caller(token.rank, f"token:{token.name}")
 
 
+def too_many(address: str, wait_s: float) -> Response:
+    """Return what those are told who guess."""
+    body = {"fact": f"Too many wrong tokens from {address}.", "remedy": f"Wait {wait_s:.0f} s.", "exit_code": 11}
+    return JSONResponse(body, 429, {"retry-after": f"{wait_s:.0f}"})
+
+
 def refusal(error: HeadraceError) -> Response:
     """Return an error as fact and remedy."""
     body = {"fact": error.fact, "remedy": error.remedy, "exit_code": error.exit_code}
@@ -128,12 +129,14 @@ def told(handler: Plain) -> Plain:
             return await handler(request)
         except HeadraceError as error:
             return refusal(error)
-        except (msgspec.DecodeError, ValueError) as error:
-            return JSONResponse({"fact": str(error), "remedy": "", "exit_code": 2}, status_code=400)
-        except Exception as error:
+        except Exception as error:  # The request's boundary: it is answered, and what nobody foresaw is logged.
             trouble = disk_trouble(error)
             if trouble is None:
-                raise
+                LOG.exception("%s %s", request.method, request.url.path)
+                trouble = HeadraceError(
+                    f"The control process broke at {request.method} {request.url.path} ({type(error).__name__}).",
+                    "Its log says where: headrace logs",
+                )
             return refusal(trouble)
 
     return answer

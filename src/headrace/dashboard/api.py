@@ -1,5 +1,6 @@
 """The control API: the twin of the command line, over HTTP, for those who hold a token of the rank that is needed."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from headrace.dashboard import bodies, openapi
 from headrace.dashboard.access import Access, Caller, told
 from headrace.dashboard.openapi import Operation
 from headrace.dashboard.stream import stream
+from headrace.errors import InvalidInput
 from headrace.ledger.base import Action
 from headrace.lifecycle import garbage
 from headrace.lifecycle.chains import verify_chains
@@ -27,7 +29,7 @@ from headrace.lifecycle.tokens import Rank
 from headrace.lifecycle.triggers import webhook
 from headrace.lifecycle.triggers.book import Book
 from headrace.lifecycle.triggers.door import Door
-from headrace.lifecycle.triggers.state import state_of
+from headrace.lifecycle.triggers.state import all_states, state_of
 from headrace.lifecycle.watchbook import windows
 from headrace.types import Json
 
@@ -36,13 +38,19 @@ Body = TypeVar("Body")
 
 
 async def body_of(request: Request, kind: type[Body]) -> Body:
-    """Return the request's body. Raises msgspec.DecodeError."""
-    return msgspec.json.decode(await request.body(), type=kind)
+    """Return the request's body. Raises InvalidInput."""
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise InvalidInput(str(error)) from error
 
 
 def query_of(request: Request, kind: type[Body]) -> Body:
-    """Return the request's query. Raises msgspec.ValidationError."""
-    return msgspec.convert(dict(request.query_params), kind, strict=False)
+    """Return the request's query. Raises InvalidInput."""
+    try:
+        return msgspec.convert(dict(request.query_params), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(str(error)) from error
 
 
 @dataclass(slots=True)
@@ -51,12 +59,14 @@ class Api:
 
     Attributes:
         start_tracking: starts MLflow's pages if they do not run, and returns their URL.
+        ended: set when this process ends, so that streams do too.
     """
 
     control: Control
     door: Door
     access: Access
     start_tracking: Callable[[], str]
+    ended: threading.Event = field(default_factory=threading.Event)
     _places: dict[str, Json] = field(default_factory=lambda: {"mlflow": None})
 
     async def run(self, request: Request, caller: Caller) -> Response:
@@ -131,12 +141,12 @@ class Api:
         flow = query_of(request, bodies.OfStream).flow or ""
         if flow:
             await run_in_threadpool(self.control.events, flow)
-        return StreamingResponse(
-            stream(request, self.control, flow), media_type="text/event-stream", headers={"cache-control": "no-store"}
-        )
+        events = stream(request, self.control, flow, self.ended)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
     async def windows(self, request: Request, _caller: Caller) -> Response:
         component = query_of(request, bodies.OfComponent).component
+        await run_in_threadpool(self.control.history, component, limit=1)  # A name that nobody knows is not found.
         return JSONResponse({"windows": await run_in_threadpool(windows, self.control.rooms, component)})
 
     async def judge(self, request: Request, _caller: Caller) -> Response:
@@ -163,7 +173,9 @@ class Api:
         return await self.status(request, caller)
 
     async def triggers(self, request: Request, _caller: Caller) -> Response:
-        component = query_of(request, bodies.OfComponent).component
+        component = query_of(request, bodies.OfTriggers).component
+        if component is None:
+            return JSONResponse({"components": [*await run_in_threadpool(all_states, self.control.rooms)]})
         return JSONResponse(await run_in_threadpool(state_of, self.control.rooms, component))
 
     async def watch(self, request: Request, _caller: Caller) -> Response:
@@ -225,7 +237,7 @@ def operations(api: Api) -> list[Operation]:
         Operation("POST", "/api/tokens/revoke", api.revoke, admin, "End a token", bodies.Revoke),
         Operation("GET", "/api/tokens", api.tokens, admin, "All tokens, without their secrets"),
         Operation("GET", "/api/triggers", api.triggers, viewer, "What is watched, and what came of it",
-                  query=bodies.OfComponent),
+                  query=bodies.OfTriggers),
         Operation("GET", "/api/windows", api.windows, viewer, "What the watch said of each window",
                   query=bodies.OfComponent),
         Operation("GET", "/api/history", api.history, viewer, "A component's ledger", query=bodies.OfHistory),

@@ -9,14 +9,28 @@ from msgspec import Meta
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 Name = Annotated[str, Meta(pattern=f"^{NAME}$", description="A component's name.")]
 Number = Annotated[int, Meta(ge=1, le=2**31 - 1, description="A version's number.")]
-Text = Annotated[str, Meta(max_length=10_000)]
-Folder = Annotated[str, Meta(min_length=1, max_length=1000, description="A folder on the control process's machine.")]
-Flow = Annotated[str, Meta(min_length=1, max_length=200, description="A flow's id, as `/api/status` names it.")]
-Key = Annotated[
-    str, Meta(min_length=1, max_length=100, description="Tells this request from others; a repeat changes nothing.")
+#: What neither files nor databases take.
+WITHOUT_NUL = r"^[^\x00]*$"
+Text = Annotated[str, Meta(max_length=10_000, pattern=WITHOUT_NUL)]
+Folder = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=1000, pattern=WITHOUT_NUL, description="A folder on the control process's machine."
+    ),
+]  # fmt: skip
+Flow = Annotated[
+    str,
+    Meta(min_length=1, max_length=200, pattern=WITHOUT_NUL, description="A flow's id, as `/api/status` names it."),
 ]
+Key = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=100, pattern=WITHOUT_NUL,
+        description="Tells this request from others; a repeat changes nothing.",
+    ),
+]  # fmt: skip
 Age = Annotated[float, Meta(ge=0, le=1e9, description="Seconds.")]
-Actor = Annotated[str, Meta(max_length=200)]
+Actor = Annotated[str, Meta(max_length=200, pattern=WITHOUT_NUL)]
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -30,7 +44,7 @@ class Run(Body):
     reason: Text
     key: Key
     actor: Actor = ""
-    commit: Annotated[str, Meta(max_length=100)] = ""
+    commit: Annotated[str, Meta(max_length=100, pattern=WITHOUT_NUL)] = ""
     version: Annotated[int, Meta(ge=0, le=2**31 - 1, description="0 trains a new one.")] = 0
 
 
@@ -86,7 +100,6 @@ class NodeWish(Body):
 
     node: Annotated[str, Meta(min_length=1, max_length=63, description="A node's name, as `/api/nodes` tells it.")]
     wish: Literal["work", "drain", "restart"]
-    actor: Actor = ""
 
 
 class Stop(Body):
@@ -106,21 +119,19 @@ class Watching(Body):
     """Look at a folder's commits, data, clock and tags from now on."""
 
     folder: Folder
-    actor: Actor = ""
 
 
 class Forget(Body):
     """Look at a component's sources no more."""
 
     component: Name
-    actor: Actor = ""
 
 
 class NewToken(Body):
     """Make a token; `lives_s` of None never ends."""
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
-    rank: str = "viewer"
+    rank: Literal["viewer", "operator", "admin"] = "viewer"
     lives_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
 
 
@@ -147,6 +158,12 @@ class OfComponent(Body):
     """One component."""
 
     component: Name
+
+
+class OfTriggers(Body):
+    """One component, or all that are watched where none is named."""
+
+    component: Name | None = None
 
 
 class OfHistory(Body):

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,51 +20,57 @@ from headrace import wiring
 from headrace.config.settings import Settings
 from headrace.dashboard.access import Access, Failures
 from headrace.dashboard.api import Api, application
-from headrace.errors import Conflict, HeadraceError, InvalidConfig
+from headrace.errors import Conflict, HeadraceError, InvalidConfig, Unavailable
 from headrace.files import write_atomically
 from headrace.lifecycle import aliases, due, notify
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.tokens import Tokens
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.patrol import Patrol, settings_of
-from headrace.processes import free_port, name_of
+from headrace.processes import name_of
 
 LOG = logging.getLogger("headrace.control")
 WATCH_S = 0.5
 PATROL_S = 1.0
+#: How long the watch leaves a component alone whose settings cannot be read.
+TROUBLE_S = 60.0
+#: So long what is being answered may take at the end, and what listens is cut off then.
+STOP_S = 5.0
 
 
 @dataclass(slots=True)
 class ControlServer:
-    """The API of a control worker, with what it does regularly."""
+    """The API of a control worker, with what it does regularly.
+
+    Attributes:
+        listening: the socket that `listen` opened.
+        ended: says to everybody that this worker ends.
+    """
 
     control: Control
+    listening: socket.socket
     ended: threading.Event
     url: str = ""
     _server: uvicorn.Server | None = None
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Answer from now on.
-
-        Raises:
-            InvalidConfig: `HEADRACE_CONTROL` is no HOST:PORT.
-            Conflict: it could be reached from elsewhere, and there is no token.
-        """
+        """Answer from now on."""
         rooms = self.control.rooms
         settings = rooms.settings
         tokens = Tokens(settings.home / "tokens.json", rooms.clock)
-        host, port = listen_at(settings, tokens)
-        self.url = own_url(host, port)
+        self.url = own_url(*self.listening.getsockname()[:2])
         token = secrets.token_urlsafe(32)
         door = Door(rooms, self.control, lambda component: settings_of(rooms, component))
         access = Access(token, tokens, Failures(rooms.clock))
-        app = application(Api(self.control, door, access, lambda: wiring.start_tracking(settings)))
+        app = application(Api(self.control, door, access, lambda: wiring.start_tracking(settings), self.ended))
         self._server = uvicorn.Server(
-            uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, log_config=None)
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, log_config=None, timeout_graceful_shutdown=int(STOP_S)
+            )
         )
         self._thread = threading.Thread(
-            target=serve_api, args=(self._server, settings, self.url, token), name="api", daemon=True
+            target=serve_api, args=(self._server, self.listening, settings, self.url, token), name="api", daemon=True
         )
         self._thread.start()
         projecting = threading.Thread(target=project_regularly, args=(self.control, self.ended), name="aliases")
@@ -77,16 +84,35 @@ class ControlServer:
         return self._thread is None or self._thread.is_alive()
 
     def stop(self) -> None:
-        """Answer what was asked, and nothing more."""
+        """Answer what was asked, and nothing more; who listens or is slow is cut off after `STOP_S`."""
+        self.ended.set()
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
-            self._thread.join()
+            self._thread.join(2 * STOP_S)
         with suppress(FileNotFoundError):
             (self.control.rooms.settings.run / "control.json").unlink()
 
 
+def listen(settings: Settings, tokens: Tokens) -> socket.socket:
+    """Return the socket of the API, open before anything else is begun: what cannot be had ends the start.
+
+    Raises:
+        InvalidConfig: `HEADRACE_CONTROL` is no HOST:PORT.
+        Conflict: it could be reached from elsewhere, and there is no token.
+        Unavailable: somebody else listens there, or the address is not this machine's.
+    """
+    host, port = listen_at(settings, tokens)
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise Unavailable(
+            f"The control process cannot listen at {settings.control_address or host}: {error.strerror}.",
+            "End what listens there, or name another place: HEADRACE_CONTROL=127.0.0.1:8010",
+        ) from error
+
+
 def listen_at(settings: Settings, tokens: Tokens) -> tuple[str, int]:
-    """Return where the API listens: loopback and a free port, or what `HEADRACE_CONTROL` says.
+    """Return where the API listens: loopback and a free port (0), or what `HEADRACE_CONTROL` says.
 
     Raises:
         InvalidConfig: it is no HOST:PORT.
@@ -94,7 +120,7 @@ def listen_at(settings: Settings, tokens: Tokens) -> tuple[str, int]:
     """
     address = settings.control_address
     if not address:
-        return "127.0.0.1", free_port()
+        return "127.0.0.1", 0
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise InvalidConfig(
@@ -124,8 +150,8 @@ def own_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve_api(server: uvicorn.Server, settings: Settings, url: str, token: str) -> None:
-    """Answer until told to stop; say where once the socket is open."""
+def serve_api(server: uvicorn.Server, listening: socket.socket, settings: Settings, url: str, token: str) -> None:
+    """Answer until told to stop; say where once that is so."""
 
     def announce() -> None:
         while not server.started and not server.should_exit:
@@ -135,7 +161,7 @@ def serve_api(server: uvicorn.Server, settings: Settings, url: str, token: str) 
         write_atomically(settings.run / "control.json", json.dumps(document))
 
     threading.Thread(target=announce, daemon=True).start()
-    server.run()
+    server.run(sockets=[listening])
 
 
 def project_regularly(control: Control, ended: threading.Event) -> None:
@@ -168,6 +194,7 @@ def watch_regularly(control: Control, ended: threading.Event) -> None:
             now_s = control.rooms.clock.monotonic_s()
             if now_s < next_look_s.get(component, 0.0):
                 continue
+            next_look_s[component] = now_s + TROUBLE_S  # Where not even its settings can be read.
             try:
                 next_look_s[component] = now_s + due.pause_s(control.rooms, component)
                 control.watch(component)

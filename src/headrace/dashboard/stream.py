@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,21 +18,28 @@ POLL_S = 0.3
 QUIET_S = 15.0
 
 
-async def stream(request: Request, control: Control, flow: str) -> AsyncIterator[str]:
-    """Yield events until the client leaves, or until the flow ends where one is named."""
-    source = _steps(control, flow) if flow else _decisions(control)
+async def stream(request: Request, control: Control, flow: str, ended: threading.Event) -> AsyncIterator[str]:
+    """Yield events until the client leaves, until the flow ends where one is named, or until this process does.
+
+    Who comes again and says with `Last-Event-ID` what it heard last gets what came since.
+    """
+    heard = request.headers.get("last-event-id", "")
+    source = _steps(control, flow, ended, heard) if flow else _decisions(control, ended, heard)
     async for text in source:
         if await request.is_disconnected():
             return
         yield text
 
 
-async def _steps(control: Control, flow: str) -> AsyncIterator[str]:
-    seen, quiet_s = 0, 0.0
-    while True:
+async def _steps(control: Control, flow: str, ended: threading.Event, heard: str = "") -> AsyncIterator[str]:
+    after = int(heard) if heard.isdecimal() else 0
+    # The last one that was heard is looked at again: it may have been the end.
+    seen, quiet_s = max(0, after - 1), 0.0
+    while not ended.is_set():
         events = await run_in_threadpool(control.events, flow, after=seen)
         for number, event in enumerate(events, seen + 1):
-            yield message("step", number, event.as_json())
+            if number > after:
+                yield message("step", number, event.as_json())
             if event.mark is Mark.ENDED:
                 return
         seen += len(events)
@@ -42,16 +50,16 @@ async def _steps(control: Control, flow: str) -> AsyncIterator[str]:
         await asyncio.sleep(POLL_S)
 
 
-async def _decisions(control: Control) -> AsyncIterator[str]:
-    seen = await run_in_threadpool(_heads, control)
+async def _decisions(control: Control, ended: threading.Event, heard: str = "") -> AsyncIterator[str]:
+    seen = _heads_in(heard) if heard else await run_in_threadpool(_heads, control)
     quiet_s = 0.0
     yield ": listening\n\n"
-    while True:
+    while not ended.is_set():
         await asyncio.sleep(POLL_S)
         entries = await run_in_threadpool(_new, control, seen)
         for entry in entries:
             seen[entry.component] = entry.sequence
-            yield message("decision", f"{entry.component}/{entry.sequence}", entry.as_json())
+            yield message("decision", _told(seen), entry.as_json())
         quiet_s = 0.0 if entries else quiet_s + POLL_S
         if quiet_s >= QUIET_S:
             yield ": still here\n\n"
@@ -61,6 +69,16 @@ async def _decisions(control: Control) -> AsyncIterator[str]:
 def message(kind: str, number: object, document: Json) -> str:
     """Return one event as it goes over the wire."""
     return f"event: {kind}\nid: {number}\ndata: {json.dumps(document)}\n\n"
+
+
+def _told(heads: Mapping[str, int]) -> str:
+    """Return how far each component was heard, as the id of an event; one alone cannot say it."""
+    return ",".join(f"{name}/{sequence}" for name, sequence in sorted(heads.items()))
+
+
+def _heads_in(heard: str) -> dict[str, int]:
+    parts = [part.rpartition("/") for part in heard.split(",")]
+    return {name: int(sequence) for name, _, sequence in parts if name and sequence.isdecimal()}
 
 
 def _heads(control: Control) -> dict[str, int]:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import signal
+import stat
 import sys
 import threading
 import uuid
@@ -16,12 +17,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
+from logging.handlers import RotatingFileHandler
 
 from headrace import wiring
+from headrace.clock import SystemClock
 from headrace.config.settings import Settings, read_settings
 from headrace.dashboard.post import Post
-from headrace.dashboard.server import ControlServer
+from headrace.dashboard.server import ControlServer, listen
 from headrace.errors import HeadraceError
+from headrace.lifecycle import notify
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Role, roles_of
 from headrace.lifecycle.engine import APPLICATION_VERSION, start_engine
@@ -34,8 +38,11 @@ from headrace.lifecycle.nodes.membership import Membership
 from headrace.lifecycle.nodes.shared import check_may_begin, check_several, check_shared
 from headrace.lifecycle.nodes.sql import SqlNodes
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.tokens import Tokens
 
 LOG = logging.getLogger("headrace.worker")
+#: A worker's log is set aside at this size, and so many old ones are kept.
+LOG_BYTES, OLD_LOGS = 10_000_000, 3
 
 
 def main() -> None:
@@ -74,11 +81,15 @@ class Worker:
         Raises:
             Conflict: another one works here or under this name, the folders are not shared, or versions differ.
             InvalidConfig: a setting is wrong.
+            Unavailable: the control API's port is taken.
         """
         # Our own doings and the troubles of others; libraries tell each request and each table otherwise.
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", handlers=self._handlers())
         logging.getLogger("headrace").setLevel(logging.INFO)
         lock = take_lock(self.settings)
+        notify.check(self.settings)
+        tokens = Tokens(self.settings.home / "tokens.json", SystemClock())
+        listening = listen(self.settings, tokens) if Role.CONTROL in self.roles else None
         book = book_of(self.settings)
         heart = Heart(book, self._node(), on_death=self._on_death)
         book.join(heart.node)
@@ -90,7 +101,7 @@ class Worker:
         heart.doing, heart.on_wish = post.doing, partial(self._on_wish, post)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ended.set())
-        server = ControlServer(post.control, self._ended) if Role.CONTROL in self.roles else None
+        server = ControlServer(post.control, listening, self._ended) if listening is not None else None
         if server is not None:
             server.start()
             heart.node = replace(heart.node, url=server.url)
@@ -107,7 +118,10 @@ class Worker:
 
     def _handlers(self) -> list[logging.Handler]:
         self.settings.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return [logging.StreamHandler(), logging.FileHandler(self.settings.logs / f"{self.settings.node}.log")]
+        path = self.settings.logs / f"{self.settings.node}.log"
+        kept = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=OLD_LOGS)
+        # Where the output is a file (`run/control.log`) nobody cuts it: it is for a crash's last words.
+        return [kept] if stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode) else [logging.StreamHandler(), kept]
 
     def _node(self) -> Node:
         return Node(

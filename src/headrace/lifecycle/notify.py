@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from headrace.config.settings import Settings
+from headrace.errors import InvalidConfig
 from headrace.files import canonical_json, write_atomically
 from headrace.ledger.base import Entry
 from headrace.lifecycle.rooms import Rooms
@@ -88,6 +89,15 @@ class Notifier:
 def signature(secret: str, body: bytes) -> str:
     """Return what proves that a body comes from here; the receiver computes it over the raw body."""
     return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
+
+
+def check(settings: Settings) -> None:
+    """Raise InvalidConfig where decisions are to be sent and nothing is there to sign them with."""
+    if settings.webhook_url and not settings.variables.get("HEADRACE_WEBHOOK_SECRET"):
+        raise InvalidConfig(
+            "HEADRACE_WEBHOOK_URL is set and HEADRACE_WEBHOOK_SECRET is not, so that no decision could be signed.",
+            "Set both: HEADRACE_WEBHOOK_SECRET=…",
+        )
 
 
 def notifier(rooms: Rooms) -> Notifier | None:

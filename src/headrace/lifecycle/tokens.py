@@ -13,11 +13,16 @@ from enum import StrEnum
 from pathlib import Path
 
 from headrace.clock import Clock
-from headrace.errors import Conflict, HeadraceError, NotFound
+from headrace.errors import Conflict, HeadraceError, InvalidInput, NotFound
 from headrace.files import write_atomically
 from headrace.types import Json
 
 PREFIX = "hr"
+#: Who reads this may not make one from where they are: without a token, only that machine's own command line may.
+MAKE_ONE = (
+    "On the control process's machine, without HEADRACE_URL: `headrace token create {name}`; then show it in "
+    "HEADRACE_TOKEN."
+)
 
 
 class Rank(StrEnum):
@@ -79,10 +84,17 @@ class Tokens:
     clock: Clock
 
     def create(self, name: str, rank: Rank, *, lives_s: float | None) -> tuple[Token, str]:
-        """Return a new token and its secret, which is told this once. Raises Conflict where the name is taken."""
+        """Return a new token and its secret, which is told this once.
+
+        Raises:
+            Conflict: the name is taken.
+            InvalidInput: it would have ended before it began.
+        """
+        if lives_s is not None and lives_s <= 0:
+            raise InvalidInput(f"A token cannot live for {lives_s:.0f} s.", "--expires 90d, or --expires never")
         now = self.clock.now()
         secret = secrets.token_urlsafe(32)
-        expires = (now + timedelta(seconds=lives_s)).isoformat() if lives_s else ""
+        expires = (now + timedelta(seconds=lives_s)).isoformat() if lives_s is not None else ""
         token = Token(secrets.token_hex(4), name, rank, _digest(secret), now.isoformat(), expires)
         with self._alone():
             known = self._read()
@@ -125,9 +137,9 @@ class Tokens:
         wanted = found.digest if found else _digest("")
         is_right = hmac.compare_digest(_digest(parts[-1]), wanted)
         if found is None or not is_right:
-            raise Unauthorized("The token is missing or wrong.", "Make one with `headrace token create NAME`.")
+            raise Unauthorized("The token is missing or wrong.", MAKE_ONE.format(name="NAME"))
         if problem := found.problem(self.clock.now()):
-            raise Unauthorized(problem, f"Make another with `headrace token create {found.name}`.")
+            raise Unauthorized(problem, MAKE_ONE.format(name=found.name))
         return found
 
     def _read(self) -> list[Token]:

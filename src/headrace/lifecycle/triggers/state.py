@@ -1,9 +1,14 @@
 """What is known about a component's triggers, for people and scripts."""
 
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.triggers.book import Book
+from headrace.lifecycle.triggers.book import Book, books
 from headrace.lifecycle.triggers.patrol import SOURCES
 from headrace.types import Json
+
+
+def all_states(rooms: Rooms, *, limit: int = 20) -> list[dict[str, Json]]:
+    """Return the same of every component that is watched or was."""
+    return [state_of(rooms, book.component, limit=limit) for book in books(rooms)]
 
 
 def state_of(rooms: Rooms, component: str, *, limit: int = 20) -> dict[str, Json]:
