@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.errors import NotFound
+from headrace.errors import NotFound, Unavailable
+from headrace.provenance import code
 from headrace.provenance.code import checkout, commits_between, describe
 from headrace.provenance.tags import ReleaseTag, read_tags, write_tag
 
@@ -203,3 +204,12 @@ def test_the_commits_between_two_versions_are_named(top: Path, project: Path) ->
     second = commit(top, "train longer")
     assert commits_between(project, first, second) == ["train longer"]
     assert commits_between(project, first, "f" * 40) == []
+
+
+def test_a_git_that_does_not_end_is_unavailable(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: object, **words: float) -> None:
+        raise subprocess.TimeoutExpired("git", words["timeout"])
+
+    monkeypatch.setattr(code.subprocess, "run", hang)
+    with pytest.raises(Unavailable, match="git did not end within 300 s"):
+        code.run_git(top, "fetch")

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from headrace.errors import Conflict, HeadraceError, NotAllowed, NotFound
 from headrace.ledger.memory import MemoryLedger
 from headrace.lifecycle.request import CandidateRequest
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.triggers import repository
 from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.book import Became, Book
 from headrace.lifecycle.triggers.door import Door
@@ -39,6 +41,7 @@ class MemoryControl:
     asked: list[Event] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     refusal: HeadraceError | None = None
+    faster: str = ""  #: the flow of somebody who came between the look and the start
 
     def is_started(self, flow: str) -> bool:
         return flow in self.started
@@ -47,6 +50,8 @@ class MemoryControl:
         return self.running
 
     def start_candidate(self, request: CandidateRequest) -> str:
+        if self.faster:
+            raise Conflict(f"A candidate of digits is under way (flow {self.faster}).")
         self.started.append(request.flow_id)
         return request.flow_id
 
@@ -210,6 +215,63 @@ def test_a_remote_branch_is_watched_without_touching_the_checkout(place: Place, 
     place.look()
     assert place.control.started == [f"digits/commit-{sha}/1"]
     assert place.git("for-each-ref") == refs
+
+
+def remote_of(place: Place, folder: Path) -> Path:
+    """Give a component a remote, and return the copy that headrace keeps of it."""
+    bare = folder / "remote.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch", "main", bare], check=True)
+    place.git("remote", "add", "origin", str(bare))
+    place.git("push", "--quiet", "origin", "main")
+    place.configure("triggers: {commit: {branch: main, remote: origin}}\n")
+    place.book.watch(place.folder)
+    place.look()
+    return place.rooms.settings.home / "triggers" / "digits" / "repository"
+
+
+def test_what_a_crash_left_locked_in_headraces_own_copy_is_freed(place: Place, tmp_path: Path) -> None:
+    copy = remote_of(place, tmp_path)
+    for left in ("index.lock", "HEAD.lock", "refs/remotes/origin/main.lock"):
+        (copy / ".git" / left).touch()
+    sha = place.commit("second")
+    place.git("push", "--quiet", "origin", "main")
+    place.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"]
+    assert (copy / "digits" / "train.py").read_text() == "second"
+    assert place.book.problems() == {}
+
+
+def test_a_copy_that_is_there_already_is_not_written_again(place: Place, tmp_path: Path) -> None:
+    copy = remote_of(place, tmp_path)
+    before = (copy / ".git" / "index").stat().st_mtime_ns, (copy / ".git" / "logs" / "HEAD").read_text()
+    place.look()
+    assert ((copy / ".git" / "index").stat().st_mtime_ns, (copy / ".git" / "logs" / "HEAD").read_text()) == before
+
+
+def test_one_at_a_time_changes_a_copy(place: Place, tmp_path: Path) -> None:
+    copy = remote_of(place, tmp_path)
+    watched = place.book.watched()
+    assert watched is not None
+    sha = place.commit("second")
+    place.git("push", "--quiet", "origin", "main")
+    with ThreadPoolExecutor(1) as pool:
+        with repository._alone(copy):
+            looking = pool.submit(repository.repository_of, place.rooms, watched, "origin", "main")
+            with pytest.raises(TimeoutError):
+                looking.result(0.5)
+        assert looking.result(60).head("main") == sha
+
+
+def test_who_comes_after_a_persons_run_waits_and_is_not_lost(place: Place) -> None:
+    place.look()
+    place.control.faster = "digits/person-1/1"
+    sha = place.commit("second")
+    place.look()
+    assert (place.control.started, len(place.book.waiting())) == ([], 1)
+    place.control.faster = ""
+    place.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"]
+    assert place.became() == [Became.STARTED]
 
 
 def test_an_unknown_branch_is_told_once_with_those_that_are_there(place: Place) -> None:

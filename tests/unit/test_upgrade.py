@@ -18,6 +18,7 @@ from headrace.ledger import upgrade as ledger_upgrade
 from headrace.ledger.base import SCHEMA, Action, Draft
 from headrace.ledger.schema import MIGRATIONS, VERSION_TABLE
 from headrace.ledger.sql import SqlLedger
+from headrace.lifecycle import upgrade as upgrading
 from headrace.lifecycle.home_lock import take_lock
 from headrace.lifecycle.upgrade import upgrade
 from headrace.types import Actor, Stage
@@ -187,3 +188,27 @@ def test_the_command_says_what_it_did(
     assert (document["done"], document["rows"]["entries"]) == (True, 20)
     cli.upgrade(dry_run=False, as_json=False)
     assert "nothing to upgrade" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "password"),
+    [
+        ("postgresql+psycopg://u:p%40w@h:5433/db?sslmode=require", "postgresql://u@h:5433/db?sslmode=require", "p@w"),
+        ("postgresql://u@/db?host=/run/pg&password=x", "postgresql://u@/db?host=%2Frun%2Fpg", "x"),
+        ("postgresql://h/db", "postgresql://h/db", ""),
+    ],
+)
+def test_postgresqls_own_programs_get_the_whole_address(url: str, place: str, password: str) -> None:
+    assert upgrading.libpq_url(url) == (place, password)
+
+
+def test_what_pg_dump_says_is_told_as_text(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "pg_dump"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "noise" >&2\necho "$@ and $PGPASSWORD" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    with pytest.raises(Unavailable) as failed:
+        upgrading._dump(settings, "postgresql://u:secret@h/db?sslmode=require", tmp_path / "dump")
+    wanted = f"--format=custom --file={tmp_path}/dump --dbname=postgresql://u@h/db?sslmode=require and secret"
+    assert failed.value.fact == f"`pg_dump` failed: {wanted}; nothing was changed."

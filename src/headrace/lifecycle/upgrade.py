@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from headrace.clock import Clock
 from headrace.config.settings import Settings
@@ -136,23 +136,29 @@ def _dump(settings: Settings, url: str, to: Path) -> None:
             "`pg_dump` is not installed, so the database cannot be backed up; nothing was changed.",
             "Install PostgreSQL's client programs (on Debian: apt-get install postgresql-client).",
         )
-    parsed = make_url(url)
-    # The password goes the way that others on this machine cannot see.
-    words = {
-        "PGHOST": parsed.host, "PGPORT": parsed.port, "PGUSER": parsed.username, "PGPASSWORD": parsed.password,
-        "PGDATABASE": parsed.database,
-    }  # fmt: skip
-    known = {name: str(value) for name, value in words.items() if value}
+    place, password = libpq_url(url)
     done = subprocess.run(
-        [program, "--format=custom", f"--file={to}"], env={**settings.variables, **known}, capture_output=True,
+        [program, "--format=custom", f"--file={to}", f"--dbname={place}"],
+        # The password goes the way that others on this machine cannot see.
+        env={**settings.variables, **({"PGPASSWORD": password} if password else {})}, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     if done.returncode:
+        told = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise Unavailable(
-            f"`pg_dump` failed: {done.stderr.strip().splitlines()[-1:]}; nothing was changed.",
+            f"`pg_dump` failed: {told}; nothing was changed.",
             "Use a `pg_dump` that is at least as new as the server.",
         )
     to.chmod(0o600)
+
+
+def libpq_url(url: str) -> tuple[str, str]:
+    """Return an address as PostgreSQL's own programs read it, `?host=` and `?sslmode=` included; and the password."""
+    parsed = make_url(url)
+    password = parsed.password or parsed.query.get("password") or ""
+    place = parsed.set(drivername="postgresql").difference_update_query(["password"])
+    place = URL.create(place.drivername, place.username, None, place.host, place.port, place.database, place.query)
+    return place.render_as_string(hide_password=False), str(password)
 
 
 def _without_password(url: str) -> str:

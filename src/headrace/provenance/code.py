@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from headrace.errors import InvalidConfig, NotFound
+from headrace.errors import InvalidConfig, NotFound, Unavailable
 from headrace.files import canonical_json, sha256_json, write_atomically
 from headrace.types import Json
 
@@ -279,17 +279,24 @@ def git_output(folder: Path, *arguments: str, check: bool = True) -> str:
 
 
 def run_git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run git and return how it ended. Raises Unavailable where it does not: a remote that is silent, say."""
     unset = [part for name in _ELSEWHERE for part in ("-u", name)]
     settings = ["GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C"]
-    return subprocess.run(
-        ["env", *unset, *settings, "git", "-c", "core.hooksPath=/dev/null", "-C", str(folder), *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-        timeout=_GIT_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            ["env", *unset, *settings, "git", "-c", "core.hooksPath=/dev/null", "-C", str(folder), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=_GIT_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(
+            f"git did not end within {_GIT_TIMEOUT_S} s in {folder}.",
+            "A remote may be silent, or a disk slow; run the same git command by hand to see more.",
+        ) from error
 
 
 def _remedy(stderr: str, folder: Path) -> str:

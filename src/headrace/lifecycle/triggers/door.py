@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from headrace.config.component import Component
-from headrace.errors import HeadraceError
+from headrace.errors import Conflict, HeadraceError
 from headrace.lifecycle.request import CandidateRequest, Cause
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event, Wants
@@ -75,7 +75,10 @@ class Door:
             elif self._has_to_wait(book, event):
                 return None
             else:
-                flow = self.control.start_candidate(event.candidate())
+                try:
+                    flow = self.control.start_candidate(event.candidate())
+                except Conflict:  # A person was faster, after the look above; the next look says who.
+                    return None
                 book.note_start(group_of(event))
                 line = book.say(event, Became.STARTED, f"{event.trigger.reason}.", flow=flow)
         except HeadraceError as error:

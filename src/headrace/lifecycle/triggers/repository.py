@@ -3,7 +3,10 @@
 The user's own checkout is only ever read.
 """
 
+import fcntl
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,12 +99,29 @@ def repository_of(rooms: Rooms, watched: Watched, remote: str, branch: str = "")
     if "/" not in address and ":" not in address:
         raise InvalidConfig(f"{top} has no remote `{remote}`.", f"git -C {top} remote -v")
     copy = rooms.settings.home / "triggers" / watched.component / "repository"
-    _fetch(address, copy, top)
     found = Repository(copy, "refs/remotes/origin", subfolder, is_copy=True)
-    if branch:
-        # The component's folder must be there to be copied from; nobody works in this checkout.
-        git_output(copy, "checkout", "--quiet", "--detach", "--force", found.head(branch))
+    with _alone(copy):
+        _fetch(address, copy, top)
+        if branch:
+            _check_out(copy, found.head(branch))
     return found
+
+
+@contextmanager
+def _alone(copy: Path) -> Iterator[None]:
+    """Let one at a time change a copy, patrol or webhook, and free what a crash left locked."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with copy.with_name(f"{copy.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in [*(copy / ".git").glob("*.lock"), *(copy / ".git" / "refs").rglob("*.lock")]:
+            left.unlink(missing_ok=True)
+        yield
+
+
+def _check_out(copy: Path, commit: str) -> None:
+    """Put a commit's files there: the component's folder has to be there to be copied from; nobody works in it."""
+    if git_output(copy, "rev-parse", "--verify", "--quiet", "HEAD", check=False).strip() != commit:
+        git_output(copy, "checkout", "--quiet", "--detach", "--force", commit)
 
 
 def _fetch(address: str, copy: Path, top: Path) -> None:
