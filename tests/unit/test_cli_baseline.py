@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 
 from headrace import wiring
 from headrace.cli.main import app
+from headrace.clock import SystemClock
 from headrace.config.component import Component
 from headrace.config.settings import Settings, read_settings
-from headrace.errors import HeadraceError, InvalidInput, ModelRefused, Unavailable
+from headrace.environment.garbage import collect_garbage
+from headrace.errors import HeadraceError, ModelRefused, Unavailable
 from headrace.ledger.base import Action, Draft
+from headrace.lifecycle import environments
 from headrace.lifecycle.preflight import Finding, Preflight
 from headrace.lifecycle.readiness import explained, look
 from headrace.lifecycle.statements import state_entry
@@ -25,6 +28,7 @@ from headrace.provenance.baseline import Draft as BaselineDraft
 from headrace.provenance.baseline import seal
 from headrace.provenance.code import Code
 from headrace.provenance.sign import own_signer
+from headrace.provenance.store import ModelStore
 from headrace.registry.memory import MemoryRegistry
 from headrace.types import Actor, Stage
 
@@ -79,6 +83,38 @@ def test_an_untouched_version_is_verified_and_a_flipped_byte_is_named(model: Pat
     (model / "m.onnx").write_bytes(b"Weights")
     with pytest.raises(ModelRefused, match=r"`m\.onnx` was changed"):
         call("baseline", "verify", "digits/1")
+
+
+def test_a_changed_copy_is_set_aside_and_brought_back(model: Path) -> None:
+    rooms = wiring.rooms(read_settings())
+    assert isinstance(rooms.registry, MemoryRegistry)
+    record = recall(rooms, "digits", 1)
+    python = model.parent / "python"
+    python.touch()
+    uri = rooms.registry.add_model(record.run_id, model)
+    copy = ModelStore(rooms.settings.models).admit(model)
+    remember(rooms, replace(record, model_uri=uri, model=str(copy), python=str(python)))
+    weights = copy / "m.onnx"
+    weights.chmod(0o644)
+    weights.write_bytes(b"Weights")
+    with pytest.raises(ModelRefused) as refused:
+        call("baseline", "verify", "digits/1")
+    assert refused.value.remedy.endswith("headrace restore digits/1")
+    assert json.loads(call("restore", "digits/1", "--json"))["model"] == str(copy)
+    assert weights.read_bytes() == b"weights"
+    (aside,) = copy.parent.glob(".damaged-*")
+    assert (aside / "m.onnx").read_bytes() == b"Weights"
+    call("baseline", "verify", "digits/1")
+    assert json.loads(call("restore", "digits/1", "--json"))["model"] is None
+
+
+def test_no_advice_is_given_about_somebodys_own_folder(model: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "m.onnx").write_bytes(b"mine")
+    with pytest.raises(ModelRefused, match=r"`m\.onnx` was changed") as refused:
+        call("baseline", "verify", "digits/1", "--model", str(own))
+    assert refused.value.remedy == ""
 
 
 def test_decisions_are_attested_and_a_changed_or_lost_statement_is_named(model: Path) -> None:
@@ -182,11 +218,12 @@ def test_only_environments_that_no_home_needs_are_collected(model: Path, monkeyp
 
     # Another home shares the environments, and asks for the clean-up.
     monkeypatch.setenv("HEADRACE_HOME", str(model.parent / "other"))
+    settings = read_settings()
     listed = json.loads(call("environment", "list", "--json"))["environments"]
     assert {one["digest"]: len(one["needed_by"]) for one in listed} == {needed: 1, refused: 0, unknown: 0, fresh: 0}
-    assert json.loads(call("environment", "collect", "--dry-run", "--json"))["would_remove"] == [refused, unknown]
-    assert json.loads(call("environment", "collect", "--json"))["removed"] == [refused, unknown]
+    keep = environments.needed(settings, wiring.ledger)
+    for is_rehearsal in (True, False):
+        found = collect_garbage(settings, keep=keep, clock=SystemClock(), is_rehearsal=is_rehearsal)
+        assert [*found.environments] == [refused, unknown]
     left = {path.parent.name for path in settings.environments.glob("*/.ready")}
     assert left == {needed, fresh}
-    with pytest.raises(InvalidInput, match="no duration"):
-        call("environment", "collect", "--unused-for", "soon")

@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.markup import escape
 
 from headrace import wiring
-from headrace.cli.terminal import console, print_json, table
+from headrace.cli import client as control
+from headrace.cli.terminal import console, good, print_json, table
 from headrace.config.settings import read_settings
-from headrace.errors import InvalidInput, ModelRefused, NotFound
+from headrace.errors import Conflict, InvalidInput, ModelRefused, NotFound
 from headrace.files import write_atomically
 from headrace.lifecycle import statements
 from headrace.lifecycle.doors import baseline_of
@@ -26,7 +27,7 @@ from headrace.types import Json, Stage
 
 def open_rooms() -> Rooms:
     """Return this installation's back ends."""
-    return wiring.rooms(read_settings().prepare())
+    return wiring.rooms(control.here().prepare())
 
 
 def find(rooms: Rooms, name: str) -> VersionRecord:
@@ -76,25 +77,27 @@ def check_all(name: str, *, model: Path | None, as_json: bool) -> None:
     trusted = trusted_signers(rooms.settings.keys)
     place = model or Path(record.model)
     found = verify.findings(folder_of(rooms, record), place, trusted, expected=record.baseline)
-    copies = [*found]
+    # The baseline itself cannot be brought back from the registry's model; a copy of the model can.
+    is_copy = all(sentence.endswith(f" in {place}") for sentence in found)
     stated = statements.read(rooms, record)
+    is_copy = is_copy and bool(found)
     found += [f"attestations: {problem}" for problem in stated.problems]
     if as_json:
         print_json({"component": record.component, "version": record.version, "findings": [*found]})
     if found and as_json:
         raise SystemExit(ModelRefused.exit_code)
     if found:
-        remedy = (
-            f"Serve another version; the next deploy makes a new copy if you remove this one: rm -rf {place}"
-            if copies
-            else f"Fetch them again from run {record.run_id}, or look at `headrace history {record.component}`"
-        )
+        remedy = f"Fetch them again from run {record.run_id}, or look at `headrace history {record.component}`"
+        if is_copy:
+            remedy = (
+                "" if model else f"Put a good copy in its place: headrace restore {record.component}/{record.version}"
+            )
         raise ModelRefused("\n  ".join(found), remedy)
     if not as_json:
         signer = verify.verify(folder_of(rooms, record), None, trusted).signer
         files = len(read_baseline(folder_of(rooms, record)).model.files)
-        console().print(
-            f"[green]✓[/green] {record.component} v{record.version}: {files} model files, golden answers, lock and "
+        good(
+            f"{record.component} v{record.version}: {files} model files, golden answers, lock and "
             f"signature are as {signer} signed them (baseline {record.baseline[:12]}); {len(stated.good)} attestations"
         )
 
@@ -140,7 +143,7 @@ def export(name: str, *, to: Path | None, as_json: bool) -> None:
     elif to is None:
         console().print(text, markup=False)
     else:
-        console().print(f"[green]✓[/green] {to}")
+        good(str(to))
 
 
 def preflight(name: str, *, as_json: bool) -> None:
@@ -162,7 +165,7 @@ def preflight(name: str, *, as_json: bool) -> None:
     for item in result.findings:
         console().print(f"{item.check}: {item.fact}\n  → {item.remedy}", markup=False)
     result.refuse()
-    console().print(f"[green]✓[/green] {record.component} v{record.version} is ready to serve: {result.sentence()}")
+    good(f"{record.component} v{record.version} is ready to serve: {result.sentence()}")
 
 
 def restore(name: str, *, as_json: bool) -> None:
@@ -180,7 +183,7 @@ def restore(name: str, *, as_json: bool) -> None:
         return
     back = [place for place in (found.model, found.environment) if place]
     what = f"back: {', '.join(back)}" if back else "nothing was missing"
-    console().print(f"[green]✓[/green] {record.component} v{record.version}: {what}")
+    good(f"{record.component} v{record.version}: {what}")
 
 
 def reproduce(name: str, *, here: bool, as_json: bool) -> None:
@@ -234,7 +237,7 @@ def adopt(uri: str, *, folder: Path | None, reason: str, as_json: bool) -> None:
     if as_json:
         print_json({"component": record.component, "version": record.version, "baseline": record.baseline})
         return
-    console().print(f"[green]✓[/green] {record.component} v{record.version}: baseline {record.baseline[:12]} sealed")
+    good(f"{record.component} v{record.version}: baseline {record.baseline[:12]} sealed")
     console().print(f"  try it: headrace check {name}/{record.version}", markup=False)
     judge = f"headrace run {folder or 'FOLDER'} --version {record.version}"
     console().print(f"  judge it, and bring it to production: {judge}", markup=False)
@@ -242,9 +245,6 @@ def adopt(uri: str, *, folder: Path | None, reason: str, as_json: bool) -> None:
 
 def verify_ledger(component: str, *, as_json: bool) -> None:
     """Recompute the hash chains of the ledger, and compare them with what release tags anchor."""
-    from headrace.cli import client as control
-    from headrace.config.settings import read_settings
-    from headrace.errors import Conflict
     from headrace.lifecycle.chains import verify_chains
 
     client = control.elsewhere(read_settings())
@@ -264,4 +264,4 @@ def verify_ledger(component: str, *, as_json: bool) -> None:
     if not as_json:
         for result in results:
             out = f"{result['component']}: {result['entries']} entries, head {str(result['head'])[:12]}"
-            console().print(f"[green]✓[/green] {out}")
+            good(out)

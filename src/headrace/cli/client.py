@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx
 
-from headrace.config.settings import Settings
-from headrace.errors import HeadraceError, Unavailable
+from headrace.config.settings import Settings, read_settings
+from headrace.errors import Conflict, HeadraceError, Unavailable
 from headrace.lifecycle.events import Event, Mark
+from headrace.lifecycle.home_lock import is_taken
 from headrace.processes import ProcessName, is_alive, start_detached
 from headrace.types import Json
 
@@ -48,13 +49,17 @@ class Client:
             )
         except httpx.HTTPError as error:
             raise Unavailable(
-                f"The control process at {self.url} does not answer ({type(error).__name__}).",
-                "Start it again with `headrace down` and `headrace up`.",
+                f"The control process at {self.url} does not answer ({type(error).__name__}).", self._again()
             ) from error
         if answer.is_error:
             told = answer.json() if "json" in answer.headers.get("content-type", "") else {"fact": answer.text[:200]}
             raise Answered(told.get("fact", ""), told.get("remedy", ""), int(told.get("exit_code", 1)))
         return answer.json()
+
+    def _again(self) -> str:
+        if self.process is None:
+            return "See whether HEADRACE_URL is right, and start it on its own machine with `headrace up`."
+        return "Start it again with `headrace down` and `headrace up`."
 
     def events(self, flow: str, *, after: int = 0, timeout_s: float = math.inf) -> Iterator[Event]:
         """Yield a flow's events from number `after` on as they come, the last being its end.
@@ -99,8 +104,28 @@ def elsewhere(settings: Settings) -> Client | None:
     return find(settings) if settings.control_url else None
 
 
+def here() -> Settings:
+    """Return the settings for a command about this machine's own files and processes.
+
+    Raises:
+        Conflict: HEADRACE_URL names another control process, so that these are not what is meant.
+    """
+    settings = read_settings()
+    if settings.control_url:
+        raise Conflict(
+            f"This command is about this machine's own files and processes, and HEADRACE_URL names "
+            f"{settings.control_url}.",
+            "Type it on that machine, or leave HEADRACE_URL out here: env -u HEADRACE_URL headrace …",
+        )
+    return settings
+
+
 def ensure(settings: Settings) -> Client:
-    """Return the control process of this home, starting it where none runs. Raises Unavailable with its last words."""
+    """Return the control process of this home, starting it where none runs, or waiting for one that starts.
+
+    Raises:
+        Unavailable: it did not start; the message has its last words.
+    """
     client = find(settings)
     if client is not None:
         return client
@@ -115,7 +140,8 @@ def ensure(settings: Settings) -> Client:
         client = find(settings)
         if client is not None:
             return client
-        if not is_alive(process):
+        # Of two commands at once one starts it, and the other's process ends at the lock.
+        if not is_alive(process) and not is_taken(settings):
             break
         time.sleep(0.05)
     words = log.read_bytes()[began:].decode(errors="replace").strip().splitlines()

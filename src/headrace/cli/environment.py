@@ -1,4 +1,4 @@
-"""`headrace environment`: how two environments differ, which there are, and what nobody needs any more."""
+"""`headrace environment`: how two environments differ, and which there are. `headrace gc` removes what nobody needs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +36,9 @@ def diff(one: Side, other: Side = "here", as_json: AsJson = False) -> None:
         print_json({"one": sides[0].of, "other": sides[1].of, "differences": [*found]})
         return
     out = console()
-    out.print(f"{sides[0].of} against {sides[1].of}: {len(found)} differences" if found else "nothing differs")
+    out.print(
+        f"{sides[0].of} against {sides[1].of}: {len(found)} differences" if found else "nothing differs", markup=False
+    )
     for sentence in found:
         out.print(f"  {sentence}", markup=False)
 
@@ -81,45 +83,3 @@ def show(as_json: AsJson = False) -> None:
         for use in found
     ]  # fmt: skip
     console().print(table("", ["environment", "Python", "packages", "last used", "needed by"], rows))
-
-
-@app.command()
-def collect(
-    unused_for: Annotated[str, typer.Option(help="Leave alone what was used since: 90s, 6h, 7d.")] = "7d",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed; remove nothing.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Remove the environments that no version of any home needs, that were not used lately, and that nothing runs in.
-
-    A version needs its environment until the ledger says that it was refused. A removed environment can be made again
-    from the version's lock: headrace restore.
-
-    Example: headrace environment collect --unused-for 1d
-    """
-    from headrace import wiring
-    from headrace.cli.terminal import console, print_json
-    from headrace.clock import SystemClock
-    from headrace.config.component import seconds
-    from headrace.config.settings import read_settings
-    from headrace.environment.garbage import collect_garbage
-    from headrace.errors import InvalidInput
-    from headrace.lifecycle import environments
-
-    settings = read_settings().prepare()
-    try:
-        unused_for_s = float(seconds(unused_for))
-    except ValueError as error:
-        raise InvalidInput(f"{error}.") from error
-    keep = environments.needed(settings, wiring.ledger)
-    found = collect_garbage(settings, keep=keep, clock=SystemClock(), unused_for_s=unused_for_s, is_rehearsal=dry_run)
-    if as_json:
-        print_json(
-            {"removed": [] if dry_run else [*found.environments], "would_remove": [*found.environments],
-             "bytes": found.bytes, "kept": [*keep]}
-        )  # fmt: skip
-        return
-    verb = "would be removed" if dry_run else "removed"
-    console().print(
-        f"[green]✓[/green] {len(found.environments)} environments {verb}, {found.bytes / 1e6:.0f} MB that nothing "
-        f"else shares; {len(keep)} are needed by versions"
-    )

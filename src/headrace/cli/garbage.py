@@ -4,10 +4,8 @@ from typing import Any
 
 from headrace.cli import client as control
 from headrace.cli.plain import table
-from headrace.cli.terminal import console, print_json
-from headrace.config.component import seconds
+from headrace.cli.terminal import console, duration, good, print_json
 from headrace.config.settings import read_settings
-from headrace.errors import InvalidInput
 
 
 def retire(component: str, version: int, *, reason: str, as_json: bool) -> None:
@@ -19,18 +17,15 @@ def retire(component: str, version: int, *, reason: str, as_json: bool) -> None:
     if as_json:
         print_json(entry)
         return
-    console().print(
-        f"[green]✓[/green] v{version} of {component} is retired (entry {entry['sequence']}); "
+    good(
+        f"v{version} of {component} is retired (entry {entry['sequence']}); "
         f"what it leaves goes with `headrace gc {component}`"
     )
 
 
 def collect(component: str, *, dry_run: bool, unused_for: str, predictions: str, as_json: bool) -> None:
     """Say what nobody needs and how much it is, then remove it."""
-    try:
-        unused_for_s, predictions_s = float(seconds(unused_for)), float(seconds(predictions))
-    except ValueError as error:
-        raise InvalidInput(f"{error}.") from error
+    unused_for_s, predictions_s = duration(unused_for), duration(predictions)
     client = control.ensure(read_settings())
 
     def ask(*, is_rehearsal: bool) -> Any:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from headrace import wiring
+from headrace.cli.client import here
 from headrace.cli.watching import references_of, resized
-from headrace.config.settings import read_settings
 from headrace.data.tables import arrays, read_columns
 from headrace.errors import InvalidInput, NotFound
 from headrace.lifecycle.evaluate import answer_all, champion_of, signature_of
@@ -26,7 +26,7 @@ def replayed_file(component: str, path: Path, *, label: str, version: int, windo
         InvalidInput: the file has no such column, or fewer rows than a window.
         NotFound: no such version was ever in production.
     """
-    rooms = wiring.rooms(read_settings().prepare())
+    rooms = wiring.rooms(here().prepare())
     references = references_of(rooms, component)
     version = version or max(references)
     if version not in references:

@@ -27,7 +27,7 @@ def build(version: Version, as_json: AsJson = False) -> None:
 
     Example: headrace image build digits/3
     """
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import console, good, print_json
 
     out = console(as_json=as_json)
     rooms, record, engine = _opened(version)
@@ -38,7 +38,7 @@ def build(version: Version, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"tag": tag, "image": image.id, "layers": [*image.layers], "baseline": record.baseline})
         return
-    out.print(f"[green]✓[/green] {tag} is {image.id}", soft_wrap=True)
+    good(f"{tag} is {image.id}")
     out.print(f"  {engine.program} run --read-only --tmpfs /tmp --cap-drop ALL -p 8080:8080 {tag}", markup=False)
 
 
@@ -48,7 +48,7 @@ def push(version: Version, repository: Repository, as_json: AsJson = False) -> N
 
     Example: headrace image push digits/3 registry.example.com/team/digits
     """
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import console, good, print_json
     from headrace.deploy.docker import registry
 
     out = console(as_json=as_json)
@@ -62,7 +62,7 @@ def push(version: Version, repository: Repository, as_json: AsJson = False) -> N
     if as_json:
         print_json({"reference": stored.reference, "tag": stored.tag, "image": image.id})
         return
-    out.print(f"[green]✓[/green] {stored.reference}", soft_wrap=True)
+    good(stored.reference)
 
 
 @app.command()
@@ -78,7 +78,7 @@ def pull(
 
     Example: headrace image pull digits/3 registry.example.com/team/digits
     """
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import console, good, print_json
     from headrace.deploy.docker import registry
     from headrace.lifecycle.versions import served_version
     from headrace.types import Stage
@@ -92,9 +92,7 @@ def pull(
     if as_json:
         print_json({"reference": stored.reference, "image": image.id})
         return
-    out.print(
-        f"[green]✓[/green] {stored.reference} is the image of {record.component} v{record.version}", soft_wrap=True
-    )
+    good(f"{stored.reference} is the image of {record.component} v{record.version}")
 
 
 @app.command()
@@ -106,7 +104,7 @@ def templates(
 
     Example: headrace image templates docker/
     """
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import console, good, print_json
     from headrace.deploy.images.build import write_templates
 
     written = [str(path) for path in write_templates(folder)]
@@ -115,7 +113,7 @@ def templates(
         return
     out = console()
     for path in written:
-        out.print(f"[green]✓[/green] {path}", soft_wrap=True)
+        good(path)
     out.print(f"Use them: export HEADRACE_IMAGE_TEMPLATES={folder.absolute()}", markup=False, soft_wrap=True)
 
 
@@ -164,5 +162,7 @@ def _pushed(rooms: "Rooms", record: "VersionRecord", repository: str) -> str:
 
 @contextmanager
 def _progress(out: Any, text: str) -> Iterator[None]:
-    with out.status(f"{text} …"):
+    from rich.markup import escape
+
+    with out.status(f"{escape(text)} …"):
         yield

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from headrace import wiring
+from headrace.cli.client import here
 from headrace.cli.terminal import console, print_json
 from headrace.cli.upgrade import refuse_while_it_runs
 from headrace.clock import SystemClock
@@ -16,7 +17,7 @@ from headrace.lifecycle.migration.there import settings_there
 
 def migrate(to: Path, *, dry_run: bool, as_json: bool) -> None:
     """Rehearse, copy, compare."""
-    settings = read_settings()
+    settings = here()
     there = read_settings(settings_there(settings.variables, to))
     refuse_while_it_runs(settings)
     if wiring.is_tracking_started(settings):

@@ -46,11 +46,11 @@ def run(component: Name, as_json: AsJson = False) -> None:
         if code and not as_json:
             raise Answered(str(outcome["fact"]), str(outcome["remedy"]), code)
         if not as_json:
-            out.print(f"v{outcome['version']}: {outcome['fact']}")
+            out.print(f"v{outcome['version']}: {outcome['fact']}", markup=False)
     if as_json:
         print_json({"component": component, "windows": [*outcomes], "waits_for": judging.waits_for})
         raise typer.Exit(max((int(str(one["exit_code"])) for one in outcomes), default=0))
-    out.print(judging.waits_for)
+    out.print(judging.waits_for, markup=False)
 
 
 @app.command()
@@ -101,7 +101,7 @@ def report(
     Examples: headrace monitor report digits --to digits.html
               headrace monitor report churn --file march.parquet --to march.html
     """
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import good, print_json
     from headrace.files import write_atomically
     from headrace.monitoring.report import html
 
@@ -111,7 +111,7 @@ def report(
         print_json({**found.as_json(), "page": str(to.absolute())})
         return
     counts = ", ".join(f"{count} {name}" for name, count in found.counts().items() if count) or "no full window"
-    console().print(f"[green]✓[/green] {to}: {len(found.windows)} windows ({counts})")
+    good(f"{to}: {len(found.windows)} windows ({counts})")
 
 
 @app.command()
@@ -128,7 +128,7 @@ def hard(
     Examples: headrace monitor hard digits --most 50
               headrace monitor hard digits --to hard.csv
     """
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import good, print_json
     from headrace.cli.watching import hardest
     from headrace.files import write_atomically
     from headrace.monitoring.examples import as_tasks
@@ -139,7 +139,7 @@ def hard(
         reasons: dict[str, Json] = {one.row.prediction.id: one.reason for one in found}
         print_json({"rows": reasons, "file": str(to.absolute())})
         return
-    console().print(f"[green]✓[/green] {to}: {len(found)} rows")
+    good(f"{to}: {len(found)} rows")
 
 
 @app.command()
@@ -160,7 +160,7 @@ def sample(
     Examples: headrace monitor sample digits
               headrace monitor sample digits --to sheet.csv    then: headrace feedback digits --file sheet.csv
     """
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import good, print_json
     from headrace.cli.watching import to_be_labelled
     from headrace.files import write_atomically
 
@@ -172,7 +172,7 @@ def sample(
             {"prediction_ids": [one.row.prediction.id for one in found], "file": str(to.absolute()) if to else None}
         )
     elif to is not None:
-        console().print(f"[green]✓[/green] {to}: {len(found)} rows")
+        good(f"{to}: {len(found)} rows")
     else:
         for one in found:
             typer.echo(one.row.prediction.id)

@@ -24,13 +24,13 @@ def query(
               headrace predictions query churn "SELECT count(*) FROM joined WHERE to_label AND NOT labelled"
     """
     from headrace import wiring
+    from headrace.cli.client import here
     from headrace.cli.terminal import console, print_json, table
     from headrace.cli.watching import label_rates, log_of
-    from headrace.config.settings import read_settings
     from headrace.predictions.query import connect
 
     seen = log_of(component).snapshot(component)
-    rates = label_rates(wiring.rooms(read_settings().prepare()), component, seen)
+    rates = label_rates(wiring.rooms(here().prepare()), component, seen)
     with connect(seen, label_rates=rates) as connection:
         found = connection.execute(sql)
         names = [column[0] for column in found.description or []]
@@ -54,14 +54,13 @@ def labels(
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import console, duration, print_json
     from headrace.cli.watching import log_of
-    from headrace.config.component import seconds
     from headrace.predictions.labels import coverage
 
     log = log_of(component)
     counts = log.counts(component)
-    found = coverage(log.snapshot(component), now=datetime.now(UTC), maturity_s=float(seconds(maturity)))
+    found = coverage(log.snapshot(component), now=datetime.now(UTC), maturity_s=duration(maturity))
     if as_json:
         print_json(
             {**asdict(counts), "mature": found.predictions, "mature_labelled": found.labelled,
@@ -87,7 +86,9 @@ def check(
 
     Example: headrace predictions check digits --repair
     """
-    from headrace.cli.terminal import console, print_json
+    from rich.markup import escape
+
+    from headrace.cli.terminal import console, good, print_json
     from headrace.cli.watching import log_of
     from headrace.predictions import upkeep
 
@@ -102,9 +103,9 @@ def check(
         print_json({"problems": [one.sentence for one in problems], "repaired": repair, **lost})
     else:
         for one in problems:
-            console().print(f"[red]✗[/red] {one.sentence}")
+            console().print(f"[red]✗[/red] {escape(one.sentence)}")
         if not problems:
-            console().print("[green]✓[/green] every file holds what it should")
+            good("every file holds what it should")
         if any(lost.values()):
             console().print(f"Lost so far: {lost['damaged_bytes']} bytes of journals that could not be read, "
                             f"{lost['senseless_rows']} rows that made no sense or were set aside.")  # fmt: skip
@@ -118,7 +119,7 @@ def compact(component: Name) -> None:
 
     Example: headrace predictions compact digits
     """
-    from headrace.cli.terminal import console
+    from headrace.cli.terminal import good
     from headrace.cli.watching import prediction_folder
     from headrace.predictions import upkeep
     from headrace.predictions.actuals import roll_actuals
@@ -127,7 +128,7 @@ def compact(component: Name) -> None:
     folder = prediction_folder(component)
     rows = roll(folder) + roll_actuals(folder)
     found = upkeep.compact(folder)
-    console().print(f"[green]✓[/green] {rows} rows rolled, {found.merged} files merged into {found.into}, "
+    good(f"{rows} rows rolled, {found.merged} files merged into {found.into}, "
                     f"{found.removed} old ones removed")  # fmt: skip
 
 
@@ -139,19 +140,18 @@ def prune(component: Name, older_than: Annotated[str, typer.Option(help="Age, su
     """
     from datetime import UTC, datetime, timedelta
 
-    from headrace.cli.terminal import console
+    from headrace.cli.terminal import duration, good
     from headrace.cli.watching import log_of
-    from headrace.config.component import seconds
     from headrace.predictions import upkeep
 
-    before = datetime.now(UTC) - timedelta(seconds=float(seconds(older_than)))
+    before = datetime.now(UTC) - timedelta(seconds=duration(older_than))
     log = log_of(component)
     rows = upkeep.prune(log.folder(component), before)
     remote = log.remote(component)
     if remote is not None:
         rows += remote.put_floor(before)
         remote.sweep()
-    console().print(f"[green]✓[/green] {rows} rows dropped")
+    good(f"{rows} rows dropped")
 
 
 @app.command()
@@ -166,7 +166,7 @@ def ship(
     from dataclasses import asdict
 
     from headrace import wiring
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import good, print_json
     from headrace.config.settings import read_settings
     from headrace.errors import InvalidConfig
     from headrace.predictions.shipping import ship as put
@@ -184,7 +184,7 @@ def ship(
         return
     for name, shipped in done.items():
         left = f"; {shipped.left} are here alone still" if shipped.left else ""
-        console().print(f"[green]✓[/green] {name}: {shipped.rows} rows in {shipped.segments} files{left}")
+        good(f"{name}: {shipped.rows} rows in {shipped.segments} files{left}")
 
 
 @app.command()
@@ -193,12 +193,12 @@ def rebuild(component: Name) -> None:
 
     Example: headrace predictions rebuild digits
     """
-    from headrace.cli.terminal import console
+    from headrace.cli.terminal import good
     from headrace.cli.watching import prediction_folder
     from headrace.predictions import upkeep
 
     found = upkeep.rebuild(prediction_folder(component))
-    console().print(f"[green]✓[/green] {len(found.predictions)} files of predictions, {len(found.actuals)} of actuals")
+    good(f"{len(found.predictions)} files of predictions, {len(found.actuals)} of actuals")
 
 
 def _plain(value: object) -> str | int | float | bool | None:

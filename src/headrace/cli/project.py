@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from headrace.cli.terminal import console, print_json
+from headrace.cli.terminal import console, good, print_json
 from headrace.config.component import DataInput
 from headrace.config.parse import FILE, parse_component, read_component
 from headrace.config.settings import read_settings
@@ -41,7 +41,7 @@ def init(folder: Path, *, holdout: str, label: str, evaluate: str, name: str, fo
     if as_json:
         print_json(document)
         return
-    out.print(f"[green]✓[/green] {target} (component `{component.component}`)")
+    good(f"{target} (component `{component.component}`)")
     if not holdout and not evaluate:
         out.print("  → name the holdout under `data:` there; without it nothing can be judged")
     out.print("  next: headrace run")
@@ -56,7 +56,7 @@ def install_hook(folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"component": component.component, "hooks": [str(path) for path in paths]})
         return
-    console().print(f"[green]✓[/green] {paths[0].parent}: {', '.join(path.name for path in paths)}")
+    good(f"{paths[0].parent}: {', '.join(path.name for path in paths)}")
 
 
 def install_compose(folder: Path, *, force: bool, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from headrace.cli import client as control
-from headrace.cli.terminal import Steps, console, print_json
+from headrace.cli.terminal import Steps, console, good, print_json
 from headrace.config.settings import read_settings
 from headrace.lifecycle.events import Event, Mark
 from headrace.types import Json
@@ -25,7 +25,7 @@ def run(folder: Path, *, commit: str, version: int, reason: str, as_json: bool) 
     from headrace.config.parse import read_component
 
     component = read_component(folder.absolute())
-    console(as_json=as_json).print(f"[bold]{component.component}[/bold]: {component.project_folder}")
+    console(as_json=as_json).print(f"[bold]{component.component}[/bold]: {escape(str(component.project_folder))}")
     _ask_and_follow(
         "/api/run", as_json=as_json, folder=str(folder.absolute()), reason=reason or "run by hand", key=new_key(),
         commit=commit, version=version,
@@ -62,7 +62,7 @@ def reject(component: str, *, version: int | None, comment: str, as_json: bool) 
     if as_json:
         print_json(answer["entry"])
         return
-    console().print(f"[green]✓[/green] v{answer['entry']['version']} of {component} is rejected")
+    good(f"v{answer['entry']['version']} of {component} is rejected")
 
 
 def rollback(component: str, *, to: int | None, reason: str, as_json: bool) -> None:
@@ -76,9 +76,7 @@ def rollback(component: str, *, to: int | None, reason: str, as_json: bool) -> N
     if as_json:
         print_json(entry)
         return
-    console().print(
-        f"[green]✓[/green] {component}: v{entry['from_version']} → v{entry['version']} (entry {entry['sequence']})"
-    )
+    good(f"{component}: v{entry['from_version']} → v{entry['version']} (entry {entry['sequence']})")
 
 
 def follow(flow: str, *, as_json: bool) -> None:
@@ -95,7 +93,7 @@ def stop(flow: str, *, as_json: bool) -> None:
     if as_json:
         print_json(ended.numbers)
         return
-    console().print(f"{flow}: {ended.numbers.get('state')}")
+    console().print(f"{flow}: {ended.numbers.get('state')}", markup=False)
 
 
 def finish(client: control.Client, flow: str, *, as_json: bool, actor: str, can_stop: bool = True) -> None:
@@ -146,4 +144,4 @@ def tell(outcome: dict[str, Json], *, as_json: bool) -> None:
     if code:
         raise control.Answered(str(outcome["fact"]), str(outcome.get("remedy") or ""), code)
     if not as_json:
-        console().print(f"[bold]{outcome['fact']}[/bold]")
+        console().print(f"[bold]{escape(str(outcome['fact']))}[/bold]")

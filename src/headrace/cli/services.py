@@ -7,14 +7,16 @@ from typing import Any
 from headrace import wiring
 from headrace.cli import client as control
 from headrace.cli import plain
-from headrace.cli.terminal import console, print_json
+from headrace.cli.terminal import console, good, print_json
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.base import Target
-from headrace.errors import Unavailable
+from headrace.errors import HeadraceError, Unavailable
 from headrace.processes import stop_alone
 from headrace.types import Json, Stage
 
 WAIT_S = 60.0
+#: A control process that says nothing for so long hangs.
+SILENT_S = 20.0
 
 
 def up(*, as_json: bool) -> None:
@@ -65,12 +67,11 @@ def show(answer: dict[str, Any], *, as_json: bool) -> None:
 
 def down(*, as_json: bool) -> None:
     """Stop flows, endpoints, tracking pages and control, in this order, and wait until they are gone."""
-    settings = read_settings()
-    stopped = take_down(settings)
+    stopped = take_down(control.here())
     if as_json:
         print_json({"stopped": list(stopped)})
         return
-    console().print(f"[green]✓[/green] stopped: {', '.join(stopped) or 'nothing ran'}")
+    good(f"stopped: {', '.join(stopped) or 'nothing ran'}")
 
 
 def take_down(settings: Settings) -> list[str]:
@@ -78,7 +79,7 @@ def take_down(settings: Settings) -> list[str]:
     stopped: list[str] = []
     client = control.find(settings)
     if client is not None and client.process is not None:
-        for flow in client.ask("GET", "/api/status")["flows"]:
+        for flow in running(client):
             # Where even that cannot be written, the flow ends with the process and goes on at the next `up`.
             with suppress(Unavailable):
                 client.ask("POST", "/api/stop", flow=flow, actor=settings.actor)
@@ -92,6 +93,15 @@ def take_down(settings: Settings) -> list[str]:
     if wiring.stop_tracking(settings):
         stopped.append("MLflow")
     return stopped
+
+
+def running(client: control.Client) -> list[str]:
+    """Return the flows that a control process runs; none where it is silent, for it is ended by its pid anyway."""
+    try:
+        flows: list[str] = client.ask("GET", "/api/status", timeout_s=SILENT_S)["flows"]
+        return flows
+    except HeadraceError:
+        return []
 
 
 def remove_endpoints(target: Target) -> list[str]:

@@ -54,7 +54,7 @@ def add(
 
     Example: headrace signers add laptop.pub --name training-laptop
     """
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import good, print_json
     from headrace.config.settings import read_settings
     from headrace.provenance.sign import trust
 
@@ -62,7 +62,7 @@ def add(
     if as_json:
         print_json({"name": key.name, "fingerprint": key.fingerprint})
         return
-    console().print(f"[green]✓[/green] what {key.name} ({key.fingerprint[:12]}) signs counts here from now on")
+    good(f"what {key.name} ({key.fingerprint[:12]}) signs counts here from now on")
 
 
 @app.command()
@@ -71,7 +71,7 @@ def remove(name: Annotated[str, typer.Argument(help="A signer's name, from `list
 
     Example: headrace signers remove training-laptop
     """
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import good, print_json
     from headrace.config.settings import read_settings
     from headrace.provenance.sign import distrust
 
@@ -79,4 +79,4 @@ def remove(name: Annotated[str, typer.Argument(help="A signer's name, from `list
     if as_json:
         print_json({"name": key.name, "fingerprint": key.fingerprint})
         return
-    console().print(f"[green]✓[/green] {key.name} ({key.fingerprint[:12]}) is trusted no more")
+    good(f"{key.name} ({key.fingerprint[:12]}) is trusted no more")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, InvalidInput
 from headrace.lifecycle.events import Event, Mark
 from headrace.types import Json
 
@@ -20,6 +20,21 @@ SYMBOLS = {Mark.DONE: "[green]✓[/green]", Mark.FAILED: "[red]✗[/red]"}
 def console(*, as_json: bool = False) -> Console:
     """Return where people read: standard output, or standard error where that is for a JSON document."""
     return Console(stderr=as_json, highlight=False, soft_wrap=True)
+
+
+def good(text: str) -> None:
+    """Say that something was done; what looks like markup in it is text."""
+    console().print(f"[green]✓[/green] {escape(text)}")
+
+
+def duration(text: str) -> float:
+    """Return the seconds of `90s`, `6h` or `7d`. Raises InvalidInput."""
+    from headrace.config.component import seconds
+
+    try:
+        return float(seconds(text))
+    except ValueError as error:
+        raise InvalidInput(f"{error}.") from error
 
 
 def print_json(document: Json | Mapping[str, Json]) -> None:
@@ -79,7 +94,7 @@ class Steps:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
     """Return a plain table."""
-    result = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    result = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         result.add_column(column, overflow="fold")
     for row in rows:

@@ -44,7 +44,7 @@ def create(
         print_json(document)
         return
     until = document["expires"][:10] or "revoked"
-    console().print(f"{document['token']}\n  {rank.value} `{name}`, until {until}; shown only now")
+    console().print(f"{document['token']}\n  {rank.value} `{name}`, until {until}; shown only now", markup=False)
 
 
 @app.command("list")
@@ -72,7 +72,7 @@ def revoke(name: Annotated[str, typer.Argument(help="Its name or id.")], as_json
 
     Example: headrace token revoke ada
     """
-    from headrace.cli.terminal import console, print_json
+    from headrace.cli.terminal import good, print_json
 
     far = _elsewhere()
     document: dict[str, Any] = (
@@ -81,7 +81,7 @@ def revoke(name: Annotated[str, typer.Argument(help="Its name or id.")], as_json
     if as_json:
         print_json(document)
         return
-    console().print(f"[green]✓[/green] {document['name']} ({document['rank']}) is revoked")
+    good(f"{document['name']} ({document['rank']}) is revoked")
 
 
 def _elsewhere() -> "Client | None":

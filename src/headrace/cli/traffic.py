@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx
 
 from headrace import wiring
-from headrace.cli.terminal import console, print_json
+from headrace.cli.client import here
+from headrace.cli.terminal import console, good, print_json
 from headrace.client import bearer, plain_value
-from headrace.config.settings import Settings, read_settings
+from headrace.config.settings import Settings
 from headrace.deploy.base import Status
 from headrace.errors import InvalidInput, NotFound, Unavailable
 from headrace.types import Json, Stage
@@ -25,7 +26,7 @@ TYPES = {".json": "application/json", ".csv": "text/csv"}
 def predict(component: str, file: Path, *, as_json: bool) -> None:
     """Send a file's rows to production and print the answer."""
     body, kind = read_body(file)
-    settings = read_settings()
+    settings = here()
     status = serving(settings, component)
     key = bearer(status.predict_keys, settings.variables)
     answer = post(f"{status.endpoint.url}/invocations", body, kind, key)
@@ -62,7 +63,7 @@ def feedback(component: str, prediction_id: str, actual: str, file: Path | None,
     actuals = from_file(file) if file else [one(prediction_id, actual)]
     if not actuals:
         raise InvalidInput(f"No row of {file} has an actual.", "Fill in the column `actual`.")
-    settings = read_settings()
+    settings = here()
     status = serving(settings, component)
     key = bearer(status.feedback_keys, settings.variables)
     accepted = 0
@@ -73,7 +74,7 @@ def feedback(component: str, prediction_id: str, actual: str, file: Path | None,
     if as_json:
         print_json({"accepted": accepted})
         return
-    console().print(f"[green]✓[/green] {len(actuals)} kept")
+    good(f"{len(actuals)} kept")
 
 
 def one(prediction_id: str, actual: str) -> Json:

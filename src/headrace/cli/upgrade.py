@@ -3,7 +3,7 @@
 from headrace.cli import client as control
 from headrace.cli.terminal import console, print_json
 from headrace.clock import SystemClock
-from headrace.config.settings import Settings, read_settings
+from headrace.config.settings import Settings
 from headrace.errors import Conflict, HeadraceError
 from headrace.lifecycle.upgrade import Upgraded
 from headrace.lifecycle.upgrade import upgrade as perform
@@ -11,7 +11,7 @@ from headrace.lifecycle.upgrade import upgrade as perform
 
 def upgrade(*, dry_run: bool, as_json: bool) -> None:
     """Back up, rehearse, compare, then do it."""
-    settings = read_settings()
+    settings = control.here()
     refuse_while_it_runs(settings)
     found = perform(settings, SystemClock(), is_rehearsal=dry_run)
     if as_json:

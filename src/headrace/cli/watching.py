@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from headrace import wiring
+from headrace.cli.client import here
 from headrace.config.component import Component, Monitor
 from headrace.config.settings import read_settings
 from headrace.errors import InvalidInput, NotFound
@@ -23,7 +24,7 @@ from headrace.predictions.snapshot import Snapshot
 
 def replayed(component: str, window: int, false_alarms: float) -> Replay:
     """Return what the watch says about all stored predictions. 0 takes the newest version's own setting."""
-    rooms = wiring.rooms(read_settings().prepare())
+    rooms = wiring.rooms(here().prepare())
     references = references_of(rooms, component)
     monitor = resized(settings_of(rooms, component, references).monitor, window, false_alarms)
     windows = windows_of(rooms.predictions, component, monitor.window)
@@ -38,7 +39,7 @@ def resized(monitor: Monitor, window: int, false_alarms: float) -> Monitor:
 
 def hardest(component: str, most: int) -> list[HardExample]:
     """Return the hardest of the newest version's rows."""
-    rooms = wiring.rooms(read_settings().prepare())
+    rooms = wiring.rooms(here().prepare())
     references = references_of(rooms, component)
     version = max(references)
     known = references[version].overall
@@ -54,7 +55,7 @@ def to_be_labelled(component: str, rate: float | None) -> list[Task]:
     Raises:
         InvalidInput: no version of the component marks any.
     """
-    rooms = wiring.rooms(read_settings().prepare())
+    rooms = wiring.rooms(here().prepare())
     rates = label_rates(rooms, component, log_of(component).snapshot(component))
     if rate is not None:
         rates = dict.fromkeys(rates, rate)
@@ -104,6 +105,8 @@ def settings_of(rooms: Rooms, component: str, references: dict[int, Seasons]) ->
 def log_of(component: str) -> SegmentLog:
     """Return the log that has a component's predictions. Raises NotFound where there are none."""
     settings = read_settings()
+    if not settings.predictions_url:
+        here()
     log = wiring.segment_log(settings)
     known = log.components()
     if component not in known:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from headrace.cli import client as control
 from headrace.cli import plain
-from headrace.cli.terminal import console, print_json
+from headrace.cli.terminal import console, good, print_json
 from headrace.config.settings import Settings, read_settings
 from headrace.errors import NotFound, Unavailable
 from headrace.lifecycle.durable import roles_of
@@ -48,29 +50,29 @@ def drain(name: str, *, as_json: bool) -> None:
     """Tell a node to take nothing new, and wait until it does nothing more."""
     settings = read_settings()
     told = ask_for(settings, name, Wish.DRAIN)
-    with console(as_json=as_json).status(f"{name} ends what it does …"):
+    with console(as_json=as_json).status(f"{escape(name)} ends what it does …"):
         node = _wait(settings, name, DRAIN_S, lambda one: one["condition"] == Condition.DRAINED)
     if as_json:
         print_json(node or told)
         return
-    console().print(f"[green]✓[/green] {name} takes no work any more   (headrace restart {name})")
+    good(f"{name} takes no work any more   (headrace restart {name})")
 
 
 def restart(name: str, *, as_json: bool) -> None:
     """Tell a node to begin anew, and wait until it has."""
     settings = read_settings()
     before = ask_for(settings, name, Wish.RESTART)
-    with console(as_json=as_json).status(f"{name} begins anew …"):
+    with console(as_json=as_json).status(f"{escape(name)} begins anew …"):
         node = _wait(settings, name, RESTART_S, lambda one: one["session"] != before["session"])
     if as_json:
         print_json(node)
         return
-    console().print(f"[green]✓[/green] {name} began anew (pid {node['pid']})")
+    good(f"{name} began anew (pid {node['pid']})")
 
 
 def logs(name: str, *, lines: int, as_json: bool) -> None:
     """Print the ends of logs."""
-    settings = read_settings()
+    settings = control.here()
     found = list(dict.fromkeys(_logs(settings, name)))
     if not found:
         workers = ", ".join(path.stem for path in sorted(settings.logs.glob("*.log"))) or "none"
@@ -84,7 +86,7 @@ def logs(name: str, *, lines: int, as_json: bool) -> None:
         print_json({"logs": [{"path": str(path), "lines": list[Json](tail(path, lines))} for path in found]})
         return
     for path in found:
-        console().print(f"[bold]{path}[/bold]")
+        console().print(str(path), style="bold", markup=False)
         sys.stdout.write("".join(f"{line}\n" for line in tail(path, lines)))
 
 

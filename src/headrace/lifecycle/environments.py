@@ -18,13 +18,15 @@ from headrace.environment.base import Lock
 from headrace.environment.distributions import installed
 from headrace.environment.inherit import InheritedEnvironments
 from headrace.environment.uv import READY
-from headrace.errors import Conflict, EnvironmentFailed, HeadraceError
+from headrace.errors import Conflict, EnvironmentFailed, HeadraceError, ModelRefused
 from headrace.ledger.base import MOVES, Action, Ledger
 from headrace.lifecycle.doors import admit_version
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import RECORD, VersionRecord, version_folder
 from headrace.provenance.baseline import LOCK, Baseline, this_platform
 from headrace.provenance.compare import compare_packages
+from headrace.provenance.digest import digest_folder
+from headrace.provenance.store import ModelStore
 from headrace.types import Json
 
 HERE = "here"
@@ -159,8 +161,18 @@ class Restored:
     environment: str
 
 
+def is_changed(copy: Path, baseline: Baseline) -> bool:
+    """Tell whether a model copy is there and is not what the baseline says."""
+    try:
+        return copy.is_dir() and digest_folder(copy, strict=True).digest != baseline.model.digest
+    except ModelRefused:  # Not even its files can be read as plain files.
+        return True
+
+
 def restore(rooms: Rooms, record: VersionRecord, baseline: Baseline, *, tell: Callable[[str], None]) -> Restored:
     """Bring back what serving a version needs: its model copy from the registry, its environment from its lock.
+
+    A model copy that is not what was sealed is set aside first.
 
     Raises:
         ModelRefused: what the registry has is not what was sealed; the message names the file.
@@ -169,6 +181,10 @@ def restore(rooms: Rooms, record: VersionRecord, baseline: Baseline, *, tell: Ca
     """
     folder = version_folder(rooms, record.component, record.version) / "baseline"
     model, environment = "", ""
+    store = ModelStore(rooms.settings.models)
+    if Path(record.model).parent == store.folder and is_changed(Path(record.model), baseline):
+        place = store.set_aside(Path(record.model).name)
+        tell(f"the copy in {record.model} was changed; it lies in {place} now, until `headrace gc`")
     if not Path(record.model).is_dir():
         tell(f"fetching {record.model_uri}")
         with tempfile.TemporaryDirectory(prefix="restore-", dir=rooms.settings.home) as name:

@@ -2,9 +2,20 @@
 
 import fcntl
 import os
+from contextlib import suppress
 
 from headrace.config.settings import Settings
 from headrace.errors import Conflict
+
+
+def is_taken(settings: Settings) -> bool:
+    """Tell whether a worker holds the run folder's lock."""
+    with suppress(FileNotFoundError), (settings.run / "control.lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def take_lock(settings: Settings) -> int:

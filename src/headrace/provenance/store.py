@@ -70,6 +70,12 @@ class ModelStore:
         found = sorted(path for path in self.folder.glob("*") if path.is_dir() and not path.name.startswith("."))
         return {path.name: _bytes(path) for path in found}
 
+    def set_aside(self, digest: str) -> Path:
+        """Take a copy out of the way that is not what it should be, and return where it lies; it is a leftover then."""
+        place = Path(tempfile.mkdtemp(dir=self.folder, prefix=f".damaged-{digest[:12]}-"))
+        os.rename(self.folder / digest, place)
+        return place
+
     def leftovers(self) -> dict[Path, int]:
         """Return what a crash left half copied or half removed, with its bytes."""
         return {path: _bytes(path) for path in sorted(self.folder.glob(".*-*")) if path.is_dir()}
@@ -110,7 +116,7 @@ def refuse_broken_seal(copy: Path, seal: str, remedy: str = "") -> None:
 
 
 def _remedy(copy: Path) -> str:
-    return f"chmod -R u+w {copy} && rm -rf {copy}   # the next deploy makes a new copy"
+    return f"Put a good one in the place of {copy}: headrace restore NAME/VERSION"
 
 
 def refuse(found: list[Difference], folder: Path, remedy: str) -> None:

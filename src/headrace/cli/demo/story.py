@@ -175,7 +175,9 @@ class Story:
         git(self.project, "add", "--all")
         git(self.project, "commit", "--quiet", "--message", "digits: the example as it ships")
         self._client = control.ensure(self.settings)
-        self.book.out.print(f"  a copy of examples/digits in {self.project}, committed; control at {self.client.url}")
+        self.book.out.print(
+            f"  a copy of examples/digits in {self.project}, committed; control at {self.client.url}", markup=False
+        )
 
     def release(self) -> None:
         """Train v1 and bring it to production."""
