@@ -57,6 +57,9 @@ class MemoryEngine:
     def state(self, flow_id: str) -> str | None:
         return "PENDING" if flow_id in self.started else None
 
+    def has_ended(self, flow_id: str) -> bool:
+        return False
+
     def running(self) -> Sequence[str]:
         return []
 
@@ -251,7 +254,7 @@ TWINS = {
 LOCAL = {
     "init", "down", "demo", "serve", "upgrade", "predict", "feedback", "check", "restore", "reproduce", "adopt",
     "baseline", "environment", "signers", "monitor", "predictions", "worker", "nodes", "drain", "restart", "logs",
-    "image",
+    "image", "migrate", "mlflow", "database-roles",
 }  # fmt: skip
 
 
