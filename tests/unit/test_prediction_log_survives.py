@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from headrace.errors import Unavailable
+from headrace.errors import InvalidInput, Unavailable
 from headrace.predictions import actuals, snapshot
 from headrace.predictions.actuals import roll_actuals
 from headrace.predictions.batch import Batch, encode
@@ -298,3 +298,11 @@ def test_a_file_that_this_process_may_not_open_is_not_taken_for_damaged(
         with pytest.raises(Unavailable, match="Too many open files"):
             repair(tmp_path / "digits")
     assert inputs(tmp_path / "digits") == [1]
+
+
+@pytest.mark.parametrize("value", [2**64, "\ud800"])
+def test_an_actual_that_has_no_place_is_refused_with_its_remedy(tmp_path: Path, value: int | str) -> None:
+    given = [Actual(IDS.new(), one, datetime.now(UTC)) for one in (1, value)]
+    with pytest.raises(InvalidInput, match="cannot be kept"):
+        actuals.append(tmp_path, given)
+    assert len(snapshot.take(tmp_path).actuals) == 0

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.clock import Clock, SystemClock
-from headrace.errors import Unavailable
+from headrace.errors import InvalidInput, Unavailable
 from headrace.predictions.ids import Ids
 from headrace.predictions.journal import SUFFIX, Journal, journals, read_frames
 from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, rolled_names, write_manifest
@@ -54,13 +54,19 @@ def append(folder: Path, actuals: Sequence[Actual], *, clock: Clock | None = Non
     """Keep actuals of the component in `folder`; on disk when this returns.
 
     Raises:
+        InvalidInput: a value has no place, such as an integer beyond 64 bits; none of the actuals was kept.
         Unavailable: the disk is full or broken; none of the actuals was kept.
     """
     if not actuals:
         return
     clock = clock or SystemClock()
     now = clock.now().timestamp()
-    payload = _ENCODER.encode([Record(one.prediction_id, one.value, one.at.timestamp(), now) for one in actuals])
+    try:
+        payload = _ENCODER.encode([Record(one.prediction_id, one.value, one.at.timestamp(), now) for one in actuals])
+    except (OverflowError, TypeError, ValueError) as cause:
+        raise InvalidInput(
+            f"An actual cannot be kept: {cause}.", "Send a larger integer as text; none of the actuals was kept."
+        ) from cause
     try:
         with _one_writer(folder):
             journal = Journal(_open_journal(folder, clock))
