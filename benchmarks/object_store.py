@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from headrace.bucket import Bucket
 from headrace.config.s3 import S3Access
 from headrace.errors import HeadraceError
 from headrace.processes import free_port
+from headrace.sigv4 import signed
 
 KEY, SECRET = "headrace", "canary-s3-5e8f"
 BUCKET = "headrace"
@@ -64,19 +67,19 @@ class Store:
         return [self._put_if_absent() for _ in range(2)][1] == 412
 
     def make_bucket(self) -> int:
-        return self._request("PUT", f"/{BUCKET}")
+        return self._request("PUT")
 
     def _put_if_absent(self) -> int:
-        return self._request("PUT", f"/{BUCKET}/conditional", ["If-None-Match: *"], b"x")
+        return self._request("PUT", "conditional", {"If-None-Match": "*"})
 
-    def _request(self, method: str, path: str, headers: Sequence[str] = (), content: bytes = b"") -> int:
-        lines = [
-            f'url = "{self.endpoint}{path}"', f'request = "{method}"', 'aws-sigv4 = "aws:amz:us-east-1:s3"',
-            f'user = "{KEY}:{SECRET}"', *(f'header = "{one}"' for one in headers), "silent", "max-time = 20",
-            'output = "/dev/null"', 'write-out = "%{http_code}"', f'data-binary = "{content.decode()}"',
-        ]  # fmt: skip
-        done = subprocess.run(["curl", "-K", "-"], input="\n".join(lines), capture_output=True, text=True, check=False)
-        return int(done.stdout or 0)
+    def _request(self, method: str, key: str = "", headers: Mapping[str, str] | None = None) -> int:
+        request = signed(self.access, method, BUCKET, key)
+        try:
+            return httpx.request(
+                method, request.url, headers={**request.headers, **(headers or {})}, timeout=20
+            ).status_code
+        except httpx.HTTPError:
+            return 0
 
 
 @contextmanager

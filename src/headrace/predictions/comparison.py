@@ -8,8 +8,8 @@ from headrace.predictions.query import connect
 from headrace.predictions.snapshot import Snapshot
 from headrace.types import Json
 
-#: `seq` is each writer's own numbering of what it got.
-_OWN = frozenset({"seq", "to_label"})
+#: `seq` is each writer's own numbering of what it got; `day` is a folder's name, which journals have not.
+_OWN = frozenset({"seq", "day", "to_label"})
 
 
 @dataclass(frozen=True, slots=True)

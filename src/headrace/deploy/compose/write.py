@@ -8,7 +8,7 @@ from pathlib import Path
 from headrace.errors import Conflict
 from headrace.files import write_atomically
 
-TEMPLATES = ("compose.yaml", "Dockerfile", "postgres.sh", "README.md")
+TEMPLATES = ("compose.yaml", "Dockerfile", "postgres.sh", "backup.sh", "restore.sh", "README.md")
 SECRETS = "secrets"
 
 
