@@ -113,6 +113,7 @@ def _fill(rooms: Rooms, folder: Path) -> None:
         )  # fmt: skip
         remember(rooms, record)
         rooms.ledger.append(Draft("digits", Action.REGISTERED, ADA, "made", f"r{number}", version=number))
+        rooms.ledger.append(Draft("digits", Action.GATED, ADA, "good", f"g{number}", version=number))
         rooms.ledger.append(Draft("digits", Action.ACCEPTED, ADA, "fine", f"a{number}", version=number))
     for number in (1, 2):
         draft = Draft("digits", Action.PROMOTED, ADA, "better", f"p{number}", Stage.PRODUCTION, number)
