@@ -249,6 +249,10 @@ def test_bad_requests_do_not_harm_neighbours(endpoints: Endpoints) -> None:
 def test_bad_feedback_is_refused(endpoints: Endpoints) -> None:
     for document in ({}, {"prediction_id": "x", "actual": 1}, {"actuals": []}, {"actuals": [{"actual": 1}]}, [1]):
         assert 400 <= endpoints.mlp.post("/feedback", json=document).status_code < 500
+    answered = score(endpoints.mlp, {"instances": [ROW]})
+    truth = {"prediction_id": answered.headers["x-headrace-prediction-id"], "actual": 2**70}
+    refused = endpoints.mlp.post("/feedback", json=truth)
+    assert (refused.status_code, refused.headers.get("retry-after")) == (422, None), "it will never fit"
 
 
 def test_other_versions_wait_behind_the_same_address(endpoints: Endpoints, small_models: SmallModels) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, InvalidInput
 from headrace.serving.answer import scored
 from headrace.serving.batch import Job, Part
 from headrace.serving.exchange import Exchange
@@ -238,6 +238,8 @@ class App:
         folder = Path(generation.plan.log) / generation.plan.component
         try:
             await asyncio.get_running_loop().run_in_executor(None, _keep, folder, actuals)
+        except InvalidInput as error:  # It will never fit, however often it is sent.
+            raise Rejected(UNFIT, error.fact, error.remedy) from error
         except HeadraceError as error:
             raise Rejected(FULL, error.fact, error.remedy, retry_after_s=5) from error
         self.counts.feedback += len(actuals)
