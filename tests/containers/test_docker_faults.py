@@ -59,7 +59,7 @@ def production(docker: Docker, settings: Settings, sealed: ServedVersion) -> Ite
         finally:
             stopped.set()
             thread.join()
-        assert {code for code, _ in made.codes} == {200}
+        assert {code for code, _ in made.codes} <= {200}  # None where the test was skipped.
     finally:
         target.remove("digits", Stage.PRODUCTION)
     assert docker.engine.containers(LABEL) == []
