@@ -107,7 +107,8 @@ class MlflowRegistry:
 
     def download(self, uri: str, to: Path) -> Path:
         to.mkdir(parents=True, exist_ok=True)
-        if "://" not in uri and not uri.startswith(("models:", "runs:")):
+        is_path = ":" not in uri.partition("/")[0]  # `mlflow-artifacts:/…` has one slash
+        if is_path:
             return _copied(Path(uri), to)
         with told(f"the files behind {uri}"):
             place = self._place(uri)
