@@ -273,3 +273,13 @@ def test_the_archive_that_a_worker_loads_is_looked_at_wherever_it_lies(tmp_path:
         assert read_mlmodel(folder).pt2 == folder / place / "model.pt2"
         with pytest.raises(ModelRefused, match=rf"`{place}/model\.pt2`"):
             check_formats(folder)
+
+
+def test_a_length_that_looks_like_a_pickle_makes_none_of_tensors(tmp_path: Path) -> None:
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(0x380).encode()
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert path.read_bytes()[:2] == b"\x80\x03"
+    assert artifact_unsafe(path) == []
+    path.write_bytes(b"\x80\x03" + pickle.dumps(Evil(Path("x")), 3)[2:])
+    assert artifact_unsafe(path) == ["posix system"]

@@ -185,7 +185,7 @@ def _is_pickle(head: bytes) -> bool:
     Text can consist of opcodes by chance, but it does not keep their stack in order. What has called something is a
     pickle also where it breaks off afterwards.
     """
-    if re.match(rb"\x80[\x00-\x05]", head):
+    if re.match(rb"\x80[\x00-\x05]", head) and not _is_safetensors(head):
         return True
     depth, marks, is_named = 0, list[int](), False
     try:
@@ -208,6 +208,15 @@ def _is_pickle(head: bytes) -> bool:
     except Exception:  # noqa: BLE001 - pickletools raises anything on what is no pickle
         return False
     return False
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Tell whether bytes begin with a JSON header's length and that header: the length may look like a pickle."""
+    length = int.from_bytes(head[:8], "little")
+    try:
+        return length > 1 and isinstance(json.loads(head[8 : 8 + length]), dict)
+    except ValueError:
+        return False
 
 
 def _decompressed(head: bytes, decompress: object) -> bytes:
