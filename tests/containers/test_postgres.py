@@ -145,7 +145,7 @@ def test_a_worker_does_its_whole_work_with_its_few_rights(
     assert not ledger.unwritten()
     ledger.close()
     book = SqlNodes(worker)
-    assert book.mark("m" * 32) == "m" * 32
+    assert book.mark("m" * 32, lambda: None) == "m" * 32
     book.close()
     script = tmp_path / "flow.py"
     script.write_text(FLOW)
