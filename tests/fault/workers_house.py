@@ -21,6 +21,7 @@ from headrace.clock import SystemClock
 from headrace.config.settings import Settings, read_settings
 from headrace.dashboard.worker import Worker
 from headrace.errors import HeadraceError, TrainingFailed
+from headrace.files import write_atomically
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle import candidate, promote
@@ -108,7 +109,8 @@ def seal(rooms: Rooms, request: CandidateRequest, run: TrainedRun) -> SealedVers
         (rooms.settings.home / "held").touch()
         while not (rooms.settings.home / "late").exists():
             time.sleep(0.02)
-        (rooms.settings.home / "tried").write_text("\n".join(late_doings(rooms, request, run)))
+        # Whole or not at all: the worker may begin anew at any moment.
+        write_atomically(rooms.settings.home / "tried", "\n".join(late_doings(rooms, request, run)))
     return SealedVersion("b" * 64, str(folder / "baseline"), run.model, "seal", "")
 
 

@@ -21,7 +21,7 @@ from dbos._recovery import recover_pending_workflows
 
 from headrace.files import disk_trouble
 from headrace.ledger.base import Guardable
-from headrace.lifecycle.claims import UNCLAIMED, Claim, ClaimedRegistry, Superseded
+from headrace.lifecycle.claims import UNCLAIMED, Claim, ClaimedRegistry
 from headrace.lifecycle.durable import Role
 from headrace.lifecycle.nodes.membership import Membership
 from headrace.lifecycle.request import Outcome
@@ -108,14 +108,14 @@ class _Running:
         flow = context.workflow_id
         with self.lock:
             self.doing[flow] = self.doing.get(flow, 0) + 1
-        is_ours = self.member is not None
+        rooms = None
         try:
-            yield self.rooms if self.member is None else claimed(self.rooms, self.member, flow, str(context.owner_xid))
-        except Superseded:
-            is_ours = False
-            raise
+            rooms = self.rooms
+            if self.member is not None:
+                rooms = claimed(self.rooms, self.member, flow, str(context.owner_xid))
+            yield rooms
         finally:
-            if self.member is not None and is_ours:
+            if self.member is not None and rooms is not None and not rooms.claim.is_lost():
                 self.member.forget(flow)
             with self.lock:
                 self.doing[flow] -= 1

@@ -234,12 +234,14 @@ def _try(version: ServedVersion, variables: Mapping[str, str], limits: Limits, r
             reply = watch.during("predict", lambda: worker.ask("warm", rows, timeout_s=limits.timeout_s), result)
             if reply is None:
                 return
-            _judge_warmth(reply[0], rows, result, must_answer=must_answer)
+            _measure(reply[0], rows, result)
             if version.golden is not None:
                 watch.during("golden", lambda: _golden(worker, version, limits, result), result)
+            if must_answer:
+                _judge_rows(reply[0], rows, result)
 
 
-def _judge_warmth(reply: frames.Reply, rows: Rows, result: Preflight, *, must_answer: bool) -> None:
+def _measure(reply: frames.Reply, rows: Rows, result: Preflight) -> None:
     warm = reply.warm
     if warm is None:
         return
@@ -248,9 +250,14 @@ def _judge_warmth(reply: frames.Reply, rows: Rows, result: Preflight, *, must_an
         fact = f"its graph takes batches of exactly {warm.fixed_rows} rows; fewer are padded, which costs time"
         remedy = "Export it with an input example of 2 rows or more: `input_example=X[:2]`"
         result.findings.append(Finding("predict", fact, remedy, is_blocking=False))
-    if not warm.by_row and must_answer:
-        fact = f"it does not answer row by row: {rows.count} rows did not give {rows.count} answers"
-        result.findings.append(Finding("predict", fact, "Have `predict` return one answer for each input row"))
+
+
+def _judge_rows(reply: frames.Reply, rows: Rows, result: Preflight) -> None:
+    """Say so where requests cannot be joined; answers that are none of training's, told before, are often the cause."""
+    if reply.warm is not None and not reply.warm.by_row:
+        fact = f"it does not answer row by row: {rows.count} rows at once are not answered as each by itself"
+        remedy = "Have `predict` return one answer for each input row, whatever the others are"
+        result.findings.append(Finding("predict", fact, remedy))
 
 
 def _golden(worker: Worker, version: ServedVersion, limits: Limits, result: Preflight) -> None:

@@ -77,10 +77,13 @@ class Membership:
     def clear_away(self) -> None:
         """End the children of flows that this node had and that others have by now."""
         for path in sorted(self._notes.glob("*.json")):
-            note = json.loads(path.read_text())
+            try:
+                note = json.loads(path.read_text())
+            except FileNotFoundError:
+                continue  # The flow has just ended here.
             if self.book.holder(note["flow"]) != (note["epoch"], self.name):
                 self._end_work(note["flow"], note["epoch"])
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def _end_work(self, flow: str, epoch: int) -> None:
         # Only phases have children; a phase's id is its flow's with the phase's name behind it.
