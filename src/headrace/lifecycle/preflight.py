@@ -253,11 +253,16 @@ def _measure(reply: frames.Reply, rows: Rows, result: Preflight) -> None:
 
 
 def _judge_rows(reply: frames.Reply, rows: Rows, result: Preflight) -> None:
-    """Say so where requests cannot be joined; answers that are none of training's, told before, are often the cause."""
+    """Say so where requests cannot be joined.
+
+    Too few answers are the cause of golden ones that are not met, and told first; other answers than at training's are
+    the cause of this, and told before it.
+    """
     if reply.warm is not None and not reply.warm.by_row:
         fact = f"it does not answer row by row: {rows.count} rows at once are not answered as each by itself"
         remedy = "Have `predict` return one answer for each input row, whatever the others are"
-        result.findings.append(Finding("predict", fact, remedy))
+        are_too_few = any(one.check == "golden" and "has shape" in one.fact for one in result.findings)
+        result.findings.insert(0 if are_too_few else len(result.findings), Finding("predict", fact, remedy))
 
 
 def _golden(worker: Worker, version: ServedVersion, limits: Limits, result: Preflight) -> None:
