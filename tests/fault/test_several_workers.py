@@ -109,8 +109,9 @@ class House:
         (self.home / f"go-{name}").touch()
 
     def forget(self) -> None:
-        """Begin a test: no training has begun and none may end."""
-        for path in [self.home / "launches", *self.home.glob("go-*")]:
+        """Begin a test: no training has begun, none may end, and no sealing is held."""
+        marks = [self.home / name for name in ("launches", "hold", "held", "late", "tried")]
+        for path in [*marks, *self.home.glob("go-*")]:
             path.unlink(missing_ok=True)
 
     def ends(self, flow: str) -> list[dict[str, Any]]:

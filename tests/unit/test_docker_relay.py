@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from headrace.deploy.images.relay import CONTROL, OPEN, Relay
+from headrace.deploy.images.relay import CONTROL, Relay
 
 
 class Ends:
@@ -36,8 +36,7 @@ class Ends:
         """Return what a front has in its hands."""
         ours, theirs = socket.socketpair()
         ours.settimeout(30)
-        self.here.send(channel, OPEN)
-        self.here.add(channel, theirs)
+        self.here.open(channel, theirs)
         return ours
 
 

@@ -81,7 +81,7 @@ def far_away(
     assert container.stdout is not None
     relayed = runpy.run_path(RELAY)
     relay = relayed["Relay"](container.stdout, container.stdin)
-    listener = listening_for_fronts(relay, relayed["OPEN"], address) if address else None
+    listener = listening_for_fronts(relay, address) if address else None
     try:
         relay.send(relayed["CONTROL"], relayed["BYTES"], json.dumps(variables).encode())
         relay.add(relayed["CONTROL"], control)
@@ -99,7 +99,7 @@ def far_away(
             container.kill()
 
 
-def listening_for_fronts(relay: Any, opening: int, address: str) -> socket.socket:
+def listening_for_fronts(relay: Any, address: str) -> socket.socket:
     """Listen where the endpoint's fronts look for the worker, and open a channel for each that comes."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(address)
@@ -111,8 +111,7 @@ def listening_for_fronts(relay: Any, opening: int, address: str) -> socket.socke
         with contextlib.suppress(OSError):
             for channel in itertools.count(1):
                 connection, _ = listener.accept()
-                relay.send(channel, opening)
-                relay.add(channel, connection)
+                relay.open(channel, connection)
 
     threading.Thread(target=accept, daemon=True).start()
     return listener

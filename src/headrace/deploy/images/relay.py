@@ -42,6 +42,15 @@ class Relay:
     def add(self, channel: int, connection: socket.socket) -> None:
         """Carry what a connection says from now on."""
         self._connections[channel] = connection
+        self._carry(channel, connection)
+
+    def open(self, channel: int, connection: socket.socket) -> None:
+        """Open a channel for a connection. Raises OSError where the other end is gone."""
+        self._connections[channel] = connection  # First: the other end may close it at once.
+        self.send(channel, OPEN)
+        self._carry(channel, connection)
+
+    def _carry(self, channel: int, connection: socket.socket) -> None:
         threading.Thread(target=self._pump, args=(channel, connection), daemon=True).start()
 
     def run(self) -> None:
