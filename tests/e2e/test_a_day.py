@@ -92,6 +92,11 @@ class Day:
             time.sleep(1.0)
         raise AssertionError(f"{what} did not come about: {json.dumps([self.log()[:8], self.entries()[:8]], indent=1)}")
 
+    def mark(self, source: str) -> Any:
+        """Return up to where the patrol has seen a source; None before its first look, which causes nothing."""
+        path = self.house.home / "triggers" / NAME / "marks.json"
+        return json.loads(path.read_text()).get(source) if path.exists() else None
+
     def quiet(self) -> None:
         """Wait until nothing runs and nothing waits."""
         self.until("an end", lambda: not self.house.headrace("status", "--json").document["flows"])
@@ -106,7 +111,7 @@ def day(house: House) -> Day:
 def test_a_commit_goes_to_production_without_a_command(day: Day) -> None:
     told = day.house.headrace("triggers", "watch", day.folder, "--json")
     assert told.code == 0, told.out + told.err
-    time.sleep(2)  # The first look finds how things are.
+    day.until("a first look", lambda: all(day.mark(source) is not None for source in ("commit", "tag", "registry")))
     sha = day.commit("a better idea")
     assert day.hook(sha) == [202, 202, 202]
     day.until("version 1", lambda: day.production() == 1)
@@ -134,7 +139,7 @@ def test_a_broken_commit_is_told_and_changes_nothing(day: Day) -> None:
 
 def test_new_data_and_the_clock_become_one_candidate_each(day: Day) -> None:
     day.configure("retrain: {on: [data], cooldown: 0s}")
-    time.sleep(2.5)  # A first look at the data.
+    day.until("a first look at the data", lambda: day.mark("data") is not None)
     rows = (day.folder / "train.csv").read_text().splitlines(keepends=True)
     for _ in range(3):
         (day.folder / "train.csv").write_text("".join(rows[:-3]))
@@ -144,6 +149,9 @@ def test_new_data_and_the_clock_become_one_candidate_each(day: Day) -> None:
     assert day.count("registered") == 2
     assert day.count("registered", actor="data") == 1
 
+    yesterday = time.gmtime(time.time() - 86_400)
+    day.configure(f'retrain: {{on: ["cron: 0 0 {yesterday.tm_mday} {yesterday.tm_mon} *"], cooldown: 0s}}')
+    day.until("a first look at the clock", lambda: day.mark("cron") is not None)
     minute = time.gmtime(time.time() + 65)
     day.configure(f'retrain: {{on: ["cron: {minute.tm_min} {minute.tm_hour} * * *"], cooldown: 0s}}')
     day.until("version 3", lambda: day.production() == 3)
