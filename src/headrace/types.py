@@ -92,6 +92,24 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What each worker of a deployment may use.
+
+    Attributes:
+        memory: `512m` or `2g`; empty for no limit.
+        cpus: how many, such as 1.5; 0 for no limit.
+    """
+
+    memory: str = ""
+    cpus: float = 0.0
+
+    @property
+    def memory_bytes(self) -> int:
+        """The limit in bytes; 0 for none."""
+        return int(self.memory[:-1]) * 1024 ** ("kmg".index(self.memory[-1]) + 1) if self.memory else 0
+
+
+@dataclass(frozen=True, slots=True)
 class ServedVersion:
     """All that is needed to serve one version: what, from where, by which interpreter, how checked.
 
@@ -104,6 +122,7 @@ class ServedVersion:
         seal: SHA-256 over the model folder's files, which a worker's start checks; empty where nothing was sealed.
         environment_variables: for the worker only, on top of a clean base.
         secrets: names of variables that are passed to the worker from the secrets store, never written down.
+        limits: of each of its workers, as its stage says.
     """
 
     component: str
@@ -116,6 +135,7 @@ class ServedVersion:
     environment_variables: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     allow_pickle: bool = False
+    limits: Resources = Resources()
 
 
 @dataclass(frozen=True, slots=True)

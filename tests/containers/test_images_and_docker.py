@@ -18,11 +18,11 @@ from tests.containers.conftest import Docker
 from headrace.config.component import Serve
 from headrace.config.settings import Settings
 from headrace.deploy.base import Route
-from headrace.deploy.docker.target import DockerTarget, Limits
+from headrace.deploy.docker.target import DockerTarget
 from headrace.deploy.images.build import write_templates
 from headrace.errors import ModelRefused, Unavailable
 from headrace.processes import free_port
-from headrace.types import ServedVersion, Stage
+from headrace.types import Resources, ServedVersion, Stage
 
 CANARY = "canary-5f1d9c"
 #: What answers late on a busy machine answers all the same.
@@ -149,8 +149,11 @@ def test_versions_move_between_containers_without_a_failed_request(
     mine = replace(
         settings, variables={**settings.variables, **_docker_variables(docker), "API_KEY": CANARY, "OTHER_KEY": "no"}
     )
-    target = DockerTarget(mine, docker.engine, lambda version: served, Limits(memory="1500m", cpus="1.5"))
-    second = replace(sealed, version=2, environment_variables={"LOG_LEVEL": "warning"}, secrets=("API_KEY",))
+    target = DockerTarget(mine, docker.engine, lambda version: served)
+    second = replace(
+        sealed, version=2, environment_variables={"LOG_LEVEL": "warning"}, secrets=("API_KEY",),
+        limits=Resources(memory="1500m", cpus=1.5),
+    )  # fmt: skip
     codes: list[tuple[int, str]] = []
     stopped = threading.Event()
     try:
@@ -168,7 +171,13 @@ def test_versions_move_between_containers_without_a_failed_request(
                 assert CANARY not in json.dumps(one)  # The secret is in no description of a container …
                 assert one["HostConfig"]["ReadonlyRootfs"]
                 assert one["HostConfig"]["NetworkMode"] == "none"
-                assert one["HostConfig"]["Memory"] == 1500 * 1024 * 1024
+            held = {
+                one["Config"]["Labels"]["org.headrace.version"]: (
+                    one["HostConfig"]["Memory"], one["HostConfig"]["MemorySwap"], one["HostConfig"]["NanoCpus"]
+                )
+                for one in seen
+            }  # fmt: skip
+            assert held == {"1": (0, 0, 0), "2": (1500 * 1024**2, 1500 * 1024**2, 1_500_000_000)}
             by_version = {one["Config"]["Labels"]["org.headrace.version"]: one["State"]["Pid"] for one in seen}
             assert CANARY in _environment(by_version["2"])  # … but in the worker that it belongs to,
             assert CANARY not in _environment(by_version["1"])  # and in no other.

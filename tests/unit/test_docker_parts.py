@@ -10,10 +10,11 @@ import pytest
 from headrace.config.settings import Settings
 from headrace.deploy.docker import launch
 from headrace.deploy.docker.engine import find_engine, last_words
-from headrace.deploy.docker.target import Limits
+from headrace.deploy.docker.target import limit_options
 from headrace.deploy.images import context
 from headrace.deploy.images.build import TEMPLATES, write_templates
 from headrace.errors import Unavailable
+from headrace.types import Resources
 
 
 def test_the_failing_step_of_a_build_is_told() -> None:
@@ -37,17 +38,15 @@ def test_a_machine_without_docker_is_told_what_to_do(tmp_path: Path) -> None:
 
 def test_the_launcher_keeps_what_is_the_hosts_and_passes_on_what_is_the_workers() -> None:
     said = "-I -u -X pycache_prefix=/c /src/worker_child.py --model /host/model --seal 5e --threads 2 --control-fd 7"
-    said += " --parent 41 --listen w1.sock --pt2 data/model.pt2"
+    said += " --parent 41 --listen w1.sock --memory 536870912 --cores 0,1 --pt2 data/model.pt2"
     options, worker = launch.parsed(said.split())
     assert (options.control_fd, options.parent, options.listen) == (7, 41, "w1.sock")
     assert worker == ["--seal", "5e", "--threads", "2", "--pt2", "data/model.pt2"]
 
 
 def test_limits_are_said_only_where_they_are_set() -> None:
-    assert Limits().options() == []
-    assert Limits("512m", "1.5", "all").options() == [
-        "--memory", "512m", "--memory-swap", "512m", "--cpus", "1.5", "--gpus", "all",
-    ]  # fmt: skip
+    assert limit_options(Resources()) == []
+    assert limit_options(Resources("512m", 1.5)) == ["--memory", "512m", "--memory-swap", "512m", "--cpus", "1.5"]
 
 
 def test_installed_programs_run_in_the_images_interpreter(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from headrace.types import Json, Stage, Task
+from headrace.types import Json, Resources, Stage, Task
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d)$")
@@ -324,11 +324,22 @@ class Triggers(Frozen):
     supersede: Literal["waiting", "running"] = "waiting"
 
 
+class StageLimits(Frozen):
+    """What each worker of one stage may use; no limit where nothing is said."""
+
+    memory: Annotated[str | None, BeforeValidator(amount)] = None
+    cpus: float | None = Field(default=None, gt=0)
+
+    def as_resources(self) -> Resources:
+        return Resources(self.memory or "", self.cpus or 0.0)
+
+
 class StageSettings(Frozen):
     """What one stage's deployment gets, and no other."""
 
     environment_variables: dict[str, str] = {}
     secrets: tuple[str, ...] = ()
+    limits: StageLimits = StageLimits()
 
 
 class Component(Frozen):

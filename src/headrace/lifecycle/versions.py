@@ -14,7 +14,7 @@ from headrace.config.component import Component
 from headrace.errors import ModelRefused, NotFound
 from headrace.files import write_atomically
 from headrace.lifecycle.rooms import Rooms
-from headrace.types import Json, ServedVersion, Stage
+from headrace.types import Json, Resources, ServedVersion, Stage
 
 RECORD = "record.json"
 
@@ -117,4 +117,5 @@ def served_version(rooms: Rooms, component: str, version: int, stage: Stage) -> 
         environment_variables=wanted.environment_variables if wanted else {},
         secrets=wanted.secrets if wanted else (),
         allow_pickle=record.settings.allow_pickle,
+        limits=wanted.limits.as_resources() if wanted else Resources(),
     )

@@ -67,7 +67,7 @@ KNOWN = (
     (
         Cause.OUT_OF_MEMORY,
         r"(?:MemoryError|not enough memory|out of memory|Cannot allocate memory|Unable to allocate)",
-        "Give it more memory, a smaller `serve.max_batch`, or fewer `serve.workers`.",
+        "",
     ),
     (
         Cause.WRONG_INPUT,
@@ -87,29 +87,49 @@ def of_failure(failure: Failure, version: ServedVersion) -> Crash:
     for cause, pattern, remedy in KNOWN:
         found = re.search(pattern, text)
         if found is not None:
+            told = _more_memory(version) if cause is Cause.OUT_OF_MEMORY else remedy
             groups = {"name": f"{version.component}/{version.version}", "what": ""} | found.groupdict()
-            return Crash(cause, f"{subject} {verb}: {_short(text)}", remedy.format(**groups))
-    return Crash(Cause.MODEL, f"{subject} {verb}: {_short(text)}", "The worker's log has the whole traceback.")
+            return Crash(cause, f"{subject} {verb}: {_short(text)}", told.format(**groups))
+    remedy = "The worker's log has the whole traceback."
+    if failure.stage == "load":
+        remedy = _or_memory(version, remedy)
+    return Crash(Cause.MODEL, f"{subject} {verb}: {_short(text)}", remedy)
 
 
 def of_exit(code: int, version: ServedVersion, *, peak_mb: float = 0.0) -> Crash:
-    """Return what a worker's sudden end means; a negative code is a signal."""
+    """Return what a worker's sudden end means; a negative code is a signal, a peak of 0 that it had not loaded yet."""
     subject = f"The worker of {version.component} version {version.version}"
     if -code == signal.SIGKILL:
         return Crash(
             Cause.KILLED,
             f"{subject} was killed (signal 9) at {peak_mb:.0f} MB; the system does that when memory runs out.",
-            "Give it more memory, a smaller `serve.max_batch`, or fewer `serve.workers`.",
+            _more_memory(version),
         )
     if -code in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT):
         name = signal.Signals(-code).name
+        remedy = "A compiled dependency is broken or mismatched: pin the versions that trained the model."
         return Crash(
             Cause.SEGFAULT,
             f"{subject} crashed in native code ({name}).",
-            "A compiled dependency is broken or mismatched: pin the versions that trained the model.",
+            _or_memory(version, remedy) if not peak_mb else remedy,
         )
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return Crash(Cause.MODEL, f"{subject} ended with {how}.", "The worker's log has its last words.")
+    remedy = "The worker's log has its last words."
+    return Crash(Cause.MODEL, f"{subject} ended with {how}.", remedy if peak_mb else _or_memory(version, remedy))
+
+
+def _more_memory(version: ServedVersion) -> str:
+    if version.limits.memory:
+        return (
+            f"Its stage gives each worker {version.limits.memory}: raise `limits.memory` below `stages` in "
+            "headrace.yaml, or make `serve.max_batch` smaller."
+        )
+    return "Give it more memory, a smaller `serve.max_batch`, or fewer `serve.workers`."
+
+
+def _or_memory(version: ServedVersion, remedy: str) -> str:
+    """Return a remedy for what may be a lack of memory: libraries that are refused some while loading end anyhow."""
+    return f"{_more_memory(version)} {remedy}" if version.limits.memory else remedy
 
 
 def _short(text: str) -> str:

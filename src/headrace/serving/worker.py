@@ -1,6 +1,8 @@
 """Starting worker children and speaking to one over its control socket."""
 
 import contextlib
+import itertools
+import math
 import os
 import socket
 import subprocess
@@ -16,9 +18,11 @@ from headrace.provenance.store import refuse_broken_seal
 from headrace.registry.mlmodel import MlModel, read_mlmodel
 from headrace.serving import crash, frames
 from headrace.serving.layout import Rows
-from headrace.types import ServedVersion
+from headrace.types import Resources, ServedVersion
 
 CHILD = Path(__file__).with_name("worker_child.py")
+#: Counts the limited children that this process has started.
+_STARTED = itertools.count()
 
 
 @dataclass(slots=True)
@@ -149,6 +153,7 @@ def start_worker(
         command += ["-X", f"pycache_prefix={variables['PYTHONPYCACHEPREFIX']}"]
     command += [str(CHILD), "--model", str(version.model), "--seal", version.seal, "--threads", str(threads)]
     command += ["--control-fd", str(theirs.fileno()), "--parent", str(os.getpid()), "--listen", address]
+    command += _limits(version.limits)
     if model.pt2 is not None:
         command += ["--pt2", model.pt2.relative_to(version.model).as_posix()]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +191,20 @@ def _look(version: ServedVersion) -> tuple[MlModel, Formats]:
 def _refuse_broken_seal(version: ServedVersion) -> None:
     remedy = f"headrace restore {version.component}/{version.version}" if version.version else ""
     refuse_broken_seal(version.model, version.seal, remedy)
+
+
+def _limits(limits: Resources) -> list[str]:
+    """Return the options for what a child may use; whole cores, as a process cannot be held to a part of one."""
+    said = ["--memory", str(limits.memory_bytes)] if limits.memory else []
+    if not limits.cpus or not hasattr(os, "sched_getaffinity"):
+        return said
+    known = sorted(os.sched_getaffinity(0))
+    wanted = min(math.ceil(limits.cpus), len(known))
+    # One after the other, so that the workers of one endpoint do not share a core while another idles; endpoints begin
+    # at different ones.
+    first = os.getpid() + next(_STARTED) * wanted
+    cores = {known[(first + place) % len(known)] for place in range(wanted)}
+    return [*said, "--cores", ",".join(map(str, sorted(cores)))]
 
 
 def _environment(version: ServedVersion, variables: Mapping[str, str], threads: int) -> dict[str, str]:

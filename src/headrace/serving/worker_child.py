@@ -614,6 +614,19 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
+def limit(memory: int, cores: str) -> None:
+    """Hold this process to so many bytes and to these cores.
+
+    What the kernel counts as data (of torch and mlflow: about what is resident) fails to be allocated beyond the limit,
+    so that one request fails with the cause where a killed worker would fail all. macOS knows neither limit.
+    """
+    if memory:
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, most))
+    if cores and sys.platform == "linux":
+        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+
+
 def listen(path: str) -> socket.socket:
     """Return a listening Unix socket; `path` is relative to the run folder, so its length never matters."""
     with contextlib.suppress(FileNotFoundError):
@@ -633,6 +646,8 @@ def main() -> None:
     parser.add_argument("--pt2", default="")
     parser.add_argument("--seal", default="")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory", type=int, default=0)
+    parser.add_argument("--cores", default="")
     options = parser.parse_args()
     faulthandler.enable()  # A crash in native code, or SIGABRT from a parent that waited too long, says where it was.
     die_with_parent(options.parent)
@@ -640,6 +655,7 @@ def main() -> None:
     control = socket.socket(fileno=options.control_fd)
     start = time.perf_counter()
     try:
+        limit(options.memory, options.cores)
         model = load(options)
     except BaseException as error:  # noqa: BLE001 - SystemExit included: the parent must hear of it
         traceback.print_exc()

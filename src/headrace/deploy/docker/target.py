@@ -19,7 +19,7 @@ from headrace.deploy.docker.engine import Engine, Image
 from headrace.deploy.process import ProcessTarget
 from headrace.errors import ModelRefused
 from headrace.files import sha256_json, write_atomically
-from headrace.types import Endpoint, Json, ServedVersion, Stage
+from headrace.types import Endpoint, Json, Resources, ServedVersion, Stage
 
 LAUNCH = Path(__file__).with_name("launch.py")
 SEAL = "org.headrace.seal"
@@ -30,24 +30,10 @@ WORKER_VARIABLES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What each container may use; empty for no limit.
-
-    Attributes:
-        memory: as docker writes it, `512m` or `2g`.
-        cpus: `1.5`.
-        gpus: `all`, a number, or `device=0`.
-    """
-
-    memory: str = ""
-    cpus: str = ""
-    gpus: str = ""
-
-    def options(self) -> list[str]:
-        options = ["--memory", self.memory, "--memory-swap", self.memory] if self.memory else []
-        options += ["--cpus", self.cpus] if self.cpus else []
-        return options + (["--gpus", self.gpus] if self.gpus else [])
+def limit_options(limits: Resources) -> list[str]:
+    """Return the engine's options for what a container may use."""
+    options = ["--memory", limits.memory, "--memory-swap", limits.memory] if limits.memory else []
+    return options + (["--cpus", f"{limits.cpus:g}"] if limits.cpus else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +47,6 @@ class DockerTarget:
     settings: Settings
     engine: Engine
     image_of: Callable[[ServedVersion], str]
-    limits: Limits = Limits()
 
     def apply(self, route: Route) -> Status:
         """Start what is missing and move the route; see `Target`. Raises ModelRefused for an image of other content."""
@@ -120,7 +105,7 @@ class DockerTarget:
             "sockets": self._sockets(version.component, stage),
             "far": self.engine.far,
             "endpoint": f"org.headrace.endpoint={version.component}-{stage.value}",
-            "options": [*marks, *self.limits.options()],
+            "options": [*marks, *limit_options(version.limits)],
         }
         return replace(version, python=self._launcher(version, stage, plan))
 

@@ -7,6 +7,7 @@ It needs the standard library alone, in two steps: `choose` in whichever Python 
 
 import json
 import os
+import resource
 import runpy
 import sys
 
@@ -29,7 +30,18 @@ def choose(arguments: list[str]) -> None:
         workers = json.load(file)
     worker = workers[lying_here() if os.path.exists("headrace.json") else ANY]
     variables = {name: value for name, value in os.environ.items() if name != MAP} | worker["variables"]
+    limit(worker.get("memory", 0), worker.get("cores", 0))
     os.execve(worker["python"], [worker["python"], "-u", __file__, "--enter", *arguments], variables)  # noqa: S606
+
+
+def limit(memory: int, cores: int) -> None:
+    """Hold this process, whatever it becomes, to so many bytes and so many cores; 0 for no limit."""
+    if memory:
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, most))
+    if cores and sys.platform == "linux":
+        known = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {known[(os.getpid() + place) % len(known)] for place in range(cores)})
 
 
 def enter(arguments: list[str]) -> None:

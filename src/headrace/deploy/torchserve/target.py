@@ -7,8 +7,9 @@ approximated.
 
 import contextlib
 import fcntl
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from headrace.config.component import Serve
@@ -22,7 +23,7 @@ from headrace.deploy.torchserve.server import Server, start, unpacked_name, writ
 from headrace.errors import Conflict, HeadraceError, InvalidInput, ModelRefused, Unavailable
 from headrace.files import sha256_json
 from headrace.processes import free_port
-from headrace.types import Endpoint, Json, ServedVersion, Stage
+from headrace.types import Endpoint, Json, Resources, ServedVersion, Stage
 
 LOADED_WITHIN_S = 150.0
 
@@ -128,7 +129,10 @@ class TorchServeTarget:
             variables: dict[str, Json] = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
             variables |= dict(version.environment_variables)
             variables |= {name: self._secret(name, version) for name in version.secrets}
-            workers[f"{version.component}/{version.version}"] = {"python": str(version.python), "variables": variables}
+            workers[f"{version.component}/{version.version}"] = {
+                "python": str(version.python), "variables": variables, "memory": version.limits.memory_bytes,
+                "cores": math.ceil(version.limits.cpus),
+            }  # fmt: skip
         return workers
 
     def _secret(self, name: str, version: ServedVersion) -> str:
@@ -160,6 +164,8 @@ def _content(version: ServedVersion, serve: Serve) -> str:
             "seal": version.seal, "model": str(version.model), "python": str(version.python),
             "variables": dict(version.environment_variables), "secrets": list(version.secrets),
             "workers": serve.workers, "threads": serve.threads, "max_batch": serve.max_batch,
+            # Not where there are none: what was deployed before limits were known is unchanged.
+            **({"limits": asdict(version.limits)} if version.limits != Resources() else {}),
         }
     )  # fmt: skip
 
