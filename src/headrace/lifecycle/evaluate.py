@@ -1,6 +1,7 @@
 """Judging material: the candidate's and the champion's answers, row by row, by the very worker that serves."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,11 @@ def evaluate(
     with rooms.journal(request.flow_id).step("evaluate", announced(component)) as note:
         tables = tables_of(request, component, gathered)
         given = golden_inputs(candidate, request, component, tables.get("holdout"))
-        own = answered(candidate, component, tables, given, place, folder / "evaluate-candidate")
-        found = {"candidate": own}
+        asked = {"candidate": (candidate, given)}
         if champion is not None:
-            served = champion_of(rooms, component.component, champion)
-            found["champion"] = answered(served, component, tables, {}, place, folder / "evaluate-champion")
+            asked["champion"] = (champion_of(rooms, component.component, champion), {})
+        found = answered_by_all(asked, component, tables, place, folder)
+        own = found["candidate"]
         task = task_for(component, own.rows["holdout"].truth)
         files = {
             f"{title}.{name}": save_rows(rows, folder / f"{title}.{name}.npz")
@@ -124,6 +125,28 @@ def tables_of(request: CandidateRequest, component: Component, gathered: Gathere
         train = train_input(component)
         tables["recent"] = read_table(DataInput(uri=gathered.recent, label=train.label, id=train.id), Path("/"))
     return tables
+
+
+def answered_by_all(
+    asked: Mapping[str, tuple[ServedVersion, Arrays]],
+    component: Component,
+    tables: Mapping[str, LabelledTable],
+    place: Workplace,
+    folder: Path,
+) -> dict[str, Answered]:
+    """Return what `answered` says of each version and its golden inputs.
+
+    Loading takes most of the time, so they load side by side; a component's own script need not bear a twin.
+    """
+
+    def one(name: str) -> Answered:
+        version, given = asked[name]
+        return answered(version, component, tables, given, place, folder / f"evaluate-{name}")
+
+    if component.evaluate:
+        return {name: one(name) for name in asked}
+    with ThreadPoolExecutor(len(asked)) as pool:
+        return dict(zip(asked, pool.map(one, asked), strict=True))
 
 
 def answered(
