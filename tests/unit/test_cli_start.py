@@ -3,6 +3,11 @@
 import subprocess
 import sys
 
+from typer.main import get_command
+
+from headrace.cli import main
+from headrace.cli.sections import SECTIONS
+
 HEAVY = {"torch", "mlflow", "dbos", "pandas", "numpy", "pyarrow", "sqlalchemy", "pydantic", "httpx", "duckdb"}
 PROBE = """
 import sys
@@ -27,3 +32,8 @@ def test_an_unknown_command_is_named_and_ends_with_2() -> None:
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "promot" in done.stderr
+
+
+def test_every_command_stands_under_one_heading_of_the_help() -> None:
+    named = [name for names in SECTIONS.values() for name in names]
+    assert sorted(named) == sorted(get_command(main.app).commands)  # type: ignore[attr-defined]

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from headrace.cli import evidence, monitor, nodes, parts, predictions, tokens, triggers
+from headrace.cli.sections import Sections
 
 if TYPE_CHECKING:
     from headrace.errors import HeadraceError
 
 app = typer.Typer(
+    cls=Sections,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
