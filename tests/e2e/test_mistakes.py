@@ -78,10 +78,12 @@ def test_a_bad_training_registers_nothing(house: House, mode: str, code: int, wo
     assert [bool(refused) for _, refused in rows] == [mode == "pickle"]
 
 
-def test_a_metric_that_the_run_lacks_is_named(house: House) -> None:
+def test_a_metric_that_nobody_knows_is_told_before_anything_is_trained(house: House) -> None:
     told = house.headrace("run", house.component("metric", gate="{metrics: {acuracy: {min: 0.5}}}"), "--json")
     assert told.code == 2
     assert "accuracy" in str(error_of(told)["remedy"])
+    assert list(house.home.glob("flows/metric--*"))
+    assert not list(house.home.glob("flows/metric--*/train")), "nothing was trained in vain"
 
 
 def test_a_failing_gate_and_a_failing_acceptance_leave_production_as_it_was(house: House) -> None:

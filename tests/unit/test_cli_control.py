@@ -17,7 +17,7 @@ from headrace.cli import services
 from headrace.cli.main import app
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.memory import MemoryTarget
-from headrace.errors import Conflict, InvalidInput, Unavailable
+from headrace.errors import Conflict, InvalidInput, NotFound, Unavailable
 from headrace.lifecycle.home_lock import take_lock
 from headrace.processes import ProcessName, is_alive, name_of
 
@@ -156,3 +156,30 @@ def test_what_is_no_duration_is_told(settings: Settings, words: list[str]) -> No
 def test_a_token_lives_longer_than_no_time(settings: Settings) -> None:
     with pytest.raises(InvalidInput, match="cannot live for 0 s"):
         call("token", "create", "ada", "--expires", "0d")
+
+
+def test_what_a_failed_step_said_last_is_shown_once_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    from headrace.cli.terminal import Steps, console
+    from headrace.lifecycle.events import Event, Mark
+
+    Steps(console()).show(Event("", "train", Mark.FAILED, "It ended with 1. Its last lines:\n    Traceback", 2.0))
+    shown = capsys.readouterr().out
+    assert "It ended with 1." in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("label", ["", "qualty"])
+def test_init_names_the_columns_where_the_label_is_none(tmp_path: Path, label: str) -> None:
+    from headrace.cli.project import check_holdout
+
+    (tmp_path / "holdout.csv").write_text("alcohol,quality\n1,2\n")
+    with pytest.raises(InvalidInput) as told:
+        check_holdout(tmp_path, "holdout.csv", label)
+    assert "--label" in told.value.remedy
+    assert "alcohol, quality" in told.value.remedy
+
+
+def test_a_component_that_nobody_knows_comes_with_a_way_to_one(settings: Settings) -> None:
+    with pytest.raises(NotFound) as told:
+        call("history", "wine")
+    assert "headrace run" in told.value.remedy

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 from typer.main import get_command
 
@@ -37,3 +38,19 @@ def test_an_unknown_command_is_named_and_ends_with_2() -> None:
 def test_every_command_stands_under_one_heading_of_the_help() -> None:
     named = [name for names in SECTIONS.values() for name in names]
     assert sorted(named) == sorted(get_command(main.app).commands)  # type: ignore[attr-defined]
+
+
+def cut(group: Any, title: str = "headrace") -> list[str]:
+    """Return the commands whose line in their group's list ends in the middle of a sentence, at 80 columns."""
+    width = 78 - 6 - max(map(len, group.commands))
+    found = []
+    for name, command in group.commands.items():
+        if command.get_short_help_str(width).endswith("..."):
+            found.append(f"{title} {name}")
+        if hasattr(command, "commands"):
+            found += cut(command, f"{title} {name}")
+    return found
+
+
+def test_each_list_of_commands_has_whole_sentences() -> None:
+    assert cut(get_command(main.app)) == []

@@ -13,7 +13,7 @@ Side = Annotated[str, typer.Argument(help="A version (digits/3, models:/digits/3
 
 @app.command()
 def diff(one: Side, other: Side = "here", as_json: AsJson = False) -> None:
-    """Say how two environments differ: Python, platform, packages; those that change answers first.
+    """Say how two environments differ. Python, platform, packages; those that change answers first.
 
     Examples: headrace environment diff digits/3 here
               headrace environment diff digits/2 digits/3
@@ -45,7 +45,7 @@ def diff(one: Side, other: Side = "here", as_json: AsJson = False) -> None:
 
 @app.command(name="list")
 def show(as_json: AsJson = False) -> None:
-    """Show the environments that are kept, and the versions that need them.
+    """Show the environments that are kept, and who needs them.
 
     Example: headrace environment list
     """

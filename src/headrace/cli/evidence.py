@@ -30,7 +30,8 @@ def add_to(app: typer.Typer) -> None:
 
 @baseline.command()
 def show(version: Version, as_json: AsJson = False) -> None:
-    """Show code, data, parameters, environment, model and golden answers, and how each fact is known.
+    """Show what a version is made of, and how each fact is known. Code, data, parameters, environment, model, golden
+    answers.
 
     Example: headrace baseline show digits/3
     """
@@ -45,7 +46,7 @@ def verify(
     model: Annotated[Path | None, typer.Option(help="Check this copy of the model folder instead.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute every digest and signature, and name every file that differs.
+    """Recompute every digest and signature; name what differs.
 
     Example: headrace baseline verify digits/3
     """
@@ -56,7 +57,7 @@ def verify(
 
 @baseline.command()
 def diff(one: Version, other: Version, as_json: AsJson = False) -> None:
-    """Say in words what changed: commits, data rows, parameters, packages, metrics.
+    """Say in words what changed between two versions. Commits, data rows, parameters, packages, metrics.
 
     Example: headrace baseline diff digits/1 digits/2
     """
@@ -87,7 +88,7 @@ def verify_ledger(
     component: Annotated[str, typer.Argument(help="The component's name; all without it.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Recompute the hash chains, and compare them with what release tags anchor.
+    """Recompute the hash chains. They are compared with what release tags anchor.
 
     Example: headrace ledger verify
     """
@@ -97,7 +98,7 @@ def verify_ledger(
 
 
 def check(version: Version, as_json: AsJson = False) -> None:
-    """Try a version in the interpreter that will serve it, and list every finding with its remedy.
+    """Try a version in the interpreter that will serve it. Every finding is listed with its remedy.
 
     Example: headrace check digits/3
     """
@@ -113,7 +114,7 @@ def reproduce(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a version again from its baseline: identical, equivalent, or which input differs.
+    """Train a version again from its baseline. It tells: identical, equivalent, or which input differs.
 
     Example: headrace reproduce digits/3
     """
@@ -123,7 +124,7 @@ def reproduce(
 
 
 def restore(version: Version, as_json: AsJson = False) -> None:
-    """Bring back a version's model files from the registry and its environment from its lock, both checked.
+    """Bring back a version's model files and environment. They come from the registry and the lock, and are checked.
 
     Example: headrace restore digits/3
     """
@@ -138,7 +139,7 @@ def adopt(
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why; it goes into the ledger.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Seal a version that headrace did not train: digests now, the rest as stated.
+    """Seal a version that headrace did not train. Digests are taken now, the rest is as stated.
 
     `headrace run FOLDER --version 3` judges it then, and brings it to production.
 

@@ -23,7 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 
 @app.command()
 def build(version: Version, as_json: AsJson = False) -> None:
-    """Check a version against its baseline and build the image that serves it, NAME:vN.
+    """Build the image that serves a version, NAME:vN. The version is checked against its baseline before.
 
     Example: headrace image build digits/3
     """
@@ -44,7 +44,7 @@ def build(version: Version, as_json: AsJson = False) -> None:
 
 @app.command()
 def push(version: Version, repository: Repository, as_json: AsJson = False) -> None:
-    """Push a version's image as REPOSITORY:vN, and sign what digest it got. Nothing in the registry is overwritten.
+    """Push a version's image as REPOSITORY:vN; sign its digest. Nothing in the registry is overwritten.
 
     Example: headrace image push digits/3 registry.example.com/team/digits
     """
@@ -74,7 +74,8 @@ def pull(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a version's image by its digest and compare it with the baseline; a tag that was moved is refused.
+    """Fetch a version's image by its digest, and check it. It is compared with the baseline; a tag that was moved is
+    refused.
 
     Example: headrace image pull digits/3 registry.example.com/team/digits
     """
@@ -100,7 +101,7 @@ def templates(
     folder: Annotated[Path, typer.Argument(help="Where to put them; files that are there are left alone.")],
     as_json: AsJson = False,
 ) -> None:
-    """Copy headrace's Dockerfiles, to change them; HEADRACE_IMAGE_TEMPLATES names their folder from then on.
+    """Copy headrace's Dockerfiles, to change them. HEADRACE_IMAGE_TEMPLATES names their folder from then on.
 
     Example: headrace image templates docker/
     """

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from headrace import wiring
 from headrace.cli import client as control
 from headrace.config.settings import read_settings
-from headrace.errors import NotFound
+from headrace.ledger.base import no_component
 from headrace.lifecycle import due
 from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.events import Mark
@@ -49,9 +49,8 @@ class Judging:
             yield from (dict(event.numbers) for event in client.events(answer["flow"]) if event.mark is Mark.ENDED)
 
     def _here(self, rooms: Rooms) -> Iterator[dict[str, Json]]:
-        known = rooms.ledger.components()
-        if self._component not in known:
-            raise NotFound(f"There is no component `{self._component}` (there are: {', '.join(known) or 'none yet'}).")
+        if self._component not in rooms.ledger.components():
+            raise no_component(rooms.ledger, self._component)
         while True:
             found = due.standing(rooms, self._component, is_asked=True)
             if found.request is None:

@@ -67,7 +67,7 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options
 
 @app.command()
 def up(as_json: AsJson = False) -> None:
-    """Start what this installation needs, bring production back as the ledger says, and show what runs where.
+    """Bring production back as the ledger says. It starts what this installation needs and shows what runs where.
 
     Example: headrace up
     """
@@ -95,7 +95,7 @@ def run(
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Train, evaluate, gate, try out in dev, and promote where the component allows it.
+    """Train, evaluate, gate, try out in dev, and promote. A component may ask for a person's approval before that.
 
     Examples: headrace run            the component in this folder
               headrace run examples/digits -m "first release"
@@ -113,7 +113,7 @@ def promote(
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a version the champion: loaded and warm first, then the ledger, then the traffic.
+    """Make a version the champion. It is loaded and warm first; then comes the ledger, then the traffic.
 
     Example: headrace promote digits --version 3 -m "better on sevens"
     """
@@ -194,7 +194,7 @@ def gc(
     predictions: Annotated[str, typer.Option(help="Age from which retired versions' predictions go.")] = "90d",
     as_json: AsJson = False,
 ) -> None:
-    """Remove what nobody needs: model copies and old predictions of versions that were retired or refused, the
+    """Remove what nobody needs. That is: model copies and old predictions of versions that were retired or refused, the
     workings of ended flows, environments. Events, logs and the ledger stay.
 
     Example: headrace gc --dry-run
@@ -209,8 +209,8 @@ def upgrade(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Rehearse on a copy, and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """After a newer headrace was installed: back everything up, rehearse the ledger's migration on a copy, compare
-    all rows, then do it. Refused while anything runs.
+    """Migrate the ledger after a newer headrace was installed. Everything is backed up, the migration rehearsed on a
+    copy and all rows compared before it is done. Refused while anything runs.
 
     Example: headrace upgrade --dry-run
     """
@@ -236,7 +236,7 @@ def history(
     limit: Annotated[int, typer.Option(help="How many entries at most, newest first.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Show the component's ledger: who, when, what, why, on what evidence.
+    """Show a component's ledger: who, when, what and why.
 
     Example: headrace history digits
     """
@@ -258,7 +258,7 @@ def follow(flow: Annotated[str, typer.Argument(help="A flow's id, from `status`.
 
 @app.command()
 def stop(flow: Annotated[str, typer.Argument(help="A flow's id, from `status`.")], as_json: AsJson = False) -> None:
-    """Stop a flow: its children are ended, its run is marked KILLED, production stays as it is.
+    """Stop a flow. Its children are ended, its run is marked KILLED, production stays as it is.
 
     Example: headrace stop digits/person-20261121-101500-4f2a/1
     """
@@ -328,7 +328,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the whole story on handwritten digits: train, gate, serve, watch, retrain, roll back.
+    """Tell the whole story on handwritten digits. It trains, gates, serves, watches, retrains and rolls back.
 
     Example: headrace demo --keep
     """

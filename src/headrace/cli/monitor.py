@@ -26,7 +26,7 @@ Version = Annotated[int, typer.Option(help="Whose answers to the file are judged
 
 @app.command()
 def run(component: Name, as_json: AsJson = False) -> None:
-    """Judge the windows that are due now, act on what is found, and say what the next one waits for.
+    """Judge the windows that are due now, and act on what is found. Also says what the next one waits for.
 
     A control process (`headrace up`) does so by itself every `monitor.every_s`; where none runs, this command judges
     here and ends, so that cron can be the clock. A candidate that an alarm asks for then starts with `headrace up`.
@@ -63,7 +63,7 @@ def replay(
     false_alarms: Budget = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Judge all stored predictions again, or a file's rows, window by window, and change nothing.
+    """Judge all stored predictions again, or a file's rows. It goes window by window, and changes nothing.
 
     A file has the model's inputs as columns, in the order in which they came; with the truth its quality is judged too.
 
@@ -123,7 +123,7 @@ def hard(
     most: Annotated[int, typer.Option(min=1, help="How many rows at most.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """Set out the rows that the model got wrong or was unsure of, for review.
+    """Set out the rows that the model got wrong or was unsure of.
 
     Examples: headrace monitor hard digits --most 50
               headrace monitor hard digits --to hard.csv
@@ -153,7 +153,7 @@ def sample(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the uniform sample of predictions that has no label yet: only labels reveal concept drift.
+    """Show the uniform sample of predictions that has no label yet. Only labels reveal concept drift.
 
     Which predictions are in it, their ids say; `monitor: {label: {rate: 0.01}}` in headrace.yaml sets the share.
 

@@ -21,7 +21,7 @@ def worker(
     name: Annotated[str, typer.Option(help="What it is called; HEADRACE_NODE or the host's name by default.")] = "",
     label: Annotated[str, typer.Option(help="What else is to be known about it, such as gpu.")] = "",
 ) -> None:
-    """Be one worker of an installation on PostgreSQL, until Ctrl-C. See docs/howto-several-machines.md.
+    """Be one worker of an installation on PostgreSQL. Ctrl-C ends it. See docs/howto-several-machines.md.
 
     Example: headrace worker --role train --label gpu
     """
@@ -31,7 +31,8 @@ def worker(
 
 
 def nodes(as_json: AsJson = False) -> None:
-    """Show who lives where: roles, what each does, processors, memory, disk, GPUs, and when it was heard last.
+    """Show the workers: where each lives and what it does. With roles, processors, memory, disk, GPUs, and when
+    each was heard last.
 
     Example: headrace nodes --json
     """
@@ -41,7 +42,7 @@ def nodes(as_json: AsJson = False) -> None:
 
 
 def drain(node: NodeName, as_json: AsJson = False) -> None:
-    """Let a worker end what it does and take nothing new; `headrace restart` lets it work again.
+    """Let a worker end what it does and take nothing new. `headrace restart` lets it work again.
 
     Example: headrace drain train-1
     """
@@ -65,7 +66,7 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines of each log.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Show the last lines of what workers, endpoints and trainings wrote.
+    """Show what workers, endpoints and trainings wrote last.
 
     Examples: headrace logs           the workers
               headrace logs digits    the component's endpoint and its newest flow

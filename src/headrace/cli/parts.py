@@ -22,8 +22,8 @@ def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Rehearse, and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move a home on files to PostgreSQL and S3: rehearsed, copied, compared; the old home stays as it is. What breaks
-    off goes on with the same command. See docs/howto-production-parts.md.
+    """Move a home on files to PostgreSQL and S3. It is rehearsed, copied, compared; the old home stays as it is. What
+    breaks off goes on with the same command. See docs/howto-production-parts.md.
 
     Example: headrace migrate --to production.env --dry-run
     """
@@ -39,8 +39,8 @@ def mlflow(
         str, typer.Option(help="Names that it may be called by from elsewhere, such as mlflow:5000; commas between.")
     ] = "",
 ) -> None:
-    """Be MLflow's server over PostgreSQL (HEADRACE_MLFLOW_DATABASE_URL_FILE) and S3 (HEADRACE_ARTIFACTS_URL), lean,
-    until Ctrl-C. Clients need neither key: MLFLOW_TRACKING_URI=http://HOST:5000.
+    """Be MLflow's server over PostgreSQL and S3. HEADRACE_MLFLOW_DATABASE_URL_FILE and HEADRACE_ARTIFACTS_URL say
+    which. Ctrl-C ends it. Clients need neither key: MLFLOW_TRACKING_URI=http://HOST:5000.
 
     Example: headrace mlflow --host 0.0.0.0 --allowed-hosts mlflow:5000
     """
@@ -57,7 +57,7 @@ def database_roles(
     reader: Annotated[str, typer.Option(help="The role of dashboards and audits.")] = "headrace_reader",
     as_json: AsJson = False,
 ) -> None:
-    """Print the SQL that gives workers and readers no more than they need: a worker adds ledger entries and can neither
+    """Print SQL that gives workers and readers what they need. No more: a worker adds ledger entries and can neither
     change nor delete one. With --apply the tables are made, too, where they are absent. A repeat changes nothing.
 
     Examples: headrace database-roles | psql "$OWNERS_URL"

@@ -47,7 +47,7 @@ def labels(
     maturity: Annotated[str, typer.Option(help="How long labels may take, such as 1h or 2d.")] = "1h",
     as_json: AsJson = False,
 ) -> None:
-    """Show how actuals found their predictions, and how far labels have come in.
+    """Show how actuals found their predictions, and how many came.
 
     Example: headrace predictions labels digits --maturity 1d
     """
@@ -158,7 +158,7 @@ def prune(component: Name, older_than: Annotated[str, typer.Option(help="Age, su
 def ship(
     component: Annotated[str, typer.Argument(help="All components by default.")] = "", as_json: AsJson = False
 ) -> None:
-    """Put what lies on this machine into the object store, as its worker does every 30 s; HEADRACE_PREDICTIONS_URL
+    """Put what lies on this machine into the object store. Its worker does so every 30 s; HEADRACE_PREDICTIONS_URL
     names the store. A repeat puts nothing twice.
 
     Example: headrace predictions ship

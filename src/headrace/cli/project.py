@@ -7,7 +7,7 @@ from headrace.config.component import DataInput
 from headrace.config.parse import FILE, parse_component, read_component
 from headrace.config.settings import read_settings
 from headrace.config.template import Answers, component_name, likely_data_parameter, render
-from headrace.data.tables import read_table
+from headrace.data.tables import read_columns, read_table
 from headrace.errors import Conflict, InvalidInput
 from headrace.evaluation.answers import task_of
 from headrace.files import write_atomically
@@ -85,8 +85,10 @@ def check_holdout(folder: Path, holdout: str, label: str) -> None:
         raise InvalidInput(
             f"The holdout {path.name} is neither Parquet, CSV nor a folder of images.", "Convert it to one of them."
         )
-    if not label:
-        raise InvalidInput(f"Which column of {path.name} is the truth?", "Name it with --label COLUMN.")
+    columns = read_columns(path).column_names
+    if label not in columns:
+        fact = f"{path.name} has no column `{label}`." if label else f"Which column of {path.name} is the truth?"
+        raise InvalidInput(fact, f"Name it with `--label COLUMN`; there are: {', '.join(columns)}.")
 
 
 def answers(project: Project, *, holdout: str, label: str, evaluate: str, name: str) -> Answers:

@@ -7,7 +7,7 @@ from headrace.cli import client as control
 from headrace.cli import plain
 from headrace.cli.terminal import print_json
 from headrace.config.settings import read_settings
-from headrace.errors import NotFound
+from headrace.ledger.base import no_component
 
 
 def history(component: str, *, limit: int, as_json: bool) -> None:
@@ -24,8 +24,7 @@ def history(component: str, *, limit: int, as_json: bool) -> None:
     ledger = wiring.ledger(settings.prepare())
     entries = ledger.history(component, limit=limit)
     if not entries:
-        known = ", ".join(ledger.components()) or "none yet"
-        raise NotFound(f"The ledger in {settings.home} knows no component `{component}` (it has: {known}).")
+        raise no_component(ledger, component)
     if as_json:
         print_json({"component": component, "entries": [entry.as_json() for entry in entries]})
         return

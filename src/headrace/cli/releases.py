@@ -49,6 +49,8 @@ def _ask_and_follow(path: str, *, as_json: bool, **body: Json) -> None:
     settings = read_settings()
     client = control.ensure(settings)
     answer = client.ask("POST", path, timeout_s=120, actor=settings.actor, **body)
+    # By this name it is found again when this window is closed: `headrace follow`.
+    console(as_json=as_json).print(f"[dim]flow {answer['flow']}[/dim]")
     finish(client, answer["flow"], as_json=as_json, actor=settings.actor)
 
 

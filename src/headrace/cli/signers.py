@@ -12,7 +12,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 
 @app.command(name="list")
 def show(as_json: AsJson = False) -> None:
-    """Show the trusted public keys; the first is this installation's own, whose file others need to trust it.
+    """Show the trusted public keys. The first is this installation's own, whose file others need to trust it.
 
     Example: headrace signers list
     """

@@ -74,6 +74,8 @@ class Steps:
         elif event.mark in SYMBOLS:
             self.close()
             took = f"[dim]{event.seconds:6.1f} s[/dim]"
+            # The rest of what failed, its last lines say, follows once, with the remedy, at the flow's end.
+            text = text.partition("\n")[0]
             self.out.print(f"{SYMBOLS[event.mark]} {event.step:<{self.width}} {took}  {text}")
 
     def _spin(self, text: str) -> None:

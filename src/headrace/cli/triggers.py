@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from headrace.types import Json
 
-app = typer.Typer(no_args_is_help=True, help="What starts releases without a command: commits, data, clock, tags.")
+app = typer.Typer(no_args_is_help=True, help="What starts releases without a command.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Name = Annotated[str, typer.Argument(help="The component's name; all by default.")]
 
@@ -18,7 +18,7 @@ def watch(
     folder: Annotated[Path, typer.Argument(help="The component's folder, where headrace.yaml lies.")] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Look at the sources that the folder's headrace.yaml names, from now on; `headrace run` does so too.
+    """Look at the sources that headrace.yaml names, from now on. `headrace run` does so too.
 
     Example: headrace triggers watch examples/digits
     """
@@ -37,7 +37,7 @@ def forget(
     component: Annotated[str, typer.Argument(help="The component's name.")],
     as_json: AsJson = False,
 ) -> None:
-    """Look at a component's sources no more; what was seen stays in the log.
+    """Look at a component's sources no more. What was seen stays in the log.
 
     Example: headrace triggers forget digits
     """
@@ -54,7 +54,7 @@ def forget(
 
 @app.command()
 def show(component: Name = "", limit: int = 20, as_json: AsJson = False) -> None:
-    """Show what is watched, what waits, and what became of each event: started, repeated, refused, and why.
+    """Show what is watched, what waits, and what became of each event. That is: started, repeated, refused, and why.
 
     Example: headrace triggers show digits
     """

@@ -1,7 +1,7 @@
 """The gate: bounds, the paired comparison with the champion, slices, and recent production rows, in plain sentences."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -36,11 +36,10 @@ def judge(
     Raises:
         InvalidConfig: the gate names a metric or a slice that is not known; the nearest is named.
     """
+    check_names(gate, task, candidate.slices)
     kinds = {name: metric(name, task) for name in gate.metrics}
-    # Names are checked before anything is computed, and also where there is no champion yet.
     against = _against(gate, task)
     versus = metric(against.metric, task) if against is not None else None
-    _check_slices(gate, candidate)
     findings = [_enough(gate, candidate)]
     findings += [_bound(kinds[name], bound, candidate) for name, bound in gate.metrics.items()]
     if versus is not None and against is not None:
@@ -59,14 +58,27 @@ def _against(gate: Gate, task: Task) -> AgainstChampion | None:
     return against.model_copy(update={"metric": "r2"})
 
 
-def _check_slices(gate: Gate, candidate: Rows) -> None:
+def check_names(gate: Gate, task: Task, columns: Collection[str]) -> None:
+    """Look for the gate's metrics and slices before anything is computed, also where there is no champion yet.
+
+    Args:
+        columns: the holdout's, without its label.
+
+    Raises:
+        InvalidConfig: one is not known; the nearest is named.
+    """
+    for name in gate.metrics:
+        metric(name, task)
+    against = _against(gate, task)
+    if against is not None:
+        metric(against.metric, task)
     for name in gate.slices:
-        if name not in candidate.slices:
-            close = difflib.get_close_matches(name, candidate.slices, n=1)
+        if name not in columns:
+            close = difflib.get_close_matches(name, columns, n=1)
             hint = f"Did you mean `{close[0]}`? " if close else ""
             raise InvalidConfig(
                 f"The gate names the slice `{name}`, which the holdout does not have.",
-                f"{hint}The holdout has: {', '.join(candidate.slices) or 'no further columns'}.",
+                f"{hint}The holdout has: {', '.join(columns) or 'no further columns'}.",
             )
 
 

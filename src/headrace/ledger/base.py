@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from headrace.errors import NotFound
 from headrace.types import Actor, Json, Stage
 
 if TYPE_CHECKING:
@@ -216,3 +217,12 @@ class Guardable(Protocol):
         What `check` raises keeps the entry from being written. It may lock rows; they stay locked until the entry is.
         """
         ...
+
+
+def no_component(ledger: Ledger, component: str) -> NotFound:
+    """Return what to tell whoever names a component that the ledger does not know."""
+    known = ", ".join(ledger.components())
+    return NotFound(
+        f"The ledger knows no component `{component}` (it has: {known or 'none yet'}).",
+        "It knows a component from its first registered version on: `headrace run FOLDER` makes one.",
+    )

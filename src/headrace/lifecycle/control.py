@@ -10,7 +10,7 @@ from headrace.config.settings import Settings
 from headrace.deploy.base import Status
 from headrace.errors import Conflict, HeadraceError, NotFound, raise_together
 from headrace.files import locked
-from headrace.ledger.base import Action, Entry, Ledger
+from headrace.ledger.base import Action, Entry, Ledger, no_component
 from headrace.lifecycle import aliases, approvals, due, garbage, placement, reconcile, retire, rollback, stopping
 from headrace.lifecycle import events as journal
 from headrace.lifecycle.engine import Engine
@@ -206,9 +206,8 @@ class Control:
         Raises:
             NotFound: there is no such component.
         """
-        known = self.rooms.ledger.components()
-        if component not in known:
-            raise NotFound(f"There is no component `{component}` (there are: {', '.join(known) or 'none yet'}).")
+        if component not in self.rooms.ledger.components():
+            raise no_component(self.rooms.ledger, component)
         flow, sentence = self.watch(component, is_asked=True)
         return {"flow": flow, "sentence": sentence}
 
@@ -268,8 +267,7 @@ class Control:
         """Return a component's newest entries, newest first. Raises NotFound where there are none."""
         entries = self.rooms.ledger.history(component, limit=limit)
         if not entries:
-            known = ", ".join(self.rooms.ledger.components()) or "none yet"
-            raise NotFound(f"The ledger knows no component `{component}` (it has: {known}).", "headrace status")
+            raise no_component(self.rooms.ledger, component)
         return entries
 
     def bring_up(self) -> dict[str, Json]:

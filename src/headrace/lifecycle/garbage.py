@@ -15,8 +15,7 @@ from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.environment.garbage import WEEK_S, collect_garbage
-from headrace.errors import NotFound
-from headrace.ledger.base import Ledger
+from headrace.ledger.base import Ledger, no_component
 from headrace.lifecycle import approvals, events
 from headrace.lifecycle.environments import needed, unwanted
 from headrace.lifecycle.events import Mark, read_events
@@ -109,8 +108,7 @@ def collect(
         NotFound: the ledger knows no such component.
     """
     if asked.component and asked.component not in rooms.ledger.components():
-        known = ", ".join(rooms.ledger.components()) or "none yet"
-        raise NotFound(f"The ledger knows no component `{asked.component}` (it has: {known}).", "headrace status")
+        raise no_component(rooms.ledger, asked.component)
     items, left = list[Item](), list[str]()
     busy = [flow for flow in running if not asked.component or flow.startswith(f"{asked.component}/")]
     works = [*_flows(rooms, asked, running), *_reproductions(rooms, asked), *_predictions(rooms, asked)]

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headrace.config.component import CodePolicy, Component, DataInput
+from headrace.config.component import CodePolicy, Component
 from headrace.config.parse import read_component
 from headrace.environment.base import Environment, Lock
 from headrace.errors import Conflict, InvalidConfig, ModelRefused, TrainingFailed
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.evaluate import Evaluated, evaluate
 from headrace.lifecycle.inputs import Held, hold
+from headrace.lifecycle.judgeable import check_can_be_judged, missing_data
 from headrace.lifecycle.request import CandidateRequest
 from headrace.lifecycle.retrain import Gathered, gather
 from headrace.lifecycle.rooms import Rooms
@@ -87,10 +88,6 @@ class Work:
         """Tell whether somebody stopped the flow, or took it over."""
         return is_asked_to_stop(self.rooms.folder(self.request.flow_id)) or self.rooms.claim.is_lost()
 
-    def data_path(self, data: DataInput) -> Path:
-        """Return where a data input lies; relative ones belong to the component's own folder, not to the checkout."""
-        return Path(self.request.folder) / data.uri
-
 
 def train_phase(durable: Durable, rooms: Rooms, request: CandidateRequest) -> Trained:
     """Check out, build, test, train, evaluate, seal."""
@@ -127,6 +124,7 @@ def check_out(rooms: Rooms, request: CandidateRequest) -> Checkout:
             )
         note.found = str(copy.code)
         refuse_dirty(config, copy.code)
+        check_can_be_judged(config, source)
     return Checkout(str(folder), copy.code.as_json(), config.as_json(), str(top))
 
 
@@ -189,23 +187,17 @@ def run_tests(work: Work, built: Built) -> None:
 
 def prepare_data(work: Work, built: Built) -> None:
     """Make the data files that are absent with the entry point that is named for it."""
-    data = work.component.data
-    named = [item for item in (data.train, data.holdout, data.golden) if item is not None]
-    missing = [item.uri for item in named if not work.data_path(item).exists()]
-    if not missing:
+    prepare, folder = work.component.data.prepare, Path(work.request.folder)
+    missing = missing_data(work.component, folder)
+    if not missing or prepare is None:
         return
-    if data.prepare is None:
-        raise InvalidConfig(
-            f"{', '.join(missing)} (named under `data:` in headrace.yaml) is not in {work.request.folder}.",
-            "Put the file there, correct the `uri`, or name an entry point that makes it with `data: {prepare: …}`.",
-        )
     with work.rooms.journal(work.request.flow_id).step("data", f"making {', '.join(missing)}") as note:
-        place = replace(workplace(work, built), checkout=Path(work.request.folder) / work.component.project)
-        training.run_entry_point(place, data.prepare, {}, work.folder / "prepare")
-        still = [item.uri for item in named if not work.data_path(item).exists()]
+        place = replace(workplace(work, built), checkout=folder / work.component.project)
+        training.run_entry_point(place, prepare, {}, work.folder / "prepare")
+        still = missing_data(work.component, folder)
         if still:
             raise TrainingFailed(
-                f"The entry point `{data.prepare}` ran and left no {', '.join(still)}.",
+                f"The entry point `{prepare}` ran and left no {', '.join(still)}.",
                 "Write the files under the names that headrace.yaml gives under `data:`.",
             )
         note.found = f"{len(missing)} files"

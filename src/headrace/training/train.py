@@ -1,6 +1,7 @@
 """The component's own commands: its tests, its entry points, its training, and the model that the training left."""
 
 import contextlib
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,23 @@ from headrace.training.supervise import Attendant, Outcome, attend
 RUNNER = Path(__file__).with_name("mlflow_run.py")
 #: Lines of MLflow's own that follow the first cause and say nothing.
 NOISE = ("mlflow.cli: === Run", "mlflow.projects: === Run", "mlflow.projects.utils: === ")
+#: Mistakes that a script's last lines tell, and what mends them.
+KNOWN = (
+    (
+        r"Untrusted types found in the file: (\[[^\]]*\])",
+        "If you trust these types, name them where the model is logged: "
+        "`mlflow.sklearn.log_model(…, skops_trusted_types={})`.",
+    ),
+    (
+        r"ModuleNotFoundError: No module named '([\w.]+)'",
+        "Add `{}` to the project's python_env.yaml or requirements.txt.",
+    ),
+    (
+        r"No such file or directory: '([^/'][^']*)'",
+        "The training runs in a copy of the project at one commit. Commit `{0}`, or name it in headrace.yaml as "
+        "`data: {{train: {{uri: {0}, parameter: NAME}}}}` and read what that parameter of the entry point says.",
+    ),
+)
 #: What a shell that headrace was started from may have been set to; not this work's run or experiment.
 OTHERS = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"}
 LOG_A_MODEL = 'Call `mlflow.<flavor>.log_model(model, name="model", signature=…, input_example=…)` at its end.'
@@ -223,7 +241,17 @@ def _ending(registry: Registry, run_id: str) -> Iterator[None]:
 def _failed(fact: str, outcome: Outcome) -> TrainingFailed:
     told = [line for line in outcome.last_lines if not any(noise in line for noise in NOISE)]
     lines = "".join(f"\n    {line}" for line in told)
-    return TrainingFailed(f"{fact} Its last lines:{lines}" if lines else fact, f"The whole output: {outcome.log}")
+    remedy = f"{_known_remedy(lines)} The whole output: {outcome.log}".strip()
+    return TrainingFailed(f"{fact} Its last lines:{lines}" if lines else fact, remedy)
+
+
+def _known_remedy(lines: str) -> str:
+    """Return what mends a mistake that beginners make; empty where the last lines tell of none."""
+    for pattern, remedy in KNOWN:
+        found = re.search(pattern, lines)
+        if found is not None:
+            return remedy.format(*found.groups())
+    return ""
 
 
 def _require_mlflow(place: Workplace) -> None:

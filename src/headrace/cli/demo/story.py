@@ -305,10 +305,11 @@ class Story:
 
     def roll_back(self) -> None:
         """Back to v1 and forward again."""
+        (before,) = self.client.ask("GET", "/api/status")["components"]
         back_s, answer = self.timed_rollback(1, "showing a rollback")
         self.book.claim(
-            "rolled back", f"rollback: the first answer of v1 came after {back_s * 1000:.0f} ms",
-            answer.version == 1 and back_s < 1.0, seconds=back_s, version=answer.version,
+            "rolled back", f"rollback: v1 was kept warm, and its first answer came after {back_s * 1000:.0f} ms",
+            answer.version == 1 and 1 in before["warm"], seconds=back_s, version=answer.version, warm=before["warm"],
         )  # fmt: skip
         forward_s, answer = self.timed_rollback(2, "and forward again")
         self.book.claim(
