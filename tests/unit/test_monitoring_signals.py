@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 
 from headrace.config.component import Label, Monitor
 from headrace.evaluation.answers import Answers, probabilities
@@ -17,13 +18,14 @@ from headrace.monitoring.columns import expand
 from headrace.monitoring.frame import Frame
 from headrace.monitoring.judge import Watched, detectors, watch_frame
 from headrace.monitoring.memory import Memory
+from headrace.monitoring.profiles import categories
 from headrace.monitoring.reference import Reference, build, load, save
 from headrace.monitoring.signals.inputs import InputDrift
-from headrace.monitoring.signals.quality import LabelledQuality
+from headrace.monitoring.signals.quality import LabelledQuality, fall_p
 from headrace.monitoring.signals.schema import Schema
 from headrace.monitoring.signals.service import Service
 from headrace.monitoring.signals.sliced import SlicedQuality
-from headrace.monitoring.statistics.dependence import correlation_time
+from headrace.monitoring.statistics.dependence import correlation_time, joint_time
 from headrace.monitoring.statistics.sequential import EDetector
 from headrace.types import Task
 
@@ -325,6 +327,34 @@ def test_dependence_in_time_is_measured() -> None:
     for row in range(1, len(series)):
         series[row] = 0.8 * series[row - 1] + chance.normal()
     assert correlation_time(series) == pytest.approx(9, rel=0.4)
+
+
+def clustered(chance: np.random.Generator, rows: int) -> np.ndarray:
+    """Return losses of which about 1 % are 1, in runs: where a series that repeats 0.7 of itself is low."""
+    return (lfilter([0.7], [1.0, -0.7], chance.standard_normal(rows)) < -2.2).astype(float)
+
+
+def test_a_lucky_reference_does_not_make_clustered_losses_look_independent() -> None:
+    chance = np.random.default_rng(0)
+    lucky = min((clustered(chance, 5000) for _ in range(100)), key=correlation_time)
+    alone, usual = correlation_time(lucky), correlation_time(clustered(chance, 200_000))
+    together = [joint_time(lucky, clustered(chance, 5000), alone) for _ in range(20)]
+    assert alone < 0.9 * usual
+    assert abs(np.mean(together) - usual) < (usual - alone) / 1.5
+    assert min(together) >= alone
+    assert joint_time((chance.random(5000) < 0.01).astype(float), clustered(chance, 500), 1.0) == 1.0
+
+
+def test_a_step_within_the_window_is_not_taken_for_dependence() -> None:
+    chance = np.random.default_rng(1)
+    before = clustered(chance, 5000)
+    now = np.concatenate([clustered(chance, 250), (chance.random(250) < 0.5).astype(float)])
+    assert fall_p(now, before, joint_time(before, now, correlation_time(before))) < 1e-8
+
+
+def test_numbers_that_are_counted_by_value_repeat_each_other_in_time_too() -> None:
+    values = np.repeat(np.random.default_rng(0).integers(0, 4, 200), 20).astype(float)
+    assert categories(values, in_time_order=True).correlation_time > 8
 
 
 def test_a_regressors_error_is_estimated_from_its_inputs() -> None:

@@ -17,6 +17,8 @@ BINS = 64
 TOP = 100
 #: Further quantiles at both ends, where changes of spread show first.
 _TAILS = (0.002, 0.005, 0.01)
+#: Values of a category whose order in time is looked at.
+_FOLLOWED = 10
 OTHER = "\x00other"
 
 
@@ -106,27 +108,31 @@ def rising(values: Array) -> Array:
 def numbers(values: Array, *, in_time_order: bool = False) -> Numbers:
     """Return the profile of a numeric column, over its own quantiles."""
     column = np.asarray(values, float)
-    usable = column[~np.isnan(column)]
+    usable = rising(column)
     if not len(usable):
         return Numbers(np.empty(0), np.zeros(1, int), nulls=len(column))
     edges = _edges(usable)
     empty = Numbers(edges, np.zeros(len(edges) + 1, int))
     return Numbers(
         edges,
-        empty.count(usable),
+        empty.count_rising(usable),
         float(usable.mean()),
         float(usable.std()),
-        float(usable.min()),
-        float(usable.max()),
+        float(usable[0]),
+        float(usable[-1]),
         len(column) - len(usable),
-        rank_time(usable) if in_time_order else 1.0,
+        rank_time(column) if in_time_order else 1.0,
     )
 
 
 def _edges(values: Array) -> Array:
-    """Return quantiles; a value that many rows share gets a bin of its own, so that leaving it is seen."""
+    """Return quantiles of rising values; one that many rows share gets a bin of its own, so that leaving it is seen."""
     shares = np.concatenate([_TAILS, np.linspace(0, 1, BINS + 1)[1:-1], 1 - np.array(_TAILS)])
-    found, times = np.unique(np.quantile(values, np.sort(shares)), return_counts=True)
+    places = np.sort(shares) * (len(values) - 1)
+    below = places.astype(int)
+    above = values[np.minimum(below + 1, len(values) - 1)]
+    # `np.quantile` says the same, but partitions what is in order already.
+    found, times = np.unique(values[below] + (places - below) * (above - values[below]), return_counts=True)
     return np.unique(np.concatenate([found, np.nextafter(found[times > 1], np.inf)]))
 
 
@@ -141,8 +147,9 @@ def categories(values: Any, *, in_time_order: bool = False) -> Categories:
     singles = sum(count == 1 for count in counted.values.values())
     time = 1.0
     if in_time_order:
-        texts = np.array([str(value) for value in np.asarray(values)])
-        time = max((correlation_time(texts == name) for name in list(counts)[:10]), default=1.0)
+        groups, names = groups_of(values), set(list(counts)[:_FOLLOWED])
+        common = [at for at, name in enumerate(groups.values) if name in names]
+        time = max((correlation_time(groups.codes == at) for at in common), default=1.0)
     return Categories(counts, counted.nulls, singles, time)
 
 

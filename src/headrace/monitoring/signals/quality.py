@@ -12,6 +12,7 @@ from scipy.stats import mannwhitneyu, norm
 from headrace.monitoring.base import Signal
 from headrace.monitoring.frame import Frame
 from headrace.monitoring.reference_profile import Reference, losses
+from headrace.monitoring.statistics.dependence import joint_time
 from headrace.monitoring.statistics.shares import clopper_pearson, fell_p
 from headrace.types import Task
 
@@ -51,7 +52,7 @@ class LabelledQuality:
         rows, right = len(lost), len(lost) - round(float(lost.sum()))
         before = self._reference.right / len(self._reference.losses)
         now = right / rows
-        p_value = fall_p(lost, self._reference.losses, self._reference.loss_time)
+        p_value = fall_p(lost, self._reference.losses, self._time(lost))
         fired = p_value <= self._level and before - now >= self._least
         interval = clopper_pearson(right, rows)
         bounds = f"95 % interval {interval.low:.2f} to {interval.high:.2f}"
@@ -70,9 +71,10 @@ class LabelledQuality:
         before, now = float(self._reference.losses.mean()), float(usable.mean()) if len(usable) else float("nan")
         if len(usable) < FEWEST:
             return Signal(self.name, False, f"Only {len(usable)} labels are numbers; quality was not judged.")
-        p_value = greater_p(usable, self._reference.losses, self._reference.loss_time)
+        time = self._time(usable)
+        p_value = greater_p(usable, self._reference.losses, time)
         fired = p_value <= self._level and now - before >= self._least * before
-        reach = 1.96 * float(usable.std()) * np.sqrt(self._reference.loss_time / len(usable))
+        reach = 1.96 * float(usable.std()) * np.sqrt(time / len(usable))
         low, high = max(now - reach, 0.0), now + reach
         sentence = (
             f"The mean absolute error {'rose' if fired else 'went'} from {before:.3g} to {now:.3g} over the last "
@@ -81,6 +83,9 @@ class LabelledQuality:
         )
         details = {"rows": len(usable), "before": before, "now": now, "low": low, "high": high}
         return Signal(self.name, fired, sentence, p_value, now - before, "mean absolute error", details)
+
+    def _time(self, lost: np.ndarray) -> float:
+        return joint_time(self._reference.losses, lost, self._reference.loss_time)
 
 
 def fall_p(now: np.ndarray, before: np.ndarray, time: float) -> float:
