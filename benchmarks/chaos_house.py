@@ -29,15 +29,17 @@ from headrace.deploy.base import Route, Status
 from headrace.errors import NotFound, TrainingFailed
 from headrace.evaluation.base import Finding, Rows
 from headrace.ledger.sql import SqlLedger
-from headrace.lifecycle import candidate, engine, promote
+from headrace.lifecycle import engine
+from headrace.lifecycle.candidates import candidate
+from headrace.lifecycle.candidates.evaluate import Evaluated, save_rows
+from headrace.lifecycle.candidates.retrain import Gathered
+from headrace.lifecycle.candidates.seal import SealedVersion
+from headrace.lifecycle.candidates.train import Built, Checkout, Trained, TrainedRun
 from headrace.lifecycle.durable import Durable, Role, Undurable
-from headrace.lifecycle.evaluate import Evaluated, save_rows
 from headrace.lifecycle.flows import FLOWS
+from headrace.lifecycle.production import promote
 from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
-from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.seal import SealedVersion
-from headrace.lifecycle.train import Built, Checkout, Trained, TrainedRun
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.base import Run, RunState, Version
 from headrace.training.supervise import Attendant, attend

@@ -32,8 +32,8 @@ from headrace.cli.services import take_down
 from headrace.config.settings import Settings, read_settings
 from headrace.errors import HeadraceError
 from headrace.ledger.base import Action, Outbox
-from headrace.lifecycle.aliases import CHAMPION
 from headrace.lifecycle.events import Event, Mark, read_events
+from headrace.lifecycle.production.aliases import CHAMPION
 from headrace.lifecycle.request import folder_name
 from headrace.lifecycle.versions import RECORD
 from headrace.processes import ProcessName, is_alive

@@ -17,8 +17,8 @@ from benchmarks import postgres
 from benchmarks.chaos_house import FORK, begin, settings_of, undurable
 from benchmarks.report import Claim
 from headrace.ledger.sql import SqlLedger
-from headrace.lifecycle.aliases import CHAMPION
 from headrace.lifecycle.flows import FLOWS
+from headrace.lifecycle.production.aliases import CHAMPION
 from headrace.lifecycle.request import CandidateRequest, Cause, PromoteRequest, State, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import VersionRecord, remember

@@ -30,7 +30,7 @@ from headrace.config.component import Component
 from headrace.config.settings import Settings, read_settings
 from headrace.errors import HeadraceError
 from headrace.ledger.base import Action, Draft
-from headrace.lifecycle.doors import admit_version, verify_version
+from headrace.lifecycle.evidence.doors import admit_version, verify_version
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import VersionRecord, remember, served_version, version_folder
 from headrace.predictions.ids import Ids

@@ -16,7 +16,7 @@ from headrace.config.settings import Settings
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle.nodes.sql import SqlNodes
-from headrace.lifecycle.roles import prepare
+from headrace.lifecycle.upkeep.roles import prepare
 from headrace.types import Actor, Stage
 
 

@@ -15,7 +15,7 @@ from headrace.ledger import upgrade as ledger_upgrade
 from headrace.ledger.base import SCHEMA, Action, Draft
 from headrace.ledger.schema import VERSION_TABLE, engine_of, migrate
 from headrace.ledger.sql import SqlLedger
-from headrace.lifecycle.upgrade import upgrade
+from headrace.lifecycle.upkeep.upgrade import upgrade
 from headrace.types import Actor, Stage
 
 OLDER = "0001"

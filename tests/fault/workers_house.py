@@ -24,16 +24,17 @@ from headrace.errors import HeadraceError, TrainingFailed
 from headrace.files import write_atomically
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.sql import SqlLedger
-from headrace.lifecycle import candidate, promote
+from headrace.lifecycle.candidates import candidate
+from headrace.lifecycle.candidates.evaluate import Evaluated
+from headrace.lifecycle.candidates.retrain import Gathered
+from headrace.lifecycle.candidates.seal import SealedVersion
+from headrace.lifecycle.candidates.train import Checkout, Trained, TrainedRun, start_run
 from headrace.lifecycle.durable import Durable, roles_of
-from headrace.lifecycle.evaluate import Evaluated
 from headrace.lifecycle.events import Mark
 from headrace.lifecycle.flows import PHASES
+from headrace.lifecycle.production import promote
 from headrace.lifecycle.request import CandidateRequest
-from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.seal import SealedVersion
-from headrace.lifecycle.train import Checkout, Trained, TrainedRun, start_run
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.base import Run, RunState
 from headrace.training.supervise import Attendant, attend

@@ -32,8 +32,8 @@ from headrace.ledger.base import Action, Draft
 from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.tokens import Rank, Tokens
 from headrace.lifecycle.triggers.door import Door
+from headrace.lifecycle.upkeep.tokens import Rank, Tokens
 from headrace.lifecycle.versions import VersionRecord, remember
 from headrace.predictions.ids import Ids
 from headrace.predictions.memory import MemoryLog

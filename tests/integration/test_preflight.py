@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headrace.config.settings import read_settings
-from headrace.lifecycle.preflight import Limits, Preflight, preflight
+from headrace.lifecycle.evidence.preflight import Limits, Preflight, preflight
 from headrace.provenance import golden
 from headrace.types import UNNAMED, Golden, ServedVersion
 

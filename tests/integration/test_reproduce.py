@@ -14,7 +14,7 @@ from headrace.config.parse import read_component
 from headrace.config.settings import Settings
 from headrace.data.tables import describe
 from headrace.environment.uv import UvEnvironments
-from headrace.lifecycle.reproduce import Likeness, Original, Workshop, reproduce
+from headrace.lifecycle.candidates.reproduce import Likeness, Original, Workshop, reproduce
 from headrace.provenance.baseline import DataFacts, Draft, read_baseline, seal
 from headrace.provenance.code import checkout
 from headrace.provenance.sign import own_signer

@@ -15,7 +15,7 @@ from headrace.config.settings import Settings
 from headrace.dashboard.access import MOST_FAILURES, Access, Caller, Failures, told
 from headrace.dashboard.server import is_loopback, listen_at, own_url
 from headrace.errors import Conflict, InvalidConfig, InvalidInput, NotFound
-from headrace.lifecycle.tokens import Rank, Tokens, Unauthorized
+from headrace.lifecycle.upkeep.tokens import Rank, Tokens, Unauthorized
 
 
 @pytest.fixture

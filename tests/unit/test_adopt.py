@@ -12,8 +12,8 @@ from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Download, Environment, Lock
 from headrace.errors import InvalidInput, NotFound
 from headrace.ledger.memory import MemoryLedger
-from headrace.lifecycle.adopt import adopt
-from headrace.lifecycle.doors import verify_version
+from headrace.lifecycle.candidates.adopt import adopt
+from headrace.lifecycle.evidence.doors import verify_version
 from headrace.lifecycle.rooms import Rooms
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry

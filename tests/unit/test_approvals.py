@@ -13,7 +13,7 @@ from headrace.environment.base import Environments
 from headrace.errors import Conflict, NotAllowed, NotFound
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.memory import MemoryLedger
-from headrace.lifecycle import aliases, approvals
+from headrace.lifecycle.production import aliases, approvals
 from headrace.lifecycle.request import Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event, Wants

@@ -19,10 +19,10 @@ from headrace.config.settings import Settings, read_settings
 from headrace.environment.garbage import collect_garbage
 from headrace.errors import HeadraceError, ModelRefused, Unavailable
 from headrace.ledger.base import Action, Draft
-from headrace.lifecycle import environments
-from headrace.lifecycle.preflight import Finding, Preflight
-from headrace.lifecycle.readiness import explained, look
-from headrace.lifecycle.statements import state_entry
+from headrace.lifecycle.evidence.preflight import Finding, Preflight
+from headrace.lifecycle.evidence.readiness import explained, look
+from headrace.lifecycle.evidence.statements import state_entry
+from headrace.lifecycle.upkeep import environments
 from headrace.lifecycle.versions import VersionRecord, recall, remember, version_folder
 from headrace.provenance.baseline import Draft as BaselineDraft
 from headrace.provenance.baseline import seal
@@ -193,9 +193,9 @@ def test_a_targets_refusal_is_explained_by_preflight(model: Path, monkeypatch: p
     rooms = wiring.rooms(read_settings())
     refusal = ModelRefused("digits version 1 ended with exit code 1", "See its log")
     cause = Finding("load", "it imports `lost`, which its environment does not have", "Add `lost`")
-    monkeypatch.setattr("headrace.lifecycle.readiness.examine", lambda *_: Preflight([cause]))
+    monkeypatch.setattr("headrace.lifecycle.evidence.readiness.examine", lambda *_: Preflight([cause]))
     assert explained(rooms, "digits", 1, Stage.DEV, refusal).fact == cause.fact
-    monkeypatch.setattr("headrace.lifecycle.readiness.examine", lambda *_: Preflight())
+    monkeypatch.setattr("headrace.lifecycle.evidence.readiness.examine", lambda *_: Preflight())
     assert explained(rooms, "digits", 1, Stage.DEV, refusal) is refusal
     taken = Unavailable("port 80 is taken")
     assert explained(rooms, "digits", 1, Stage.DEV, taken) is taken

@@ -19,11 +19,11 @@ from headrace.dashboard.worker import Worker
 from headrace.deploy.memory import MemoryTarget
 from headrace.errors import InvalidConfig, Unavailable
 from headrace.ledger.memory import MemoryLedger
-from headrace.lifecycle import notify
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Role
+from headrace.lifecycle.production import notify
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.tokens import Tokens
+from headrace.lifecycle.upkeep.tokens import Tokens
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
 

@@ -7,7 +7,7 @@ import pytest
 from headrace.config.component import DataInput, KeepData
 from headrace.config.settings import Settings
 from headrace.errors import TrainingFailed
-from headrace.lifecycle import inputs
+from headrace.lifecycle.candidates import inputs
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.config.component import AgainstChampion, Bound, Component, Data, DataInput, Gate
 from headrace.errors import InvalidConfig
-from headrace.lifecycle.judgeable import check_can_be_judged
+from headrace.lifecycle.candidates.judgeable import check_can_be_judged
 
 HOLDOUT = DataInput(uri="holdout.csv", label="quality")
 ANY = Gate()

@@ -17,14 +17,14 @@ from headrace.errors import NotFound
 from headrace.evaluation.base import Rows
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.memory import MemoryLedger
-from headrace.lifecycle.due import standing
 from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.flows import FLOWS
 from headrace.lifecycle.request import Outcome, State
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.book import Book
 from headrace.lifecycle.versions import VersionRecord, remember, version_folder
-from headrace.lifecycle.watchbook import windows
+from headrace.lifecycle.watching.due import standing
+from headrace.lifecycle.watching.watchbook import windows
 from headrace.monitoring.reference import build
 from headrace.monitoring.seasons import Seasons, save
 from headrace.predictions.ids import Ids
@@ -138,7 +138,7 @@ def test_an_alarm_asks_for_its_candidate_once_however_often_the_window_was_tried
 
     predict(rooms, WINDOW, wrong=True)
     with monkeypatch.context() as patched:
-        patched.setattr("headrace.lifecycle.watch.mark", full_disk)
+        patched.setattr("headrace.lifecycle.watching.watch.mark", full_disk)
         with pytest.raises(OSError, match="no room"):
             judged(rooms)
     outcome = judged(rooms)

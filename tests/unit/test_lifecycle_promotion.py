@@ -18,13 +18,13 @@ from headrace.errors import Conflict, ModelRefused, NotFound, Unavailable
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.memory import MemoryLedger
 from headrace.ledger.sql import SqlLedger
-from headrace.lifecycle.aliases import CHAMPION, project
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.flows import FLOWS
-from headrace.lifecycle.reconcile import bring_up, previous_champion, production_route, settle
+from headrace.lifecycle.production.aliases import CHAMPION, project
+from headrace.lifecycle.production.reconcile import bring_up, previous_champion, production_route, settle
+from headrace.lifecycle.production.rollback import roll_back
 from headrace.lifecycle.request import Cause, Outcome, PromoteRequest, State, Trigger
-from headrace.lifecycle.rollback import roll_back
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.settling import GRACE_S, Settling
 from headrace.lifecycle.stopping import ask_to_stop
@@ -43,7 +43,7 @@ def no_environments(_kind: object) -> Environments:
 @pytest.fixture
 def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
     # The door has tests of its own; what is asked here is the order of things.
-    monkeypatch.setattr("headrace.lifecycle.promote.pass_production_door", lambda *_: None)
+    monkeypatch.setattr("headrace.lifecycle.production.promote.pass_production_door", lambda *_: None)
     clock = ManualClock()
     settings = Settings(state=tmp_path / "state", home=tmp_path / "home").prepare()
     made = Rooms(settings, clock, MemoryRegistry(), MemoryLedger(clock), MemoryTarget(), no_environments, MemoryLog())
@@ -109,7 +109,7 @@ def test_who_stops_while_a_version_is_loaded_finds_it_gone_again(rooms: Rooms, m
         ask_to_stop(rooms.folder(request.flow_id), "person:ada")
         return status
 
-    monkeypatch.setattr("headrace.lifecycle.promote.settle", loaded)
+    monkeypatch.setattr("headrace.lifecycle.production.promote.settle", loaded)
     assert FLOWS["promote"](Undurable({}), rooms, request).state is State.CANCELLED
     status = rooms.target.status("digits", Stage.PRODUCTION)
     assert status is not None
@@ -296,7 +296,7 @@ def test_a_canary_stops_at_once_when_somebody_asks(rooms: Rooms, monkeypatch: py
         ask_to_stop(rooms.folder(request.flow_id), "person:ada")
         return {}
 
-    monkeypatch.setattr("headrace.lifecycle.promote.tallies", seen)
+    monkeypatch.setattr("headrace.lifecycle.production.promote.tallies", seen)
     assert FLOWS["promote"](Undurable({}), rooms, request).state is State.CANCELLED
     assert serving(rooms) == (1, {1: 1.0}, 1)
 
@@ -309,7 +309,7 @@ def test_a_promotion_that_was_taken_back_meanwhile_does_not_say_that_it_serves(
     def taken_back(*_: object) -> None:
         roll_back(rooms, "digits", to=None, actor=ADA, reason="worse", key="digits/rollback/k")
 
-    monkeypatch.setattr("headrace.lifecycle.promote.canary", taken_back)
+    monkeypatch.setattr("headrace.lifecycle.production.promote.canary", taken_back)
     outcome = promote(rooms, 2, 1)
     assert outcome.state is State.REFUSED
     assert outcome.fact.startswith("v1 of digits is in production by now: somebody took v2 back")

@@ -16,8 +16,8 @@ from headrace.data.tables import read_table
 from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
 from headrace.ledger.memory import MemoryLedger
+from headrace.lifecycle.candidates.retrain import gather, whole_table, write_table
 from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
-from headrace.lifecycle.retrain import gather, whole_table, write_table
 from headrace.lifecycle.rooms import Rooms
 from headrace.predictions.ids import Ids
 from headrace.predictions.memory import MemoryLog

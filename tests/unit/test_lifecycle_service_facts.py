@@ -13,11 +13,11 @@ from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.memory import MemoryLedger
-from headrace.lifecycle import service_facts
 from headrace.lifecycle.request import WatchRequest
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.service_facts import facts_of
-from headrace.lifecycle.watchbook import Judged, mark
+from headrace.lifecycle.watching import service_facts
+from headrace.lifecycle.watching.service_facts import facts_of
+from headrace.lifecycle.watching.watchbook import Judged, mark
 from headrace.monitoring.memory import Memory
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry

@@ -15,8 +15,8 @@ from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.request import Cause, WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import VersionRecord, remember
-from headrace.lifecycle.watch import Judged, act, watch
-from headrace.lifecycle.watchbook import failure
+from headrace.lifecycle.watching.watch import Judged, act, watch
+from headrace.lifecycle.watching.watchbook import failure
 from headrace.monitoring.base import Consequence
 from headrace.monitoring.signals import estimated, inputs, output, quality, sequential
 from headrace.predictions.memory import MemoryLog
@@ -105,12 +105,12 @@ def test_a_window_whose_judging_broke_off_anywhere_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     rooms = watched(tmp_path, "quality")
-    monkeypatch.setattr("headrace.lifecycle.watch.judge_window", lambda *_: LABELLED)
+    monkeypatch.setattr("headrace.lifecycle.watching.watch.judge_window", lambda *_: LABELLED)
 
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"headrace.lifecycle.watch.{step}", broken)
+    monkeypatch.setattr(f"headrace.lifecycle.watching.watch.{step}", broken)
     with pytest.raises(OSError, match="No space"):
         watch(Undurable({}), rooms, WINDOW)
     found = failure(rooms, "digits", "first")

@@ -14,7 +14,7 @@ from headrace.lifecycle.migration.databases import in_schema
 from headrace.lifecycle.migration.home import copy_home
 from headrace.lifecycle.migration.tables import copy_tables
 from headrace.lifecycle.migration.there import check_settings, settings_there
-from headrace.lifecycle.roles import statements
+from headrace.lifecycle.upkeep.roles import statements
 
 TABLES = """
 CREATE TABLE runs (id TEXT PRIMARY KEY, uri TEXT, score FLOAT, good BOOLEAN, tags JSON, at DATETIME);

@@ -18,7 +18,7 @@ from headrace.deploy.memory import MemoryTarget
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.memory import MemoryLedger
 from headrace.lifecycle.events import Journal, Mark, read_events
-from headrace.lifecycle.notify import Notifier, notifier, signature
+from headrace.lifecycle.production.notify import Notifier, notifier, signature
 from headrace.lifecycle.rooms import Rooms
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry

@@ -13,7 +13,7 @@ from scipy.stats import binomtest, chisquare
 from headrace.cli.traffic import from_file
 from headrace.clock import ManualClock
 from headrace.errors import InvalidInput
-from headrace.lifecycle.retrain import is_kept_out
+from headrace.lifecycle.candidates.retrain import is_kept_out
 from headrace.monitoring.labelling import as_lines, as_sheet, sampled
 from headrace.predictions import snapshot
 from headrace.predictions.ids import Ids

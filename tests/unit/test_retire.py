@@ -14,17 +14,17 @@ from headrace.environment.base import Environments
 from headrace.errors import Conflict, HeadraceError, NotFound
 from headrace.ledger.base import Action, Draft, Ledger
 from headrace.ledger.memory import MemoryLedger
-from headrace.lifecycle import approvals
 from headrace.lifecycle.durable import Undurable
-from headrace.lifecycle.environments import needed
 from headrace.lifecycle.events import Mark
 from headrace.lifecycle.flows import FLOWS
-from headrace.lifecycle.garbage import Asked, Collected, Kind, collect
-from headrace.lifecycle.reconcile import previous_champion
+from headrace.lifecycle.production import approvals
+from headrace.lifecycle.production.reconcile import previous_champion
+from headrace.lifecycle.production.retire import TAG, retire
+from headrace.lifecycle.production.rollback import roll_back
 from headrace.lifecycle.request import Cause, PromoteRequest, State, Trigger
-from headrace.lifecycle.retire import TAG, retire
-from headrace.lifecycle.rollback import roll_back
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.upkeep.environments import needed
+from headrace.lifecycle.upkeep.garbage import Asked, Collected, Kind, collect
 from headrace.lifecycle.versions import VersionRecord, remember
 from headrace.predictions.ids import lowest
 from headrace.predictions.manifest import Manifest, Retired, Segment, read_manifest, write_manifest
@@ -45,7 +45,7 @@ def no_environments(_kind: object) -> Environments:
 @pytest.fixture
 def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rooms:
     """Versions 1 to 5, of which 1, 2 and 3 were in production one after the other."""
-    monkeypatch.setattr("headrace.lifecycle.promote.pass_production_door", lambda *_: None)
+    monkeypatch.setattr("headrace.lifecycle.production.promote.pass_production_door", lambda *_: None)
     clock = ManualClock(NOW)
     settings = Settings(tmp_path / "state", tmp_path / "home").prepare()
     made = Rooms(settings, clock, MemoryRegistry(), MemoryLedger(clock), MemoryTarget(), no_environments, MemoryLog())
@@ -130,7 +130,7 @@ def test_a_retired_version_is_not_promoted(rooms: Rooms) -> None:
 def test_a_version_that_is_retired_while_it_is_loaded_is_not_promoted(
     rooms: Rooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.lifecycle.promote.pass_production_door", lambda *_: gone(rooms, 4))
+    monkeypatch.setattr("headrace.lifecycle.production.promote.pass_production_door", lambda *_: gone(rooms, 4))
     assert promote(rooms, 4, 3) is State.REFUSED
     assert rooms.ledger.select("digits", {Action.PROMOTED}, version=4) == []
 

@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.errors import GateFailed
-from headrace.lifecycle.promote import judged
+from headrace.lifecycle.production.promote import judged
 from headrace.lifecycle.request import Cause, PromoteRequest, Trigger
 from headrace.rollout.observed import Tally, read
 from headrace.rollout.verdict import Observed, judge_step

@@ -18,9 +18,9 @@ from headrace.ledger import upgrade as ledger_upgrade
 from headrace.ledger.base import SCHEMA, Action, Draft
 from headrace.ledger.schema import MIGRATIONS, VERSION_TABLE
 from headrace.ledger.sql import SqlLedger
-from headrace.lifecycle import upgrade as upgrading
 from headrace.lifecycle.home_lock import take_lock
-from headrace.lifecycle.upgrade import upgrade
+from headrace.lifecycle.upkeep import upgrade as upgrading
+from headrace.lifecycle.upkeep.upgrade import upgrade
 from headrace.types import Actor, Stage
 
 DUMPS = Path(__file__).parent / "ledgers"

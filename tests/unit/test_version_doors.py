@@ -13,13 +13,13 @@ from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
 from headrace.errors import Conflict, TrainingFailed
 from headrace.ledger.memory import MemoryLedger
-from headrace.lifecycle.doors import refuse_for_production
-from headrace.lifecycle.inputs import check_still, copy_of, hold
-from headrace.lifecycle.preflight import is_same_version
+from headrace.lifecycle.candidates.inputs import check_still, copy_of, hold
+from headrace.lifecycle.candidates.retrain import Gathered
+from headrace.lifecycle.candidates.train import refuse_dirty
+from headrace.lifecycle.evidence.doors import refuse_for_production
+from headrace.lifecycle.evidence.preflight import is_same_version
 from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
-from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.train import refuse_dirty
 from headrace.lifecycle.versions import VersionRecord
 from headrace.predictions.memory import MemoryLog
 from headrace.provenance.baseline import Baseline, DataFacts, Draft, read_baseline, seal

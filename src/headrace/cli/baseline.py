@@ -13,8 +13,8 @@ from headrace.cli.terminal import console, good, print_json, table
 from headrace.config.settings import read_settings
 from headrace.errors import Conflict, InvalidInput, ModelRefused, NotFound
 from headrace.files import write_atomically
-from headrace.lifecycle import statements
-from headrace.lifecycle.doors import baseline_of
+from headrace.lifecycle.evidence import statements
+from headrace.lifecycle.evidence.doors import baseline_of
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import VersionRecord, recall, version_folder
 from headrace.provenance import card, compare, verify
@@ -148,7 +148,7 @@ def export(name: str, *, to: Path | None, as_json: bool) -> None:
 
 def preflight(name: str, *, as_json: bool) -> None:
     """Try a version in the interpreter that will serve it, and list every finding."""
-    from headrace.lifecycle.readiness import examine
+    from headrace.lifecycle.evidence.readiness import examine
 
     rooms = open_rooms()
     record = find(rooms, name)
@@ -170,7 +170,7 @@ def preflight(name: str, *, as_json: bool) -> None:
 
 def restore(name: str, *, as_json: bool) -> None:
     """Bring back what serving a version needs."""
-    from headrace.lifecycle import environments
+    from headrace.lifecycle.upkeep import environments
 
     rooms = open_rooms()
     record = find(rooms, name)
@@ -188,8 +188,8 @@ def restore(name: str, *, as_json: bool) -> None:
 
 def reproduce(name: str, *, here: bool, as_json: bool) -> None:
     """Train a version again from its baseline, and say how alike the result is."""
-    from headrace.lifecycle.reproduce import Likeness, Original, Workshop
-    from headrace.lifecycle.reproduce import reproduce as train_again
+    from headrace.lifecycle.candidates.reproduce import Likeness, Original, Workshop
+    from headrace.lifecycle.candidates.reproduce import reproduce as train_again
 
     rooms = open_rooms()
     record = find(rooms, name)
@@ -226,7 +226,7 @@ def adopt(uri: str, *, folder: Path | None, reason: str, as_json: bool) -> None:
     """Seal a registered version that headrace did not train."""
     from headrace.config.component import Component
     from headrace.config.parse import read_component
-    from headrace.lifecycle.adopt import adopt as take_in
+    from headrace.lifecycle.candidates.adopt import adopt as take_in
     from headrace.types import Actor
 
     rooms = open_rooms()
@@ -245,7 +245,7 @@ def adopt(uri: str, *, folder: Path | None, reason: str, as_json: bool) -> None:
 
 def verify_ledger(component: str, *, as_json: bool) -> None:
     """Recompute the hash chains of the ledger, and compare them with what release tags anchor."""
-    from headrace.lifecycle.chains import verify_chains
+    from headrace.lifecycle.evidence.chains import verify_chains
 
     client = control.elsewhere(read_settings())
     if client is not None:

@@ -20,8 +20,8 @@ def diff(one: Side, other: Side = "here", as_json: AsJson = False) -> None:
     """
     from headrace.cli.baseline import find, open_rooms
     from headrace.cli.terminal import console, print_json
-    from headrace.lifecycle import environments
-    from headrace.lifecycle.doors import baseline_of
+    from headrace.lifecycle.evidence.doors import baseline_of
+    from headrace.lifecycle.upkeep import environments
 
     rooms = open_rooms()
     sides = []
@@ -54,7 +54,7 @@ def show(as_json: AsJson = False) -> None:
     from headrace import wiring
     from headrace.cli.terminal import console, print_json, table
     from headrace.config.settings import read_settings
-    from headrace.lifecycle import environments
+    from headrace.lifecycle.upkeep import environments
 
     settings = read_settings().prepare()
     found = environments.environments(settings, environments.needed(settings, wiring.ledger))

@@ -7,7 +7,7 @@ from headrace.cli.client import here
 from headrace.cli.watching import references_of, resized
 from headrace.data.tables import arrays, read_columns
 from headrace.errors import InvalidInput, NotFound
-from headrace.lifecycle.evaluate import answer_all, champion_of, signature_of
+from headrace.lifecycle.candidates.evaluate import answer_all, champion_of, signature_of
 from headrace.lifecycle.versions import recall
 from headrace.monitoring.given import Given, replay_given
 from headrace.monitoring.replay import Replay

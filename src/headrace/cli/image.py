@@ -129,7 +129,7 @@ def _opened(version: str) -> "tuple[Rooms, VersionRecord, Engine]":
 
 def _built(rooms: "Rooms", record: "VersionRecord", engine: "Engine") -> "Image":
     from headrace.deploy.images.of_version import ServeImages
-    from headrace.lifecycle.doors import verify_version
+    from headrace.lifecycle.evidence.doors import verify_version
     from headrace.lifecycle.versions import served_version
     from headrace.types import Stage
 
@@ -139,7 +139,7 @@ def _built(rooms: "Rooms", record: "VersionRecord", engine: "Engine") -> "Image"
 
 
 def _state(rooms: "Rooms", record: "VersionRecord", facts: "dict[str, Json]") -> None:
-    from headrace.lifecycle.statements import state
+    from headrace.lifecycle.evidence.statements import state
     from headrace.provenance.attest import Kind
 
     known: dict[str, Json] = {"version": record.version, **facts}
@@ -149,7 +149,7 @@ def _state(rooms: "Rooms", record: "VersionRecord", facts: "dict[str, Json]") ->
 def _pushed(rooms: "Rooms", record: "VersionRecord", repository: str) -> str:
     """Return the digest under which the version was pushed to a repository last. Raises NotFound."""
     from headrace.errors import NotFound
-    from headrace.lifecycle.statements import read
+    from headrace.lifecycle.evidence.statements import read
 
     found = [str(one.facts.get("reference", "")).rpartition("@") for one in read(rooms, record).good]
     digests = [digest for name, _, digest in found if name == repository]

@@ -6,11 +6,11 @@ from headrace import wiring
 from headrace.cli import client as control
 from headrace.config.settings import read_settings
 from headrace.ledger.base import no_component
-from headrace.lifecycle import due
 from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.events import Mark
 from headrace.lifecycle.flows import FLOWS
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.watching import due
 from headrace.types import Json
 
 

@@ -66,7 +66,7 @@ def database_roles(
     from headrace.cli.terminal import console, print_json
     from headrace.config.settings import read_settings
     from headrace.errors import InvalidConfig
-    from headrace.lifecycle import roles
+    from headrace.lifecycle.upkeep import roles
 
     if not apply:
         sql = roles.statements(worker=worker, reader=reader)

@@ -6,7 +6,7 @@ import typer
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
-    from headrace.lifecycle.tokens import Tokens
+    from headrace.lifecycle.upkeep.tokens import Tokens
 
 app = typer.Typer(no_args_is_help=True, help="Who else may ask the control process, and for what.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -26,7 +26,7 @@ def create(
     from headrace.cli.terminal import console, print_json
     from headrace.config.component import seconds
     from headrace.errors import InvalidInput
-    from headrace.lifecycle.tokens import Rank
+    from headrace.lifecycle.upkeep.tokens import Rank
 
     try:
         rank, lives_s = Rank(role), None if expires == "never" else float(seconds(expires))
@@ -99,6 +99,6 @@ def _elsewhere() -> "Client | None":
 def _tokens() -> "Tokens":
     from headrace.clock import SystemClock
     from headrace.config.settings import read_settings
-    from headrace.lifecycle.tokens import Tokens
+    from headrace.lifecycle.upkeep.tokens import Tokens
 
     return Tokens(read_settings().prepare().home / "tokens.json", SystemClock())

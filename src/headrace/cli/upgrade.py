@@ -5,8 +5,8 @@ from headrace.cli.terminal import console, print_json
 from headrace.clock import SystemClock
 from headrace.config.settings import Settings
 from headrace.errors import Conflict, HeadraceError
-from headrace.lifecycle.upgrade import Upgraded
-from headrace.lifecycle.upgrade import upgrade as perform
+from headrace.lifecycle.upkeep.upgrade import Upgraded
+from headrace.lifecycle.upkeep.upgrade import upgrade as perform
 
 
 def upgrade(*, dry_run: bool, as_json: bool) -> None:

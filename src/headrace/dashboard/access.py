@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from headrace.clock import Clock
 from headrace.errors import HeadraceError, NotAllowed
 from headrace.files import disk_trouble
-from headrace.lifecycle.tokens import Rank, Tokens, Unauthorized
+from headrace.lifecycle.upkeep.tokens import Rank, Tokens, Unauthorized
 
 LOG = logging.getLogger("headrace.access")
 #: So many wrong tokens from one address within so long, and it has to wait.

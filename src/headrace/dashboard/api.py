@@ -21,16 +21,16 @@ from headrace.dashboard.openapi import Operation
 from headrace.dashboard.stream import stream
 from headrace.errors import InvalidInput
 from headrace.ledger.base import Action
-from headrace.lifecycle import garbage
-from headrace.lifecycle.chains import verify_chains
 from headrace.lifecycle.control import Control
+from headrace.lifecycle.evidence.chains import verify_chains
 from headrace.lifecycle.nodes.base import Wish
-from headrace.lifecycle.tokens import Rank
 from headrace.lifecycle.triggers import webhook
 from headrace.lifecycle.triggers.book import Book
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.state import all_states, state_of
-from headrace.lifecycle.watchbook import windows
+from headrace.lifecycle.upkeep import garbage
+from headrace.lifecycle.upkeep.tokens import Rank
+from headrace.lifecycle.watching.watchbook import windows
 from headrace.types import Json
 
 MOST_WEBHOOK_BYTES = 25 * 1024 * 1024  # what GitHub sends at most

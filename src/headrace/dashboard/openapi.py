@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from headrace.dashboard.access import Handler
-from headrace.lifecycle.tokens import Rank
+from headrace.lifecycle.upkeep.tokens import Rank
 
 PATH = "/api/openapi.json"
 HOOK = "/hooks/{component}"

@@ -22,11 +22,12 @@ from headrace.dashboard.access import Access, Failures
 from headrace.dashboard.api import Api, application
 from headrace.errors import Conflict, HeadraceError, InvalidConfig, Unavailable
 from headrace.files import write_atomically
-from headrace.lifecycle import aliases, due, notify
 from headrace.lifecycle.control import Control
-from headrace.lifecycle.tokens import Tokens
+from headrace.lifecycle.production import aliases, notify
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.patrol import Patrol, settings_of
+from headrace.lifecycle.upkeep.tokens import Tokens
+from headrace.lifecycle.watching import due
 from headrace.processes import name_of
 
 LOG = logging.getLogger("headrace.control")

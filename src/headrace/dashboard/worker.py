@@ -25,7 +25,6 @@ from headrace.config.settings import Settings, read_settings
 from headrace.dashboard.post import Post
 from headrace.dashboard.server import ControlServer, listen
 from headrace.errors import HeadraceError
-from headrace.lifecycle import notify
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Role, roles_of
 from headrace.lifecycle.engine import APPLICATION_VERSION, start_engine
@@ -37,8 +36,9 @@ from headrace.lifecycle.nodes.heart import Heart
 from headrace.lifecycle.nodes.membership import Membership
 from headrace.lifecycle.nodes.shared import check_may_begin, check_several, check_shared
 from headrace.lifecycle.nodes.sql import SqlNodes
+from headrace.lifecycle.production import notify
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.tokens import Tokens
+from headrace.lifecycle.upkeep.tokens import Tokens
 
 LOG = logging.getLogger("headrace.worker")
 #: A worker's log is set aside at this size, and so many old ones are kept.

@@ -11,15 +11,18 @@ from headrace.deploy.base import Status
 from headrace.errors import Conflict, HeadraceError, NotFound, raise_together
 from headrace.files import locked
 from headrace.ledger.base import Action, Entry, Ledger, no_component
-from headrace.lifecycle import aliases, approvals, due, garbage, placement, reconcile, retire, rollback, stopping
 from headrace.lifecycle import events as journal
+from headrace.lifecycle import placement, stopping
 from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.events import Mark, read_events
 from headrace.lifecycle.nodes.base import Nodes, OneNode
+from headrace.lifecycle.production import aliases, approvals, reconcile, retire, rollback
 from headrace.lifecycle.request import CandidateRequest, Cause, Outcome, PromoteRequest, State, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.book import Book, books
+from headrace.lifecycle.upkeep import garbage
+from headrace.lifecycle.watching import due
 from headrace.types import Actor, Json, Stage
 
 LOG = logging.getLogger(__name__)

@@ -4,17 +4,17 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from headrace.errors import Cancelled, Conflict, GateFailed, HeadraceError
-from headrace.lifecycle.candidate import candidate, try_out_phase
+from headrace.lifecycle.candidates.candidate import candidate, try_out_phase
+from headrace.lifecycle.candidates.take_in import take_in_phase
+from headrace.lifecycle.candidates.train import train_phase
 from headrace.lifecycle.claims import Superseded
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.events import Mark
 from headrace.lifecycle.nodes.far import target_phase
-from headrace.lifecycle.promote import promote
+from headrace.lifecycle.production.promote import promote
 from headrace.lifecycle.request import Outcome, State
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.take_in import take_in_phase
-from headrace.lifecycle.train import train_phase
-from headrace.lifecycle.watch import watch
+from headrace.lifecycle.watching.watch import watch
 
 
 class Request(Protocol):

@@ -26,8 +26,8 @@ from headrace.config.settings import Settings, read_settings
 from headrace.deploy.base import Target
 from headrace.errors import ModelRefused, NotFound, Unavailable
 from headrace.ledger.base import Action, Ledger
-from headrace.lifecycle.doors import verify_version
 from headrace.lifecycle.events import Event, Mark
+from headrace.lifecycle.evidence.doors import verify_version
 from headrace.lifecycle.versions import recall
 from headrace.types import Json, Stage
 

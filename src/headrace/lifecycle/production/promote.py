@@ -8,21 +8,21 @@ from pathlib import Path
 
 from headrace.errors import Cancelled, Conflict, GateFailed, HeadraceError
 from headrace.ledger.base import Action, Draft
-from headrace.lifecycle.aliases import project
-from headrace.lifecycle.doors import refuse_for_production, verify_version
 from headrace.lifecycle.durable import Durable
-from headrace.lifecycle.readiness import look
-from headrace.lifecycle.reconcile import (
+from headrace.lifecycle.evidence.doors import refuse_for_production, verify_version
+from headrace.lifecycle.evidence.readiness import look
+from headrace.lifecycle.evidence.statements import catch_up
+from headrace.lifecycle.production.aliases import project
+from headrace.lifecycle.production.reconcile import (
     one_route_at_a_time,
     previous_champion,
     production_route,
     settle,
 )
-from headrace.lifecycle.release_tag import tag
+from headrace.lifecycle.production.release_tag import tag
+from headrace.lifecycle.production.retire import check_is_not_retired
 from headrace.lifecycle.request import Outcome, PromoteRequest, State
-from headrace.lifecycle.retire import check_is_not_retired
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.statements import catch_up
 from headrace.lifecycle.stopping import stop_if_asked
 from headrace.lifecycle.versions import recall
 from headrace.rollout.observed import Tally, tallies

@@ -14,7 +14,7 @@ where that fails runs the whole preflight, which finds the cause that a worker's
 from dataclasses import replace
 
 from headrace.errors import HeadraceError, ModelRefused
-from headrace.lifecycle.preflight import Preflight, inspect, preflight
+from headrace.lifecycle.evidence.preflight import Preflight, inspect, preflight
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import served_version, version_folder
 from headrace.provenance.baseline import read_baseline

@@ -11,14 +11,14 @@ from headrace.config.component import CodePolicy, Component
 from headrace.config.parse import read_component
 from headrace.environment.base import Environment, Lock
 from headrace.errors import Conflict, InvalidConfig, ModelRefused, TrainingFailed
+from headrace.lifecycle.candidates.evaluate import Evaluated, evaluate
+from headrace.lifecycle.candidates.inputs import Held, hold
+from headrace.lifecycle.candidates.judgeable import check_can_be_judged, missing_data
+from headrace.lifecycle.candidates.retrain import Gathered, gather
+from headrace.lifecycle.candidates.seal import Ingredients, SealedVersion, seal_version
 from headrace.lifecycle.durable import Durable
-from headrace.lifecycle.evaluate import Evaluated, evaluate
-from headrace.lifecycle.inputs import Held, hold
-from headrace.lifecycle.judgeable import check_can_be_judged, missing_data
 from headrace.lifecycle.request import CandidateRequest
-from headrace.lifecycle.retrain import Gathered, gather
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.seal import Ingredients, SealedVersion, seal_version
 from headrace.lifecycle.stopping import is_asked_to_stop
 from headrace.provenance import code
 from headrace.provenance.formats import Formats, check_formats

@@ -10,9 +10,9 @@ from datetime import timedelta
 from headrace.config.component import Approval, Component
 from headrace.errors import Conflict, HeadraceError, NotAllowed, NotFound
 from headrace.ledger.base import Action, Draft, Entry
+from headrace.lifecycle.evidence.statements import STATED, state_entry
 from headrace.lifecycle.request import Cause, PromoteRequest, Trigger
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.statements import STATED, state_entry
 from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.door import RETRAINING
 from headrace.lifecycle.versions import recall, version_folder

@@ -20,7 +20,7 @@ from headrace.environment.inherit import InheritedEnvironments
 from headrace.environment.uv import READY
 from headrace.errors import Conflict, EnvironmentFailed, HeadraceError, ModelRefused
 from headrace.ledger.base import MOVES, Action, Ledger
-from headrace.lifecycle.doors import admit_version
+from headrace.lifecycle.evidence.doors import admit_version
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import RECORD, VersionRecord, version_folder
 from headrace.provenance.baseline import LOCK, Baseline, this_platform

@@ -10,14 +10,14 @@ from headrace.errors import Conflict
 from headrace.ledger.base import Action, Draft
 from headrace.lifecycle.claims import Superseded
 from headrace.lifecycle.durable import Durable
+from headrace.lifecycle.production.rollback import roll_back
 from headrace.lifecycle.request import Cause, Outcome, State, Trigger, WatchRequest
-from headrace.lifecycle.rollback import roll_back
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.service_facts import facts_of
 from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.book import Book
 from headrace.lifecycle.versions import recall, version_folder
-from headrace.lifecycle.watchbook import Judged, mark, note_failure, remembered, watermark
+from headrace.lifecycle.watching.service_facts import facts_of
+from headrace.lifecycle.watching.watchbook import Judged, mark, note_failure, remembered, watermark
 from headrace.monitoring import judge, seasons
 from headrace.monitoring.base import Alarm, Consequence, Window
 from headrace.types import Actor, Json, Stage

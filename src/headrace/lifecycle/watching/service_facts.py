@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from headrace.config.component import Component
 from headrace.lifecycle.request import WatchRequest
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.watchbook import tallies as kept_tallies
+from headrace.lifecycle.watching.watchbook import tallies as kept_tallies
 from headrace.monitoring.signals.service import Service
 from headrace.rollout.observed import Tally, tallies
 from headrace.types import Stage

@@ -14,9 +14,9 @@ from headrace.errors import InvalidInput, ModelRefused
 from headrace.evaluation.answers import read_outputs, task_of
 from headrace.evaluation.base import Rows
 from headrace.evaluation.metrics import measure_all
-from headrace.lifecycle.entry_point_rows import ask_entry_point
+from headrace.lifecycle.candidates.entry_point_rows import ask_entry_point
+from headrace.lifecycle.candidates.retrain import Gathered, train_input
 from headrace.lifecycle.request import CandidateRequest
-from headrace.lifecycle.retrain import Gathered, train_input
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall
 from headrace.monitoring import seasons

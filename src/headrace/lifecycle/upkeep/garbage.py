@@ -16,11 +16,12 @@ from pathlib import Path
 from headrace.config.settings import Settings
 from headrace.environment.garbage import WEEK_S, collect_garbage
 from headrace.ledger.base import Ledger, no_component
-from headrace.lifecycle import approvals, events
-from headrace.lifecycle.environments import needed, unwanted
+from headrace.lifecycle import events
 from headrace.lifecycle.events import Mark, read_events
-from headrace.lifecycle.reconcile import previous_champion
+from headrace.lifecycle.production import approvals
+from headrace.lifecycle.production.reconcile import previous_champion
 from headrace.lifecycle.rooms import AGAIN, Rooms
+from headrace.lifecycle.upkeep.environments import needed, unwanted
 from headrace.lifecycle.versions import RECORD
 from headrace.predictions import upkeep
 from headrace.predictions.manifest import read_manifest

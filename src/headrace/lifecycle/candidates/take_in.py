@@ -9,16 +9,16 @@ from pathlib import Path
 
 from headrace.config.component import Component
 from headrace.environment.base import Lock
-from headrace.lifecycle.adopt import STATED, draft_of_registered
-from headrace.lifecycle.doors import admit_version
+from headrace.lifecycle.candidates.adopt import STATED, draft_of_registered
+from headrace.lifecycle.candidates.evaluate import Evaluated, evaluate
+from headrace.lifecycle.candidates.inputs import Held, check_still, hold
+from headrace.lifecycle.candidates.retrain import Gathered
+from headrace.lifecycle.candidates.seal import SealedVersion
+from headrace.lifecycle.candidates.train import Built, Trained, TrainedRun, Work, check_out, workplace
 from headrace.lifecycle.durable import Durable
-from headrace.lifecycle.evaluate import Evaluated, evaluate
-from headrace.lifecycle.inputs import Held, check_still, hold
+from headrace.lifecycle.evidence.doors import admit_version
 from headrace.lifecycle.request import CandidateRequest
-from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.seal import SealedVersion
-from headrace.lifecycle.train import Built, Trained, TrainedRun, Work, check_out, workplace
 from headrace.provenance import baseline, golden, sign
 from headrace.provenance.formats import check_formats
 from headrace.types import Actor

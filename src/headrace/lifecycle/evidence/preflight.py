@@ -20,7 +20,7 @@ from packaging.version import InvalidVersion, Version
 
 from headrace.environment.distributions import installed
 from headrace.errors import EnvironmentFailed, HeadraceError, ModelRefused
-from headrace.lifecycle.causes import explain, last_frame
+from headrace.lifecycle.evidence.causes import explain, last_frame
 from headrace.provenance import golden
 from headrace.provenance.baseline import packages as pinned
 from headrace.provenance.compare import compare_packages

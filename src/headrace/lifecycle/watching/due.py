@@ -6,7 +6,7 @@ from datetime import timedelta
 from headrace.lifecycle.request import WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall
-from headrace.lifecycle.watchbook import failure, watermark
+from headrace.lifecycle.watching.watchbook import failure, watermark
 from headrace.types import Stage
 
 

@@ -9,9 +9,9 @@ from headrace.config.component import Component
 from headrace.environment.base import Lock
 from headrace.errors import InvalidInput
 from headrace.ledger.base import Action, Draft
-from headrace.lifecycle.doors import admit_version
+from headrace.lifecycle.evidence.doors import admit_version
+from headrace.lifecycle.evidence.statements import state_entry
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.statements import state_entry
 from headrace.lifecycle.versions import VersionRecord, remember, version_folder
 from headrace.provenance import baseline, sign
 from headrace.provenance.code import Code

@@ -16,7 +16,7 @@ from headrace.config.settings import Settings
 from headrace.data.tables import describe
 from headrace.environment.base import Environments, Lock
 from headrace.errors import HeadraceError
-from headrace.lifecycle.inputs import copy_of
+from headrace.lifecycle.candidates.inputs import copy_of
 from headrace.provenance import golden
 from headrace.provenance.baseline import GOLDEN, Baseline, DataFacts, packages, this_platform
 from headrace.provenance.code import checkout

@@ -18,8 +18,8 @@ from headrace.data.profile import profile
 from headrace.data.tables import Description, describe
 from headrace.errors import TrainingFailed, Unavailable
 from headrace.files import sync_folder
+from headrace.lifecycle.candidates.retrain import Gathered
 from headrace.lifecycle.request import CandidateRequest
-from headrace.lifecycle.retrain import Gathered
 from headrace.lifecycle.rooms import Rooms
 from headrace.provenance.baseline import DataFacts
 

@@ -3,8 +3,8 @@
 from headrace.deploy.base import Status
 from headrace.errors import Conflict
 from headrace.ledger.base import Action, Draft, Entry
-from headrace.lifecycle.reconcile import one_route_at_a_time, previous_champion, settle
-from headrace.lifecycle.retire import check_is_not_retired
+from headrace.lifecycle.production.reconcile import one_route_at_a_time, previous_champion, settle
+from headrace.lifecycle.production.retire import check_is_not_retired
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall
 from headrace.types import Actor, Stage

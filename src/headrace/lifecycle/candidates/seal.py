@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.config.component import Component
-from headrace.lifecycle.doors import admit_version
-from headrace.lifecycle.evaluate import Evaluated
-from headrace.lifecycle.inputs import Held, check_still
+from headrace.lifecycle.candidates.evaluate import Evaluated
+from headrace.lifecycle.candidates.inputs import Held, check_still
+from headrace.lifecycle.evidence.doors import admit_version
 from headrace.lifecycle.request import CandidateRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.provenance import baseline, code, golden, sign

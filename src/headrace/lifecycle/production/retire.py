@@ -4,8 +4,8 @@ import logging
 
 from headrace.errors import Conflict, HeadraceError, NotFound
 from headrace.ledger.base import Action, Draft, Entry
-from headrace.lifecycle import approvals
-from headrace.lifecycle.reconcile import one_route_at_a_time, previous_champion
+from headrace.lifecycle.production import approvals
+from headrace.lifecycle.production.reconcile import one_route_at_a_time, previous_champion
 from headrace.lifecycle.rooms import Rooms
 from headrace.types import Actor, Stage
 

@@ -12,16 +12,16 @@ from headrace.deploy.base import Route, Status
 from headrace.errors import AcceptanceFailed, Conflict, GateFailed, HeadraceError
 from headrace.evaluation.gate import judge
 from headrace.ledger.base import Action, Draft
-from headrace.lifecycle import approvals
-from headrace.lifecycle.doors import baseline_of, refuse_for_production, verify_version
+from headrace.lifecycle.candidates.evaluate import load_rows, signature_of
+from headrace.lifecycle.candidates.train import Trained
 from headrace.lifecycle.durable import Durable, Role
-from headrace.lifecycle.evaluate import load_rows, signature_of
-from headrace.lifecycle.preflight import measured
-from headrace.lifecycle.readiness import explained, look
+from headrace.lifecycle.evidence.doors import baseline_of, refuse_for_production, verify_version
+from headrace.lifecycle.evidence.preflight import measured
+from headrace.lifecycle.evidence.readiness import explained, look
+from headrace.lifecycle.evidence.statements import state, state_entry
+from headrace.lifecycle.production import approvals
 from headrace.lifecycle.request import CandidateRequest, Outcome, PromoteRequest, State
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.statements import state, state_entry
-from headrace.lifecycle.train import Trained
 from headrace.lifecycle.versions import VersionRecord, recall, remember, served_version, version_folder
 from headrace.provenance import golden
 from headrace.provenance.attest import Kind

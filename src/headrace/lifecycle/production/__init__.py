@@ -1,0 +1,1 @@
+"""What serves: approval, promotion, rollback, and that it stays what the ledger says."""

@@ -1,0 +1,1 @@
+"""Keeping an installation in order: garbage, environments, upgrades, roles and tokens."""

@@ -1,0 +1,1 @@
+"""The watch: which window is due, what was said of it, and what follows."""
