@@ -28,7 +28,7 @@ REFERENCE_ROWS = 5000
 #: How much of a row the next one repeats, and how many rows a block of the bootstrap has.
 MEMORY, BLOCK = 0.7, 50
 #: Windows that are judged by one reference; few, so that no lucky or unlucky one decides.
-PER_REFERENCE = 5
+PER_REFERENCE = 10
 #: References and windows that are drawn from one autocorrelated stream, and its rows: one half for each.
 PER_STREAM, STREAM_ROWS = 100, 200_000
 
@@ -108,15 +108,14 @@ def autocorrelated(seed: int, rows: int) -> Iterator[Drawn]:
 def resampled(seed: int, rows: int) -> Iterator[Drawn]:
     """Real rows in random order, 30 mixed features of them; a window's rows are never the reference's."""
     chance, source = np.random.default_rng(seed), real(ELEC2)
-    # Windows of 5,000 take nearly all that the reference leaves, so that each needs a reference of its own.
-    windows = PER_REFERENCE if rows <= len(source.truth) // 10 else 1
     while True:
         order = chance.permutation(len(source.truth))
-        chosen, rest = np.split(order, [min(3000, len(order) - rows)])
+        chosen, rest = np.split(order, [3000])
         known = source.window(chosen)
         reference = reference_of(known)
-        for _ in range(windows):
-            yield Drawn(known, reference, source.window(chance.choice(rest, rows, replace=False)))
+        # Nor do the windows of one reference share a row, so that there are only three of 5,000.
+        for at in range(min(PER_REFERENCE, len(rest) // rows)):
+            yield Drawn(known, reference, source.window(rest[at * rows : (at + 1) * rows]))
 
 
 KINDS: dict[str, Callable[[int, int], Iterator[Drawn]]] = {

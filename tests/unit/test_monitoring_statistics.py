@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import anderson_ksamp, fisher_exact
+from scipy.stats import anderson_ksamp, chi2, fisher_exact
 
 from headrace.evaluation.labels import as_text
 from headrace.monitoring.profiles import Numbers, coded
 from headrace.monitoring.statistics.boosting import DEPTH, Boosted, by_nodes, fit
 from headrace.monitoring.statistics.multiplicity import benjamini_hochberg, family_p, holm
+from headrace.monitoring.statistics.quadratic import tail_p
 from headrace.monitoring.statistics.shares import clopper_pearson, fell_p, rose_p
 from headrace.monitoring.statistics.twosample import (
     anderson_darling,
@@ -36,14 +37,28 @@ def test_anderson_darling_is_the_known_statistic() -> None:
     assert spread[1] / spread[0] == pytest.approx(0.75, abs=0.03)
 
 
-def test_no_change_is_found_as_rarely_as_the_level_says() -> None:
+@pytest.mark.parametrize("share", [np.full(64, 1 / 64), np.array([0.5, 0.3, 0.2]), np.array([0.9, 0.04, 0.03, 0.03])])
+def test_no_change_is_found_as_rarely_as_the_level_says(share: np.ndarray) -> None:
     chance = np.random.default_rng(1)
-    share = np.full(64, 1 / 64)
-    reference, windows = chance.multinomial(400, share, 20_000), chance.multinomial(300, share, 20_000)
-    p_values = anderson_darling_p(anderson_darling(reference, windows))
+    reference = np.repeat(chance.multinomial(4000, share, 200), 200, axis=0)
+    windows = chance.multinomial(1000, share, len(reference))
+    p_values = anderson_darling_p(anderson_darling(reference, windows), reference)
     assert np.mean(p_values < 0.01) < 0.013
     assert np.mean(p_values < 0.001) < 0.002
     assert np.mean(p_values < 0.01) > 0.006
+
+
+@given(st.floats(1.2, 40), st.floats(0.1, 9), st.integers(1, 12))
+def test_the_tail_of_equal_weights_is_a_chi_squares(times: float, weight: float, terms: int) -> None:
+    value = times * weight * terms
+    found = float(tail_p(np.array([value]), np.full((1, terms), weight))[0])
+    assert found == pytest.approx(float(chi2.sf(value / weight, terms)), rel=0.12)
+
+
+def test_what_has_no_spread_is_no_evidence() -> None:
+    assert tail_p(np.array([3.0, 0.0]), np.array([[0.0, 0.0], [1.0, 0.5]])).tolist() == [1.0, 1.0]
+    only = np.array([0, 50, 0])
+    assert float(anderson_darling_p(anderson_darling(only, only), only)) == 1.0
 
 
 @given(counts, st.integers(1, 5))
@@ -123,7 +138,8 @@ def test_the_shared_test_keeps_its_level(rows: int) -> None:
 
     chance = np.random.default_rng(2)
     share = np.full(64, 1 / 64)
-    p_values = shift_p(chance.multinomial(2000, share, 20_000), chance.multinomial(rows, share, 20_000))
+    before = np.repeat(chance.multinomial(2000, share, 400), 50, axis=0)
+    p_values = shift_p(before, chance.multinomial(rows, share, len(before)))
     assert np.mean(p_values < 0.01) < 0.012
     assert np.mean(p_values < 0.0005) < 0.0011
 

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from headrace.monitoring.base import Signal
-from headrace.monitoring.calibration import null_scale
 from headrace.monitoring.columns import Columns
 from headrace.monitoring.frame import Frame
 from headrace.monitoring.profiles import OTHER, Categories, Numbers
@@ -103,8 +102,7 @@ def _numbers(known: Mapping[str, Numbers], columns: Columns, alpha: float) -> li
     now = {name: columns.counts(name, before) for name, before in known.items()}
     first, second = stacked([one.counts for one in known.values()]), stacked(list(now.values()))
     rows, times = second.sum(axis=1), np.array([one.correlation_time for one in known.values()])
-    scales = np.array([null_scale(one, int(count)) for one, count in zip(known.values(), rows, strict=True)])
-    p_values = shift_p(first, second, time=times, scale=scales)
+    p_values = shift_p(first, second, time=times)
     pairs = [coarse(one.counts, now[name]) for name, one in known.items()]
     coarse_first, coarse_second = stacked([one for one, _ in pairs]), stacked([other for _, other in pairs])
     bins = np.array([len(one) for one, _ in pairs])

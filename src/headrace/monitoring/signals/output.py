@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from headrace.monitoring.base import Signal
-from headrace.monitoring.calibration import null_scale
 from headrace.monitoring.frame import Frame
 from headrace.monitoring.profiles import coded
 from headrace.monitoring.reference_profile import Reference, output_columns
@@ -63,8 +62,8 @@ class OutputDrift:
             if name not in columns:
                 continue
             now = before.count(np.asarray(columns[name], float))
-            scale = null_scale(before, int(now.sum()))
-            p_value = float(anderson_darling_p(anderson_darling(before.counts, now), scale))
+            statistic = anderson_darling(before.counts, now)
+            p_value = float(anderson_darling_p(statistic, before.counts, before.correlation_time))
             distance = float(ks_distance(before.counts, now))
             sentence = (
                 f"the answers' {name} changed from {before.mean:.3g} to {float(np.nanmean(columns[name])):.3g} on "

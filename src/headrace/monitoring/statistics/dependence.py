@@ -1,6 +1,5 @@
 """How much rows in time order repeat each other."""
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,6 +9,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _WINDOW = 5.0
 #: Fewer rows than this tell nothing of their order.
 _FEWEST = 50
+#: So many lags cost less one by one than by Fourier's transform.
+_DIRECT = 64
 
 
 def correlation_time(values: Array) -> float:
@@ -21,7 +22,8 @@ def correlation_time(values: Array) -> float:
     Args:
         values: shape (rows,), in order of time.
     """
-    return _cautious(_autocovariance(values))
+    series = _centred(values)
+    return _time(_sums(series, _lags(series)), len(series)) if len(series) else 1.0
 
 
 def joint_time(before: Array, now: Array, least: float) -> float:
@@ -36,48 +38,49 @@ def joint_time(before: Array, now: Array, least: float) -> float:
     """
     if least <= 1:
         return least
-    found, other = _autocovariance(before), _autocovariance(now)
-    if not len(found.sums) or not len(other.sums):
+    first, second = _centred(before), _centred(now)
+    if not len(first) or not len(second):
         return least
-    lags = min(_lags(found) + 1, len(other.sums))
-    return max(least, _cautious(_Autocovariance(found.sums[:lags] + other.sums[:lags], found.rows + other.rows)))
+    lags = min(_lags(first), len(second) // 2)
+    return max(least, _time(_sums(first, lags) + _sums(second, lags), len(first) + len(second)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Autocovariance:
-    """Sums of products of values that are as many rows apart as the place says; empty where nothing can be said."""
-
-    sums: Array
-    rows: int
-
-
-def _autocovariance(values: Array) -> _Autocovariance:
+def _centred(values: Array) -> Array:
+    """Return values around their mean; none where they say nothing of their order."""
     series = np.asarray(values, float)
     series = series[np.isfinite(series)]
-    rows = len(series)
-    if rows < _FEWEST or np.ptp(series) == 0:
-        return _Autocovariance(np.empty(0), rows)
-    power = np.abs(np.fft.rfft(series - series.mean(), 2 * rows)) ** 2
-    return _Autocovariance(np.fft.irfft(power)[: rows // 2], rows)
+    return series - series.mean() if len(series) >= _FEWEST and np.ptp(series) > 0 else np.empty(0)
 
 
-def _lags(found: _Autocovariance) -> int:
-    times = _times(found)
+def _lags(series: Array) -> int:
+    """Return how many lags, 0 among them, are summed up."""
+    first = total = _sum(series, 0)
+    for lag in range(1, min(_DIRECT, len(series) // 2)):
+        total += 2 * _sum(series, lag)
+        if lag >= _WINDOW * total / first:
+            return lag + 1
+    times = 2 * np.cumsum(_sums(series, len(series) // 2)) / first - 1
     enough = np.flatnonzero(np.arange(len(times)) >= _WINDOW * times)
-    return int(enough[0]) if len(enough) else len(times) - 1
+    return int(enough[0]) + 1 if len(enough) else len(times)
 
 
-def _times(found: _Autocovariance) -> Array:
-    return np.asarray(2 * np.cumsum(found.sums / found.sums[0]) - 1)
+def _sums(series: Array, lags: int) -> Array:
+    """Return, for each lag, the sum of products of values so far apart."""
+    if lags <= _DIRECT:
+        return np.array([_sum(series, lag) for lag in range(lags)])
+    power = np.abs(np.fft.rfft(series, 2 * len(series))) ** 2
+    return np.fft.irfft(power)[:lags]
 
 
-def _cautious(found: _Autocovariance) -> float:
-    if not len(found.sums):
-        return 1.0
-    at = _lags(found)
-    time = float(_times(found)[at])
-    scatter = np.sqrt(2 * (2 * at + 1) / found.rows)
-    return time * (1 + scatter) if time > 1 + 2 * scatter else 1.0
+def _sum(series: Array, lag: int) -> float:
+    # Not `@`: on a crowded machine the threads of the linear algebra wait for each other far longer than this takes.
+    return float((series[lag:] * series[: len(series) - lag]).sum())
+
+
+def _time(sums: Array, rows: int) -> float:
+    found = float(2 * sums.sum() / sums[0]) - 1
+    scatter = float(np.sqrt(2 * (2 * len(sums) - 1) / rows))
+    return found * (1 + scatter) if found > 1 + 2 * scatter else 1.0
 
 
 def rank_time(values: Array) -> float:

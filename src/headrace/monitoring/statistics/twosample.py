@@ -1,10 +1,13 @@
 """Two-sample tests on counts. Pure; rows have been binned before, so cost does not grow with them."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.special import chdtrc, chdtri, gammaln, ndtr, ndtri
+
+from headrace.monitoring.statistics.quadratic import tail_p
 
 Array: TypeAlias = np.ndarray[Any, Any]
 #: A chi-square test needs about this many expected rows in a cell; smaller cells are pooled.
@@ -22,7 +25,8 @@ def stacked(counts: Sequence[Array]) -> Array:
 def anderson_darling(reference: Array, window: Array) -> Array:
     """Return the two-sample Anderson-Darling statistic of each feature; its mean is 1 where nothing changed.
 
-    The midrank version for tied values: Scholz and Stephens (1987), JASA 82, equation 7.
+    The midrank version for tied values: Scholz and Stephens (1987), JASA 82, equation 7. The mean is exactly 1 for any
+    sizes and ties: given the pooled counts, each bin's variance is its weight. (Rows that are all equal give 0.)
 
     Args:
         reference: shape (..., bins), counts over ordered bins. `window` likewise, over the same bins.
@@ -42,19 +46,39 @@ def anderson_darling(reference: Array, window: Array) -> Array:
     return np.asarray(np.nan_to_num(found))
 
 
-def anderson_darling_p(statistic: Array, scale: Array | float = 1.0) -> Array:
+def anderson_darling_p(statistic: Array, reference: Array, scale: Array | float = 1.0) -> Array:
     """Return the chance of a statistic at least this large where nothing changed.
 
-    The limit is a sum of chi-squares with weights 1 / (j (j + 1)); far out the first outweighs the rest, which leave
-    the factor sqrt(3) (Zolotarev 1961). At .05 this is off by a tenth, beyond .01 by a twentieth and less.
+    It is a sum of chi-squares, whose weights are 1 / (j (j + 1)) without ties. Where many rows share few values the
+    first weighs more, and the tail is heavier by up to twenty times; so each feature has the weights of its own ties.
 
     Args:
-        scale: what the statistic's mean is where nothing changed (1 for independent rows).
+        statistic: shape (features,) or one. `reference`: shape (features, bins) or (bins,), which it was made with.
+        scale: by how much the rows' dependence inflates the statistic (1 for independent rows).
     """
-    return np.asarray(np.minimum(1.0, np.sqrt(3) * chdtrc(1, 2 * np.asarray(statistic) / scale)))
+    weights = stacked([_weights(np.asarray(one, np.int64).tobytes()) for one in np.atleast_2d(reference)])
+    found = np.asarray(statistic, float) / scale
+    return tail_p(np.atleast_1d(found), weights).reshape(found.shape)
 
 
-def shift_p(reference: Array, window: Array, *, time: Array | float = 1.0, scale: Array | float = 1.0) -> Array:
+@lru_cache(maxsize=4096)
+def _weights(raw: bytes) -> Array:
+    """Return the eigenvalues of the statistic's covariance; a profile's counts are asked for in every window."""
+    counts = np.frombuffer(raw, np.int64).astype(float)
+    counts = counts[counts > 0]
+    total = counts.sum()
+    middle = np.cumsum(counts) - counts / 2
+    weight = middle * (total - middle) - total * counts / 4
+    counts, middle, weight = (one[weight > 0] for one in (counts, middle, weight))
+    if not len(counts):
+        return np.zeros(1)
+    covariance = np.minimum.outer(middle, middle) * (total - np.maximum.outer(middle, middle))
+    np.fill_diagonal(covariance, weight)
+    scale = np.sqrt(counts / total / weight)
+    return np.maximum(np.linalg.eigvalsh(covariance * np.outer(scale, scale)), 0.0)
+
+
+def shift_p(reference: Array, window: Array, *, time: Array | float = 1.0) -> Array:
     """Return the p-value of "nothing changed" of each feature, from three tests that share the level.
 
     Normal scores for the level (three fifths; no less powerful than the t-test for any shape), Klotz's for the spread
@@ -62,7 +86,7 @@ def shift_p(reference: Array, window: Array, *, time: Array | float = 1.0, scale
 
     Args:
         reference: shape (features, bins), counts over ordered bins. `window` likewise, over the same bins.
-        time: by how much dependence inflates the variance of means; `scale` the mean of the Anderson-Darling statistic.
+        time: by how much the rows' dependence inflates the variance of means (1 for independent rows).
     """
     first, second = np.asarray(reference, float), np.asarray(window, float)
     level, spread = rank_scores(first, second)
@@ -73,7 +97,7 @@ def shift_p(reference: Array, window: Array, *, time: Array | float = 1.0, scale
     above = chdtrc(harmonic, np.maximum(harmonic + spread * np.sqrt(2 * harmonic), 0.0))
     by_spread = np.where(spread > 0, 2 * above, 2 * ndtr(spread))
     by_level = 2 * ndtr(-np.abs(level))
-    rest = anderson_darling_p(anderson_darling(first, second), scale)
+    rest = anderson_darling_p(anderson_darling(first, second), first, time)
     return np.asarray(np.minimum(1.0, np.minimum(np.minimum(by_level / 0.6, by_spread / 0.25), rest / 0.15)))
 
 
