@@ -87,6 +87,7 @@ def test_a_silent_control_process_is_ended_by_its_pid(settings: Settings, monkey
     "words",
     [
         ["down"], ["predict", "digits", "-f", "rows.csv"], ["feedback", "digits", "id", "7"], ["logs"], ["upgrade"],
+        ["signers", "list"], ["signers", "remove", "x"], ["environment", "list"], ["mlflow"], ["database-roles"],
         ["monitor", "replay", "digits"], ["predictions", "labels", "digits"], ["baseline", "show", "digits"],
     ],
 )  # fmt: skip
@@ -183,3 +184,17 @@ def test_a_component_that_nobody_knows_comes_with_a_way_to_one(settings: Setting
     with pytest.raises(NotFound) as told:
         call("history", "wine")
     assert "headrace run" in told.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_told"),
+    [("", False), ("127.0.0.1:8010", False), ("0.0.0.0:8010", False), ("0.0.0.0:8011", True), ("10.0.0.7:8010", True)],
+)
+def test_up_tells_that_a_running_control_process_keeps_its_address(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, asked: str, is_told: bool
+) -> None:
+    monkeypatch.setenv("HEADRACE_CONTROL", asked)
+    running = control.Client("http://127.0.0.1:8010/", GONE, httpx.Client())
+    told = services.other_address(read_settings(), running)
+    assert bool(told) is is_told
+    assert not is_told or "headrace down" in told

@@ -12,7 +12,7 @@ import pytest
 from headrace import wiring
 from headrace.cli import traffic
 from headrace.deploy.base import Status
-from headrace.errors import InvalidInput
+from headrace.errors import InvalidInput, Unavailable
 from headrace.types import Endpoint, Stage
 
 
@@ -77,3 +77,30 @@ def test_numbers_are_numbers(text: str, value: float) -> None:
 @pytest.mark.parametrize("text", ["007", "1_000", "nan", "inf", "1e5", "0x1", " 7", "٧", "1.2.3e+5", "9" * 30])
 def test_labels_that_look_like_numbers_stay_as_they_are(text: str) -> None:
     assert traffic.number(text) == text
+
+
+def test_the_files_own_name_of_a_column_is_told(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The endpoint repeats no input, so it can only give the column's number."""
+    message = "The model has no column like the one at `the header[1]`. Its columns are `alcohol`."
+    monkeypatch.setenv("PREDICT", "secret")
+    monkeypatch.setattr(httpx, "post", lambda *_, **__: httpx.Response(422, json={"message": message}))
+    rows = tmp_path / "holdout.csv"
+    rows.write_text("alcohol,quality\n1,2\n")
+    with pytest.raises(InvalidInput) as told:
+        traffic.predict("wine", rows, as_json=True)
+    assert told.value.fact.endswith("The model has no column `quality`. Its columns are `alcohol`.")
+    assert "quality" in told.value.remedy
+
+
+def test_what_is_the_endpoints_own_fault_is_no_wrong_input(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PREDICT", "secret")
+    monkeypatch.setattr(httpx, "post", lambda *_, **__: httpx.Response(503, json={"message": "The queue is full."}))
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(Unavailable) as told:
+        traffic.predict("wine", tmp_path / "x.json", as_json=True)
+    assert "The queue is full." in told.value.fact
+    assert "headrace logs" in told.value.remedy

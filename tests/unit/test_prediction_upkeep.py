@@ -148,3 +148,13 @@ def test_pages_of_overlapping_files_are_the_whole_in_order(tmp_path: Path, monke
             after = page[-1].prediction.id
         assert pages == list(range(61))
     assert log.joined("churn", limit=0) == []
+
+
+@pytest.mark.parametrize("where", [0, -1], ids=["in its rows", "in its footer"])
+def test_a_damaged_segment_keeps_no_other_from_being_merged(folder: Path, where: int) -> None:
+    damaged = folder / read_manifest(folder).predictions[0].path
+    content = bytearray(damaged.read_bytes())
+    content[4:40] = bytes(36)
+    damaged.write_bytes(content if where == 0 else content[:-9])
+    assert compact(folder, clock=ManualClock(START + timedelta(days=9))).merged == 8
+    assert [problem.path for problem in check(folder)] == [damaged.relative_to(folder).as_posix()]

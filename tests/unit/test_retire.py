@@ -1,8 +1,10 @@
 """What is retired is out of the way for good, and what goes with it is nothing that anybody needs."""
 
 import json
-from datetime import UTC, datetime
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +31,7 @@ from headrace.lifecycle.versions import VersionRecord, remember
 from headrace.predictions.ids import lowest
 from headrace.predictions.manifest import Manifest, Retired, Segment, read_manifest, write_manifest
 from headrace.predictions.memory import MemoryLog
+from headrace.provenance.baseline import DataFacts
 from headrace.provenance.store import ModelStore
 from headrace.registry.memory import MemoryRegistry
 from headrace.types import Actor, Stage
@@ -177,7 +180,38 @@ def test_models_wait_for_flows_that_may_be_making_one(rooms: Rooms) -> None:
     gone(rooms, 1)
     found = collected(rooms, running=("digits/person-1/1",))
     assert found.items == []
-    assert found.left == ["Model copies are left alone until 1 flows have ended (digits/person-1/1)."]
+    assert found.left == ["Copies of models and data are left alone until 1 flows have ended (digits/person-1/1)."]
+
+
+def test_copies_of_data_go_with_the_last_version_that_was_made_with_them(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def baseline_of(folder: Path) -> SimpleNamespace:
+        version = folder.parent.name.removeprefix("v")
+        return SimpleNamespace(data={"train": DataFacts("train.csv", version * 64), "holdout": DataFacts("h.csv", "h")})
+
+    monkeypatch.setattr("headrace.lifecycle.upkeep.garbage.read_baseline", baseline_of)
+    old, young = (NOW - timedelta(days=days) for days in (30, 1))
+    for digest, made in (("1" * 64, old), ("2" * 64, old), ("h", old), ("failed", old), ("fresh", young)):
+        copy = rooms.settings.kept_data / digest / "train.csv"
+        copy.parent.mkdir(parents=True)
+        copy.write_text("a\n1\n")
+        copy.parent.chmod(0o500)
+        os.utime(copy.parent, (made.timestamp(), made.timestamp()))
+    gone(rooms, 1)
+    found = [item.name for item in collected(rooms).items if item.kind is Kind.DATA]
+    assert found == ["1" * 64, "failed"]
+    assert sorted(path.name for path in rooms.settings.kept_data.iterdir()) == ["2" * 64, "fresh", "h"]
+
+
+def test_copies_of_data_stay_where_nobody_knows_who_needs_them(rooms: Rooms) -> None:
+    copy = rooms.settings.kept_data / "failed"
+    copy.mkdir(parents=True)
+    os.utime(copy, (0, 0))
+    found = collected(rooms)  # No version of this house has a baseline.
+    assert found.items == []
+    assert "Copies of data are left alone" in found.left[0]
+    assert copy.exists()
 
 
 def test_an_unknown_component_is_told(rooms: Rooms) -> None:

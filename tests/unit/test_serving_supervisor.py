@@ -11,6 +11,7 @@ import pytest
 from headrace.serving import supervisor as supervisors
 from headrace.serving.control import Limits, Plan, RouteSpec, VersionPlan
 from headrace.serving.keys import digest_of
+from headrace.serving.metrics import Counts, Gauges, prometheus, total
 from headrace.serving.supervisor import ROUTE, Supervisor
 from headrace.types import ServedVersion
 
@@ -19,6 +20,7 @@ class NoFronts:
     """Fronts that do what they are told."""
 
     restarts = 0
+    log_problem = ""
     live: Plan
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -29,6 +31,9 @@ class NoFronts:
 
     async def commit(self, plan: Plan) -> None:
         self.live = plan
+
+    async def counts(self) -> None:
+        self.log_problem = "[Errno 28] No space left on device"
 
     def released(self, plan: Plan) -> "asyncio.Future[None]":
         done = asyncio.get_running_loop().create_future()
@@ -140,3 +145,19 @@ def test_a_route_that_cannot_be_read_is_told_in_the_status(
         assert supervisor.status()["problem"] == ""
 
     run(story)
+
+
+def test_a_prediction_log_that_cannot_write_is_told_while_all_is_answered(make: Callable[[], Supervisor]) -> None:
+    async def story() -> None:
+        supervisor = make()
+        await apply(supervisor, OLD)
+        assert (await supervisor._do({"do": "status"}))["problem"].endswith("No space left on device")
+        assert not await apply(supervisor, OLD), "that is no reason to start anything anew"
+
+    run(story)
+
+
+def test_metrics_tell_a_prediction_log_in_trouble() -> None:
+    troubled = total([Counts(log_problem="no space"), Counts()])
+    assert 'headrace_log_problem{component="digits"} 1' in prometheus("digits", troubled, Gauges())
+    assert 'headrace_log_problem{component="digits"} 0' in prometheus("digits", Counts(), Gauges())

@@ -52,11 +52,11 @@ def show(as_json: AsJson = False) -> None:
     from datetime import UTC, datetime
 
     from headrace import wiring
+    from headrace.cli.client import here
     from headrace.cli.terminal import console, print_json, table
-    from headrace.config.settings import read_settings
     from headrace.lifecycle.upkeep import environments
 
-    settings = read_settings().prepare()
+    settings = here().prepare()
     found = environments.environments(settings, environments.needed(settings, wiring.ledger))
     if as_json:
         print_json(

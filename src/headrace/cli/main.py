@@ -194,8 +194,8 @@ def gc(
     predictions: Annotated[str, typer.Option(help="Age from which retired versions' predictions go.")] = "90d",
     as_json: AsJson = False,
 ) -> None:
-    """Remove what nobody needs. That is: model copies and old predictions of versions that were retired or refused, the
-    workings of ended flows, environments. Events, logs and the ledger stay.
+    """Remove what nobody needs. That is: models, data and old predictions of versions that were retired or refused,
+    the workings of ended flows, environments. Events, logs and the ledger stay.
 
     Example: headrace gc --dry-run
     """

@@ -45,9 +45,9 @@ def mlflow(
     Example: headrace mlflow --host 0.0.0.0 --allowed-hosts mlflow:5000
     """
     from headrace import wiring
-    from headrace.config.settings import read_settings
+    from headrace.cli.client import here
 
-    found = wiring.tracking_command(read_settings(), host=host, port=port, allowed_hosts=allowed_hosts)
+    found = wiring.tracking_command(here(), host=host, port=port, allowed_hosts=allowed_hosts)
     os.execve(sys.executable, found.command, found.environment)  # noqa: S606 - this interpreter and MLflow
 
 
@@ -63,11 +63,12 @@ def database_roles(
     Examples: headrace database-roles | psql "$OWNERS_URL"
               HEADRACE_DATABASE_URL_FILE=owner-url headrace database-roles --apply
     """
+    from headrace.cli.client import here
     from headrace.cli.terminal import console, print_json
-    from headrace.config.settings import read_settings
     from headrace.errors import InvalidConfig
     from headrace.lifecycle.upkeep import roles
 
+    settings = here()
     if not apply:
         sql = roles.statements(worker=worker, reader=reader)
         if as_json:
@@ -75,7 +76,7 @@ def database_roles(
         else:
             sys.stdout.write(sql)
         return
-    url = read_settings().database_url
+    url = settings.database_url
     if url is None:
         raise InvalidConfig("HEADRACE_DATABASE_URL is not set.", "Name the owner's URL: HEADRACE_DATABASE_URL_FILE=…")
     roles.prepare(url, worker=worker, reader=reader)

@@ -4,6 +4,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from rich.markup import escape
+
 from headrace import wiring
 from headrace.cli import client as control
 from headrace.cli import plain
@@ -17,6 +19,8 @@ from headrace.types import Json, Stage
 WAIT_S = 60.0
 #: A control process that says nothing for so long hangs.
 SILENT_S = 20.0
+#: How this machine reaches what listens everywhere.
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - named, not bound
 
 
 def up(*, as_json: bool) -> None:
@@ -27,6 +31,21 @@ def up(*, as_json: bool) -> None:
         client = control.ensure(settings)
         answer = client.ask("POST", "/api/up")
     show(answer, as_json=as_json)
+    elsewhere = other_address(settings, client)
+    if elsewhere:
+        console(as_json=True).print(f"[yellow]![/yellow] {escape(elsewhere)}")
+
+
+def other_address(settings: Settings, client: control.Client) -> str:
+    """Say so where the control process does not listen where HEADRACE_CONTROL says; empty where it does."""
+    host, _, port = settings.control_address.rpartition(":")
+    near = f"http://{LOOPBACK.get(host, host)}:{port}"
+    if not host or client.process is None or client.url.rstrip("/") == near:
+        return ""
+    return (
+        f"The control process runs already, at {client.url}, and keeps that address and its variables. "
+        f"HEADRACE_CONTROL={settings.control_address} counts from its next start: headrace down, headrace up"
+    )
 
 
 def status(*, as_json: bool) -> None:

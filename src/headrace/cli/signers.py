@@ -16,11 +16,11 @@ def show(as_json: AsJson = False) -> None:
 
     Example: headrace signers list
     """
+    from headrace.cli.client import here
     from headrace.cli.terminal import console, print_json, table
-    from headrace.config.settings import read_settings
     from headrace.provenance.sign import own_signer, trusted_signers
 
-    keys = read_settings().prepare().keys
+    keys = here().prepare().keys
     own = own_signer(keys).name
     trusted = trusted_signers(keys)
     found = sorted(trusted.keys.values(), key=lambda key: (key.name != own, key.name))
@@ -54,11 +54,11 @@ def add(
 
     Example: headrace signers add laptop.pub --name training-laptop
     """
+    from headrace.cli.client import here
     from headrace.cli.terminal import good, print_json
-    from headrace.config.settings import read_settings
     from headrace.provenance.sign import trust
 
-    key = trust(read_settings().prepare().keys, public_key, name=name)
+    key = trust(here().prepare().keys, public_key, name=name)
     if as_json:
         print_json({"name": key.name, "fingerprint": key.fingerprint})
         return
@@ -71,11 +71,11 @@ def remove(name: Annotated[str, typer.Argument(help="A signer's name, from `list
 
     Example: headrace signers remove training-laptop
     """
+    from headrace.cli.client import here
     from headrace.cli.terminal import good, print_json
-    from headrace.config.settings import read_settings
     from headrace.provenance.sign import distrust
 
-    key = distrust(read_settings().prepare().keys, name)
+    key = distrust(here().prepare().keys, name)
     if as_json:
         print_json({"name": key.name, "fingerprint": key.fingerprint})
         return

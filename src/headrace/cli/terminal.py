@@ -75,7 +75,7 @@ class Steps:
             self.close()
             took = f"[dim]{event.seconds:6.1f} s[/dim]"
             # The rest of what failed, its last lines say, follows once, with the remedy, at the flow's end.
-            text = text.partition("\n")[0]
+            text = text.partition("\n")[0].removesuffix(" Its last lines:")
             self.out.print(f"{SYMBOLS[event.mark]} {event.step:<{self.width}} {took}  {text}")
 
     def _spin(self, text: str) -> None:

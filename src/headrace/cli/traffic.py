@@ -20,6 +20,8 @@ from headrace.types import Json, Stage
 
 #: The endpoint takes so many truths in one request.
 AT_ONCE = 10_000
+#: From this status on it is not the request that is wrong.
+SERVERS_OWN = 500
 TYPES = {".json": "application/json", ".csv": "text/csv"}
 
 
@@ -29,7 +31,10 @@ def predict(component: str, file: Path, *, as_json: bool) -> None:
     settings = here()
     status = serving(settings, component)
     key = bearer(status.predict_keys, settings.variables)
-    answer = post(f"{status.endpoint.url}/invocations", body, kind, key)
+    try:
+        answer = post(f"{status.endpoint.url}/invocations", body, kind, key)
+    except InvalidInput as error:
+        raise with_column_named(error, file) from error
     document: dict[str, Json] = answer.json()
     if as_json:
         print_json({**document, "version": answer.headers.get("x-headrace-version")})
@@ -56,6 +61,20 @@ def read_body(file: Path) -> tuple[bytes, str]:
     if kind is None:
         raise InvalidInput(f"{file.name} is neither .json, .csv nor .parquet.", "Convert it, or pipe JSON to `-f -`.")
     return file.read_bytes(), kind
+
+
+def with_column_named(error: InvalidInput, file: Path) -> InvalidInput:
+    """Return the error with the name of the column that the endpoint, which repeats no input, calls by its number."""
+    found = re.search(r"like the one at `[^`]*\[(\d+)\]`", error.fact)
+    if found is None or str(file) == "-":
+        return error
+    from headrace.data.tables import read_columns
+
+    name = read_columns(file).column_names[int(found[1])]
+    return InvalidInput(
+        error.fact.replace(found[0], f"`{name}`"),
+        f"Leave `{name}` out of {file.name}: only what the model takes belongs there, and not the truth.",
+    )
 
 
 def feedback(component: str, prediction_id: str, actual: str, file: Path | None, *, as_json: bool) -> None:
@@ -128,5 +147,10 @@ def post(url: str, body: bytes, kind: str, key: Mapping[str, str], so_far: str =
             f"{url} does not answer ({type(error).__name__}).", f"{so_far} See `headrace status`.".strip()
         ) from error
     if answer.is_error:
-        raise InvalidInput(f"The endpoint answered {answer.status_code}: {answer.text[:500]}", so_far)
+        is_json = "json" in answer.headers.get("content-type", "")
+        said = answer.json().get("message") if is_json else answer.text[:500]
+        fact = f"The endpoint answered {answer.status_code}: {said}"
+        if answer.status_code >= SERVERS_OWN:
+            raise Unavailable(fact, f"{so_far} See `headrace status` and `headrace logs`.".strip())
+        raise InvalidInput(fact, so_far)
     return answer

@@ -114,6 +114,11 @@ class Settings:
         return self.database_url or f"sqlite:///{self.home / 'ledger.db'}"
 
     @property
+    def kept_data(self) -> Path:
+        """Copies of data inputs, each in a folder that is named by its digest."""
+        return self.home / "data" / "kept"
+
+    @property
     def flows_url(self) -> str:
         return self.database_url or f"sqlite:///{self.home / 'flows.db'}"
 

@@ -35,7 +35,7 @@ class Status:
         generation: rises by one with every committed route.
         warm: the versions that are loaded.
         measured: of each version that tells: load_s, peak_mb, forward_ms by number of rows; image, by its digest.
-        problem: the first cause where it does not serve; empty where all is well.
+        problem: the first cause where it does not serve, or does not keep what it answers; empty where all is well.
         predict_keys, feedback_keys: the variables that hold the keys it asks for; empty where it asks for none.
     """
 

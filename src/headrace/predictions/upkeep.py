@@ -6,6 +6,7 @@ done and a crash leaves at worst files that the next roll sweeps away.
 
 import contextlib
 import errno
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -24,6 +25,7 @@ from headrace.predictions.manifest import Manifest, Retired, Segment, exclusive,
 from headrace.predictions.roll import segment_of
 from headrace.predictions.tables import storage, texts
 
+log = logging.getLogger(__name__)
 #: Segments are merged up to this size; larger ones are left alone.
 FULL_ROWS = 1_000_000
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM}
@@ -50,18 +52,24 @@ class Problem:
 
 
 def compact(folder: Path, *, clock: Clock | None = None) -> Compaction:
-    """Merge small segments of one version, day and set of columns, and remove files that were replaced long ago."""
+    """Merge small segments of one version, day and set of columns, and remove files that were replaced long ago.
+
+    A damaged one stays as it is, for `check` to name, and keeps none of the others from being merged.
+    """
     clock = clock or SystemClock()
     with exclusive(folder):
         manifest = read_manifest(folder)
         removed = _remove_retired(folder, manifest, clock)
         kept, merged, made = [], [], []
         for group in groups(folder, manifest.predictions):
-            if len(group) < 2:
+            tables = _sound(folder, group) if len(group) > 1 else []
+            if len(tables) < 2:
                 kept += group
                 continue
-            made.append(merge(folder, group))
-            merged += group
+            sound = [one for one, _ in tables]
+            made.append(_joined(folder, tables))
+            merged += sound
+            kept += [one for one in group if one not in sound]
         if made or removed:
             retired = (*(one for one in manifest.retired if one.path not in removed), *_retire(merged, clock))
             write_manifest(folder, manifest.next(predictions=(*kept, *made), retired=retired))
@@ -169,8 +177,25 @@ def rebuild(folder: Path) -> Manifest:
 
 def merge(folder: Path, group: Sequence[Segment]) -> Segment:
     """Write one segment with the rows of all of a group; the manifest is not changed."""
-    table = pa.concat_tables([pq.ParquetFile(folder / one.path).read() for one in group])
-    return segment_of(folder, table.take(_order(table)), group[0].version, group[0].day)
+    return _joined(folder, [(one, pq.ParquetFile(folder / one.path).read()) for one in group])
+
+
+def _sound(folder: Path, group: Sequence[Segment]) -> list[tuple[Segment, pa.Table]]:
+    """Return those of a group that can be read, with their rows."""
+    found = []
+    for one in group:
+        try:
+            found.append((one, pq.ParquetFile(folder / one.path).read()))
+        except (OSError, pa.ArrowException) as cause:
+            _raise_passing(one.path, cause)
+            log.warning("%s is left as it is (%s). See `headrace predictions check %s`.", one.path, cause, folder.name)
+    return found
+
+
+def _joined(folder: Path, tables: Sequence[tuple[Segment, pa.Table]]) -> Segment:
+    table = pa.concat_tables([rows for _, rows in tables])
+    (first, _), *_others = tables
+    return segment_of(folder, table.take(_order(table)), first.version, first.day)
 
 
 def groups(folder: Path, segments: Iterable[Segment]) -> list[list[Segment]]:
@@ -180,8 +205,17 @@ def groups(folder: Path, segments: Iterable[Segment]) -> list[list[Segment]]:
         if one.rows >= FULL_ROWS:
             groups[one.version, one.day, one.path].append(one)
             continue
-        groups[one.version, one.day, str(pq.read_schema(folder / one.path))].append(one)
+        groups[one.version, one.day, _columns(folder, one)].append(one)
     return [part for group in groups.values() for part in _filled(group)]
+
+
+def _columns(folder: Path, one: Segment) -> str:
+    """Return what a segment's columns are; what cannot be read has none like its own."""
+    try:
+        return str(pq.read_schema(folder / one.path))
+    except (OSError, pa.ArrowException) as cause:
+        _raise_passing(one.path, cause)
+        return one.path
 
 
 def _filled(group: list[Segment]) -> list[list[Segment]]:

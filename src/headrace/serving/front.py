@@ -168,6 +168,7 @@ class Front:
     def _counted(self) -> Counts:
         if self._recorder is not None:
             self.counts.log_written, self.counts.log_dropped = self._recorder.written, self._recorder.dropped
+            self.counts.log_problem = self._recorder.problem
         retries = 0
         if self._app is not None and self._app.generation is not None:
             for served in self._app.generation.served.values():

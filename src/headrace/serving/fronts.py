@@ -119,6 +119,11 @@ class Fronts:
         await asyncio.gather(*asks, return_exceptions=True)
         return total([self._gone, *(front.counts for front in self._fronts)])
 
+    @property
+    def log_problem(self) -> str:
+        """Return why a front could not keep predictions when it was last asked for its counts; empty where it could."""
+        return next((front.counts.log_problem for front in self._fronts if front.counts.log_problem), "")
+
     def tell(self, message: control.ToFront) -> None:
         """Say something to all fronts."""
         for front in self._fronts:
@@ -202,6 +207,7 @@ class Fronts:
                 waiting.set_exception(ConnectionResetError("the front ended"))
         await asyncio.to_thread(_wait, front.process, STOP_S)
         self._gone = total([self._gone, front.counts])
+        self._gone.log_problem = ""
         if not self._is_closing:
             await self._replace(front)
 

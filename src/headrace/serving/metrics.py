@@ -41,7 +41,11 @@ class VersionCounts(msgspec.Struct):
 
 
 class Counts(msgspec.Struct):
-    """One front's numbers; several add up."""
+    """One front's numbers; several add up.
+
+    Attributes:
+        log_problem: why predictions cannot be kept just now; empty where they are.
+    """
 
     versions: dict[int, VersionCounts] = {}
     errors: dict[str, int] = {}
@@ -50,6 +54,7 @@ class Counts(msgspec.Struct):
     log_written: int = 0
     log_dropped: int = 0
     feedback: int = 0
+    log_problem: str = ""
 
     def of(self, version: int) -> VersionCounts:
         found = self.versions.get(version)
@@ -72,6 +77,7 @@ def total(counts: Iterable[Counts]) -> Counts:
             added.errors[key] = added.errors.get(key, 0) + number
         for name in ("retries", "cancelled", "log_written", "log_dropped", "feedback"):
             setattr(added, name, getattr(added, name) + getattr(one, name))
+        added.log_problem = added.log_problem or one.log_problem
     return added
 
 
@@ -112,6 +118,7 @@ def prometheus(component: str, counts: Counts, gauges: Gauges) -> str:
     page.add("cancelled_total", "counter", counts.cancelled)
     page.add("log_rows_total", "counter", counts.log_written)
     page.add("log_dropped_rows_total", "counter", counts.log_dropped)
+    page.add("log_problem", "gauge", int(bool(counts.log_problem)))
     page.add("feedback_total", "counter", counts.feedback)
     for version, share in sorted(gauges.shares.items()):
         page.add("version_share", "gauge", share, f'version="{version}"')

@@ -51,6 +51,11 @@ class Recorder:
     def dropped(self) -> int:
         return self._writer.dropped if self._writer else 0
 
+    @property
+    def problem(self) -> str:
+        """Return why predictions cannot be kept just now; empty where they are."""
+        return self._writer.problem if self._writer else ""
+
     def record(
         self,
         version: int,

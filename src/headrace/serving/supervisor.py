@@ -181,6 +181,8 @@ class Supervisor:
     def status(self) -> dict[str, Any]:
         """Return how the endpoint stands."""
         problems = [one.problem for one in self.sets.values() if one.problem]
+        if self.fronts.log_problem:
+            problems.append(f"It answers, and its prediction log is in trouble: {self.fronts.log_problem}")
         return {
             "url": self.url,
             "pid": os.getpid(),
@@ -307,6 +309,7 @@ class Supervisor:
     async def _do(self, asked: dict[str, Any]) -> dict[str, Any]:
         what = asked.get("do")
         if what == "status":
+            await self.fronts.counts()
             return self.status()
         if what == "stop":
             self.stopping.set()

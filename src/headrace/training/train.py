@@ -1,6 +1,7 @@
 """The component's own commands: its tests, its entry points, its training, and the model that the training left."""
 
 import contextlib
+import json
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from headrace.training.supervise import Attendant, Outcome, attend
 
 RUNNER = Path(__file__).with_name("mlflow_run.py")
 #: Lines of MLflow's own that follow the first cause and say nothing.
-NOISE = ("mlflow.cli: === Run", "mlflow.projects: === Run", "mlflow.projects.utils: === ")
+NOISE = ("mlflow.projects: === Run", "mlflow.projects.utils: === ")
 #: Mistakes that a script's last lines tell, and what mends them.
 KNOWN = (
     (
@@ -154,11 +155,11 @@ def _as_process(
             "Write `training: docker` in headrace.yaml, or take `docker_env` out.",
         )
     _require_mlflow(place)
-    command: list[str | Path] = [place.environment.python, RUNNER, status, "run", place.checkout]
-    command += ["--env-manager", "local", "-e", name]
-    command += [part for key, value in values.items() for part in ("-P", f"{key}={value}")]
-    command += ["--run-id", run.id, "--experiment-name", run.experiment]
-    return Errand(command, place.variables())
+    arguments = {
+        "uri": str(place.checkout), "entry_point": name, "parameters": dict(values), "env_manager": "local",
+        "run_id": run.id, "experiment_name": run.experiment,
+    }  # fmt: skip
+    return Errand([place.environment.python, RUNNER, status, json.dumps(arguments)], place.variables())
 
 
 def _in_container(

@@ -92,7 +92,7 @@ def facts_of(path: Path, described: Description, item: DataInput, *, kept: str) 
 
 def copy_of(settings: Settings, facts: DataFacts) -> Path:
     """Return where the copy of a data input lies; it has the name that training scripts know it by."""
-    return settings.home / "data" / "kept" / facts.sha256 / Path(facts.uri).name
+    return settings.kept_data / facts.sha256 / Path(facts.uri).name
 
 
 def check_still(held: Mapping[str, Held]) -> None:

@@ -1,4 +1,4 @@
-"""What nobody needs any more: model copies, the workings of ended flows, environments, predictions.
+"""What nobody needs any more: model copies, copies of data, the workings of ended flows, environments, predictions.
 
 A version is wanted until it is retired, or refused before it was ever in production. What serves, waits for approval or
 may be gone back to is wanted whatever else is said. Events and logs of flows are kept for ever.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.environment.garbage import WEEK_S, collect_garbage
+from headrace.errors import ModelRefused
 from headrace.ledger.base import Ledger, no_component
 from headrace.lifecycle import events
 from headrace.lifecycle.events import Mark, read_events
@@ -25,6 +26,7 @@ from headrace.lifecycle.upkeep.environments import needed, unwanted
 from headrace.lifecycle.versions import RECORD
 from headrace.predictions import upkeep
 from headrace.predictions.manifest import read_manifest
+from headrace.provenance.baseline import read_baseline
 from headrace.provenance.store import ModelStore
 from headrace.types import Json, Stage
 
@@ -37,6 +39,7 @@ class Kind(StrEnum):
     """What is removed."""
 
     MODEL = "model copy"
+    DATA = "data copy"
     FLOW = "flow's workings"
     ENVIRONMENT = "environment"
     PREDICTIONS = "predictions"
@@ -114,9 +117,9 @@ def collect(
     busy = [flow for flow in running if not asked.component or flow.startswith(f"{asked.component}/")]
     works = [*_flows(rooms, asked, running), *_reproductions(rooms, asked), *_predictions(rooms, asked)]
     if busy:
-        left.append(f"Model copies are left alone until {len(busy)} flows have ended ({busy[0]}).")
+        left.append(f"Copies of models and data are left alone until {len(busy)} flows have ended ({busy[0]}).")
     else:
-        works += _models(rooms, asked)
+        works += [*_models(rooms, asked), *_data(rooms, asked, left)]
     for item, remove in works:
         items.append(item)
         if not asked.is_rehearsal:
@@ -158,6 +161,32 @@ def _models(rooms: Rooms, asked: Asked) -> Iterator[Work]:
         yield Item(Kind.MODEL, digest, size, why), partial(store.remove, digest)
     for left, size in {} if asked.component else store.leftovers().items():
         yield Item(Kind.MODEL, left.name, size, "a crash left it"), partial(store.remove_leftover, left)
+
+
+def _data(rooms: Rooms, asked: Asked, left: list[str]) -> Iterator[Work]:
+    """Yield the copies of data inputs that no wanted version was made or judged with; all components share them."""
+    copies = [] if asked.component else sorted(rooms.settings.kept_data.glob("*"))
+    if not copies:
+        return
+    used = set[str]()
+    for path in sorted((rooms.settings.home / "versions").glob(f"*/v*/{RECORD}")):
+        component, version = path.parts[-3], int(path.parts[-2].removeprefix("v"))
+        if not wanted(rooms, component)(version):
+            continue
+        try:
+            used |= {facts.sha256 for facts in read_baseline(path.parent / "baseline").data.values()}
+        except ModelRefused as error:
+            left.append(
+                f"Copies of data are left alone: which ones {component}/v{version} needs, nobody knows. {error}"
+            )
+            return
+    for copy in copies:
+        made = datetime.fromtimestamp(copy.stat().st_mtime, UTC)
+        if copy.name not in used and rooms.clock.now() - made > timedelta(seconds=asked.unused_for_s):
+            size = sum(path.lstat().st_size for path in copy.rglob("*"))
+            names = ", ".join(sorted(path.name for path in copy.iterdir()))
+            why = f"no version that may be served was made with it ({names})"
+            yield Item(Kind.DATA, copy.name, size, why), partial(_drop, copy)
 
 
 def _flows(rooms: Rooms, asked: Asked, running: Sequence[str]) -> Iterator[Work]:
