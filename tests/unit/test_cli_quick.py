@@ -1,6 +1,7 @@
 """`history` and `status` answer from the ledger's file as the command line proper does, and load next to nothing."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from headrace.cli import plain, records, services, start
+from headrace.config.settings import read_settings
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.sql import SqlLedger
+from headrace.processes import ProcessName, name_of
 from headrace.types import Actor, Stage
 
 ADA = Actor("person:ada")
@@ -76,3 +79,19 @@ def test_history_loads_next_to_nothing(home: Path) -> None:
     assert json.loads(done.stdout)["entries"][0]["version"] == 3
     loaded = {name.partition(".")[0] for name in done.stderr.strip().split(",")}
     assert loaded & {"typer", "rich", "sqlalchemy", "pydantic", "httpx", "psutil", "numpy", "alembic"} == set()
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_an_endpoint_that_outlived_its_control_process_is_not_called_down(
+    home: Path, capsys: pytest.CaptureFixture[str], is_running: bool
+) -> None:
+    folder = read_settings().run / "digits-production"
+    folder.mkdir(parents=True)
+    name = name_of(os.getpid()) if is_running else ProcessName(2**22 + 1, 0.0)
+    (folder / "supervisor.json").write_text(json.dumps(name.as_json()))
+    (folder / "port").write_text("8123")
+    assert start._quick(["status"])
+    told = capsys.readouterr().out
+    assert ("http://127.0.0.1:8123" in told) is is_running
+    assert ("headrace is down" in told) is not is_running
+    assert "headrace up" in told

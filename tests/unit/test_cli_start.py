@@ -1,10 +1,12 @@
 """The command line starts light: its help loads none of the heavy libraries."""
 
+import re
 import subprocess
 import sys
 from typing import Any
 
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from headrace.cli import main
 from headrace.cli.sections import SECTIONS
@@ -54,3 +56,22 @@ def cut(group: Any, title: str = "headrace") -> list[str]:
 
 def test_each_list_of_commands_has_whole_sentences() -> None:
     assert cut(get_command(main.app)) == []
+
+
+def leaves(group: Any, title: str = "headrace") -> list[tuple[str, str]]:
+    """Return every command that does something, with its help text."""
+    found = []
+    for name, command in group.commands.items():
+        below = hasattr(command, "commands")
+        found += leaves(command, f"{title} {name}") if below else [(f"{title} {name}", command.help or "")]
+    return found
+
+
+def test_every_command_shows_an_example_of_itself() -> None:
+    wrong = [name for name, text in leaves(get_command(main.app)) if not re.search(rf"Examples?: [^\n]*{name}", text)]
+    assert wrong == []
+
+
+def test_examples_stand_on_lines_of_their_own() -> None:
+    shown = CliRunner().invoke(main.app, ["run", "--help"]).stdout.splitlines()
+    assert "            headrace run . --version 3" in shown

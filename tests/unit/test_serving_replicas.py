@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -94,3 +95,22 @@ def test_a_worker_that_cannot_be_started_again_for_whatever_reason_is_told_and_t
 
     asyncio.run(asyncio.wait_for(story(), 60))
     Started.alive.clear()
+
+
+def test_that_a_worker_ended_is_told_until_another_is_warm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("headrace.serving.replicas._ended", AsyncMock(side_effect=[-9, asyncio.CancelledError]))
+
+    async def story() -> None:
+        one = replicas(monkeypatch, tmp_path, lambda *_: None)
+        one.changed = lambda _, problem: told.append(problem)
+        one.workers.append(Started("w1"))  # type: ignore[arg-type]
+        with pytest.raises(asyncio.CancelledError):
+            await one._watch(0)
+        assert one.restarts == 1
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+    Started.alive.clear()
+    assert [bool(problem) for problem in told] == [True, False]
+    assert "signal 9" in told[0]
+    assert "Another is being loaded" in told[0]

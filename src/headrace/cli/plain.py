@@ -1,12 +1,17 @@
 """Text for terminals without a library: what `history` and `status` show at once."""
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from headrace.config.settings import Settings
 from headrace.types import Json
+
+UNWATCHED = "it runs, and the control process that watches over it does not; start that with `headrace up`"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -69,13 +74,28 @@ def status(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def at_rest(home: str, components: Sequence[dict[str, Json]]) -> dict[str, Json]:
-    """Return the status of a home in which no control process runs."""
-    down = "headrace is down; start it with `headrace up`"
-    rows: list[Json] = [
-        {**row, "url": None, "problem": down if row["production"] is not None else ""} for row in components
-    ]
-    return {"components": rows, "flows": [], "home": home, "control": None, "mlflow": None}
+def at_rest(settings: Settings, components: Sequence[dict[str, Json]]) -> dict[str, Json]:
+    """Return the status of a home in which no control process runs; an endpoint may have outlived it."""
+    rows: list[Json] = []
+    for row in components:
+        url, problem = None, ""
+        if row["production"] is not None:
+            url = _left_running(settings.run / f"{row['component']}-production")
+            problem = UNWATCHED if url else "headrace is down; start it with `headrace up`"
+        rows.append({**row, "url": url, "problem": problem})
+    return {"components": rows, "flows": [], "home": str(settings.home), "control": None, "mlflow": None}
+
+
+def _left_running(folder: Path) -> str | None:
+    """Return the URL of an endpoint of this machine that runs without a control process."""
+    try:
+        found = json.loads((folder / "supervisor.json").read_text())
+        port = int((folder / "port").read_text())
+    except (OSError, ValueError):
+        return None
+    from headrace.processes import ProcessName, is_alive
+
+    return f"http://127.0.0.1:{port}" if is_alive(ProcessName(found["pid"], found["started"])) else None
 
 
 def ago(at: str | None) -> str:

@@ -61,7 +61,7 @@ def status(*, as_json: bool) -> None:
 def at_rest(settings: Settings) -> dict[str, Json]:
     """Return what the ledger says while no control process runs."""
     if not settings.home.exists():
-        return plain.at_rest(str(settings.home), [])
+        return plain.at_rest(settings, [])
     ledger = wiring.ledger(settings)
     rows: list[dict[str, Json]] = []
     for name in ledger.components():
@@ -73,7 +73,7 @@ def at_rest(settings: Settings) -> dict[str, Json]:
                 "since": serving.at.isoformat() if serving else None,
             }
         )
-    return plain.at_rest(str(settings.home), rows)
+    return plain.at_rest(settings, rows)
 
 
 def show(answer: dict[str, Any], *, as_json: bool) -> None:

@@ -85,7 +85,7 @@ def _status(*, as_json: bool) -> bool:
         found = glance.production(settings.home / "ledger.db") if settings.database_url is None else None
         if found is None:
             return False
-        document = plain.at_rest(str(settings.home), found)
+        document = plain.at_rest(settings, found)
     if as_json:
         _print_json(document)
     else:

@@ -165,6 +165,7 @@ class Replicas:
             code = await _ended(worker)
             found = crash.of_exit(code, self.version, peak_mb=worker.ready.peak_mb)
             log.warning("%s %s", found.fact, found.remedy)
+            self._tell(f"{found.fact} Another is being loaded.")
             self.restarts += 1
             wait_s = 0.0 if time.monotonic() - born > STEADY_S else wait_s
             while not self._is_closing:
