@@ -10,9 +10,11 @@ from headrace.config.component import Approval, Component, Release
 from headrace.config.settings import Settings
 from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
-from headrace.errors import Conflict, NotAllowed, NotFound
+from headrace.errors import Conflict, NotAllowed, NotFound, Unavailable
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.memory import MemoryLedger
+from headrace.lifecycle.control import Control
+from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.production import aliases, approvals
 from headrace.lifecycle.request import Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
@@ -175,6 +177,28 @@ def test_an_alias_that_somebody_removed_is_put_back_and_asks_for_nothing(rooms: 
     assert aliases.guard(rooms, "digits")
     assert rooms.registry.alias("digits", aliases.CHAMPION) == 1
     assert Book(rooms, "digits").waiting() == []
+
+
+def test_an_alias_that_cannot_be_put_back_is_told_by_status_and_not_called_put_back(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise NotFound("MLflow has no version 1 of digits.")
+
+    version(rooms, 1)
+    serve(rooms, 1, None)
+    rooms.registry.set_alias("digits", aliases.CHAMPION, None)
+    control = Control(rooms, Engine(rooms))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(rooms.registry), "set_alias", lost)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                control.guard_aliases()
+    assert Book(rooms, "digits").log() == []
+    assert "MLflow has no version 1" in control.aliases["digits"]
+    control.guard_aliases()
+    assert control.aliases == {}
+    assert [line.became for line in Book(rooms, "digits").log()] == [Became.PUT_BACK]
 
 
 def test_headraces_own_moves_are_left_alone_also_before_they_are_remembered(rooms: Rooms) -> None:

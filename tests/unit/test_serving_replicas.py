@@ -85,13 +85,17 @@ def test_one_worker_that_cannot_load_leaves_none_of_the_others_behind(
 def test_a_worker_that_cannot_be_started_again_for_whatever_reason_is_told_and_tried_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    errors = iter([OSError("no descriptors left"), ModelRefused("a file was changed", "headrace restore digits/1")])
+
     def warm(_: Replicas, worker: Started) -> None:
-        raise OSError("no descriptors left")
+        raise next(errors)
 
     async def story() -> None:
         one = replicas(monkeypatch, tmp_path, warm)
         assert not await one._again(0, Started("w1"))  # type: ignore[arg-type]
         assert "no descriptors left" in one.problem
+        assert not await one._again(0, Started("w1"))  # type: ignore[arg-type]
+        assert one.problem == "a file was changed. headrace restore digits/1"
 
     asyncio.run(asyncio.wait_for(story(), 60))
     Started.alive.clear()

@@ -45,6 +45,8 @@ class Control:
     nodes: Nodes = field(default_factory=OneNode)
     #: Why production is not what the ledger says, by component.
     problems: dict[str, str] = field(default_factory=dict)
+    #: Why MLflow's alias is not what the ledger says, by component; what serves does not depend on it.
+    aliases: dict[str, str] = field(default_factory=dict)
 
     def run(
         self, folder: Path, *, actor: str, reason: str, key: str, commit: str = "", attempt: int = 1, version: int = 0
@@ -154,8 +156,14 @@ class Control:
         """Put back every champion's alias that somebody else moved; their wish waits as a trigger."""
 
         def guard(component: str) -> None:
-            if self.rooms.ledger.serving(component, Stage.PRODUCTION) is not None:
+            if self.rooms.ledger.serving(component, Stage.PRODUCTION) is None:
+                return
+            try:
                 aliases.guard(self.rooms, component)
+            except HeadraceError as error:
+                self.aliases[component] = f"it serves, but MLflow's alias cannot be kept right: {error.fact}"
+                raise
+            self.aliases.pop(component, None)
 
         self._for_each(guard)
 
@@ -315,7 +323,9 @@ class Control:
         if status is not None and status.problem:
             return status.problem
         is_right = serving is None or (status is not None and serving.version in status.shares)
-        return "" if is_right else self.problems.get(component, "not running" if status is None else "another serves")
+        if is_right:
+            return self.aliases.get(component, "")
+        return self.problems.get(component, "not running" if status is None else "another serves")
 
 
 def _broken(flow: str, log: Path) -> dict[str, Json]:

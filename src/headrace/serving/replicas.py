@@ -179,7 +179,7 @@ class Replicas:
             fresh = await self._start_one(worker.address, worker.threads)
         except HeadraceError as error:
             log.warning("%s", error)
-            self._tell(error.fact)
+            self._tell(error.fact, error.remedy)
             return False
         except Exception as error:  # The boundary of a worker's life: nobody else would start it again.
             log.exception("version %s", self.version.version)
@@ -191,9 +191,11 @@ class Replicas:
         self._tell("")
         return True
 
-    def _tell(self, problem: str) -> None:
-        if problem != self.problem:
-            self.problem = problem
+    def _tell(self, problem: str, remedy: str = "") -> None:
+        """Say what is wrong, to whoever asks for the status with the remedy, and to clients that wait without."""
+        told = f"{problem.rstrip('.')}. {remedy}" if remedy else problem
+        if told != self.problem:
+            self.problem = told
             self.changed(self.version.version, problem)
 
 

@@ -55,14 +55,16 @@ def _put_back(rooms: Rooms, component: str, number: int | None) -> None:
     champion = serving.version if serving else None
     book = Book(rooms, component)
     what = "removed" if number is None else f"moved to version {number}"
-    if number is not None:
-        event = moved_alias(rooms, component, CHAMPION, number, serving.sequence if serving else 0, book.watched())
-        book.add(event)
-        asked = "its promotion" if event.wants is Wants.PROMOTION else "its judgement"
-        book.say(event, Became.PUT_BACK, f"The alias `{CHAMPION}` was {what} by somebody else; it asks for {asked}.")
-    else:
+    if number is None:
+        rooms.registry.set_alias(component, CHAMPION, champion)
         book.tell("registry", Became.PUT_BACK, f"The alias `{CHAMPION}` was {what} by somebody else.", actor="unknown")
+        return
+    event = moved_alias(rooms, component, CHAMPION, number, serving.sequence if serving else 0, book.watched())
+    book.add(event)
+    asked = "its promotion" if event.wants is Wants.PROMOTION else "its judgement"
+    # Told once it is so: where MLflow has lost the version itself, this is tried again every other second.
     rooms.registry.set_alias(component, CHAMPION, champion)
+    book.say(event, Became.PUT_BACK, f"The alias `{CHAMPION}` was {what} by somebody else; it asks for {asked}.")
 
 
 def _foreign(rooms: Rooms, component: str) -> tuple[int | None] | None:
