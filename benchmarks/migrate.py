@@ -350,7 +350,7 @@ def mlflow_server(variables: dict[str, str], port: int, log: Path) -> Iterator[N
             [HEADRACE, "mlflow", "--port", str(port)], env=variables, stdout=file, stderr=file, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while True:
             try:
                 if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200:

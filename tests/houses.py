@@ -36,16 +36,17 @@ class Told:
 
 @dataclass(frozen=True)
 class House:
-    """One home, and the commands of its user."""
+    """One home, and the commands of its user, who waits so long for each."""
 
     home: Path
     variables: dict[str, str] = field(repr=False)
+    patience_s: float = 600.0
 
     def headrace(self, *words: str | Path, cwd: Path | None = None, **variables: str) -> Told:
         """Run a command to its end."""
         done = subprocess.run(
-            [HEADRACE, *words], capture_output=True, text=True, timeout=600, check=False, cwd=cwd or self.home,
-            env={**self.variables, **variables},
+            [HEADRACE, *words], capture_output=True, text=True, timeout=self.patience_s, check=False,
+            cwd=cwd or self.home, env={**self.variables, **variables},
         )  # fmt: skip
         return Told(done.returncode, done.stdout, done.stderr)
 

@@ -1,8 +1,8 @@
 """What tests on production parts need; where a part cannot be had, they skip and say which."""
 
+import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.object_store import Absent, Store, ceph
 from tests.conftest import ROOT, SmallModels
-from tests.containers.parts import OwnEngine, base_image, engine_of, installed
+from tests.containers.parts import OwnEngine, base_image, engine_of, installed, ran, tail
+from tests.contract.conftest import _program, postgres_url  # noqa: F401 - a fixture
 
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.docker.engine import Engine
@@ -46,10 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def java() -> str:
     """A Java runtime for TorchServe."""
-    program = shutil.which("java")
-    if program is None:
-        pytest.skip("no `java` on PATH (apt-get install openjdk-17-jre-headless)")
-    subprocess.run([program, "-version"], check=True, capture_output=True)
+    program = installed("java", "openjdk-17-jre-headless")
+    ran(program, "-version")
     return program
 
 
@@ -95,7 +95,7 @@ def sealed(small_models: SmallModels, tmp_path_factory: pytest.TempPathFactory) 
     return replace(one, golden=folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a registry on loopback with one user."""
     program = installed("docker-registry", "docker-registry")
@@ -111,14 +111,16 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "config.yml").write_text(json.dumps(config))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([program, "serve", folder / "config.yml"], stdout=log, stderr=log)
-    deadline = time.monotonic() + 30
-    while not _asks_for_password(port):
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    yield f"127.0.0.1:{port}"
-    process.terminate()
-    process.wait(20)
+    try:
+        deadline = time.monotonic() + 180
+        while not _asks_for_password(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.skip(f"the registry does not start here: {tail(folder / 'log')}")
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def _asks_for_password(port: int) -> bool:
@@ -141,6 +143,27 @@ def engine_with(docker: Docker, registry: str, folder: Path, password: str) -> E
     (folder / "config.json").write_text(json.dumps({"credHelpers": {registry: "test"}}))
     path = f"{folder}:{docker.engine.variables['PATH']}"
     return Engine(docker.engine.program, {**docker.engine.variables, "DOCKER_CONFIG": str(folder), "PATH": path})
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Store]:
+    """A real S3-compatible server, which refuses a wrong secret and honours conditional writes."""
+    installed("radosgw", "ceph-mon ceph-osd radosgw ceph-common")
+    with contextlib.ExitStack() as stack:
+        try:
+            running = stack.enter_context(ceph())
+        except Absent as error:
+            pytest.skip(f"no S3-compatible server: {error}")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> str:
+    """The URL of a real PostgreSQL, for its administrator."""
+    if _program("initdb") is None:
+        installed("pg_ctlcluster", "postgresql")
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 @pytest.fixture

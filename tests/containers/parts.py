@@ -11,13 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, create_engine, text
 
 from headrace.config.settings import Settings
 from headrace.deploy.docker.engine import Engine, find_engine
 from headrace.errors import Unavailable
+from headrace.lifecycle.upkeep.roles import prepare
 
 INSTALL = "HEADRACE_TEST_INSTALL"
 BASE = "headrace-test-base:bookworm"
+#: Of all roles of a PostgreSQL of the tests' own.
+PASSWORD = "canary-postgres-7d0a"
 
 
 def may_install() -> bool:
@@ -29,14 +33,24 @@ def installed(program: str, package: str) -> str:
     place = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/bin", "/sbin"])
     found = shutil.which(program, path=place)
     if found is None and may_install():
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], check=True, capture_output=True, timeout=300)
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *package.split()]
-        subprocess.run(install, check=True, capture_output=True, timeout=600, env=environment)
+        ran("apt-get", "update", "-qq")
+        ran("apt-get", "install", "-y", "-qq", "--no-install-recommends", *package.split())
         found = shutil.which(program, path=place)
     if found is None:
         pytest.skip(f"`{program}` is not installed (Debian: {package}; INSTALL=1 as root installs it)")
     return found
+
+
+def ran(*command: str | Path) -> None:
+    """Run what makes a part; skip, with its last words, where it fails: the part cannot be had here."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"`{command[0]}` failed: {error}")
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        pytest.skip(f"`{command[0]} {command[1]}` failed: {' | '.join(words)}")
 
 
 @dataclass
@@ -68,7 +82,7 @@ class OwnEngine:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(90)
+            self.process.wait(300)
             self.process = None
 
 
@@ -86,12 +100,12 @@ def engine_of(settings: Settings) -> Iterator[tuple[Engine, Settings, OwnEngine 
     folder = Path(tempfile.mkdtemp(prefix="hr-engine-", dir="/var/tmp"))
     host = f"unix://{folder}/docker.sock"
     own = OwnEngine(dockerd, folder, replace(settings, variables={**settings.variables, "DOCKER_HOST": host}))
-    engine = own.start()
     try:
+        engine = own.start()
         yield engine, own.settings, own
-    finally:
         for container in engine.run("ps", "--all", "--quiet").split():
             engine.remove(container)
+    finally:
         own.stop()
         # An engine that keeps its containers leaves its mounts too.
         subprocess.run(["umount", "--quiet", "--lazy", folder / "data"], check=False, capture_output=True)
@@ -99,7 +113,7 @@ def engine_of(settings: Settings) -> Iterator[tuple[Engine, Settings, OwnEngine 
 
 
 def _wait(settings: Settings, process: "subprocess.Popen[bytes]", folder: Path) -> Engine:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             return find_engine(settings)
@@ -138,15 +152,48 @@ def _debian(tar: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix="hr-base-", dir="/var/tmp"))
     try:
         wanted = "--include=python3,libstdc++6,ca-certificates"
-        command = [debootstrap, "--variant=minbase", wanted, "bookworm", folder / "root"]
-        subprocess.run(command, check=True, capture_output=True, timeout=600)
+        ran(debootstrap, "--variant=minbase", wanted, "bookworm", folder / "root")
         left_out = ["./var/cache/apt/*", "./var/lib/apt/lists/*", "./proc/*", "./sys/*", "./usr/share/doc/*"]
         excluded = [f"--exclude={name}" for name in left_out]
         unfinished = tar.with_suffix(f".{os.getpid()}")
-        subprocess.run(["tar", "-C", folder / "root", *excluded, "-cf", unfinished, "."], check=True, timeout=300)
+        ran("tar", "-C", folder / "root", *excluded, "-cf", unfinished, ".")
         unfinished.rename(tar)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_database(server: str, name: str) -> str:
+    """Make an empty database, owned by a role that may nothing else, and return the role's URL."""
+    with _administrator(server) as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' NOSUPERUSER NOCREATEDB NOCREATEROLE"))
+        connection.execute(text(f"CREATE DATABASE {name} OWNER {name}"))
+    return f"postgresql://{name}:{PASSWORD}@{server.partition('@')[2]}/{name}"
+
+
+def restricted(server: str, owner: str) -> str:
+    """Prepare an owner's database for workers, and return the URL of one, who has the few rights that it needs."""
+    name = owner.rpartition("/")[2]
+    with _administrator(server) as connection:
+        for role in (f"{name}_worker", f"{name}_reader"):
+            connection.execute(text(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'"))
+    for _ in range(2):
+        prepare(with_driver(owner), worker=f"{name}_worker", reader=f"{name}_reader")
+    return owner.replace(f"//{name}:", f"//{name}_worker:")
+
+
+def with_driver(url: str) -> str:
+    """Return a database's URL as SQLAlchemy wants it."""
+    return url.replace("postgresql:", "postgresql+psycopg:")
+
+
+@contextmanager
+def _administrator(server: str) -> Iterator[Connection]:
+    engine = create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def tail(path: Path) -> str:

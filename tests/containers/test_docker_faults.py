@@ -35,7 +35,7 @@ class Production:
     def answered(self, more: int = 20) -> None:
         """Wait for some more answers."""
         before = len(self.codes)
-        wait_for(lambda: len(self.codes) >= before + more, seconds=120)
+        wait_for(lambda: len(self.codes) >= before + more, seconds=300)
 
     def served(self) -> dict[int, float]:
         status = self.target.status("digits", Stage.PRODUCTION)
@@ -68,7 +68,7 @@ def production(docker: Docker, settings: Settings, sealed: ServedVersion) -> Ite
 def test_a_killed_container_is_replaced_and_no_request_fails(production: Production, docker: Docker) -> None:
     victim, other = docker.engine.containers(LABEL)
     docker.engine.run("kill", victim)
-    wait_for(lambda: len({*docker.engine.containers(LABEL)} - {victim, other}) == 1, seconds=180)
+    wait_for(lambda: len({*docker.engine.containers(LABEL)} - {victim, other}) == 1, seconds=300)
     production.answered()
 
 
@@ -94,7 +94,7 @@ def test_production_answers_while_its_engine_restarts_and_deploys_again_afterwar
     production.answered()
     production.target.apply(route)
     assert production.served() == {2: 1.0}
-    wait_for(lambda: (200, "2") in production.codes, seconds=120)
+    wait_for(lambda: (200, "2") in production.codes, seconds=300)
 
 
 @pytest.fixture
@@ -123,4 +123,4 @@ def test_a_full_disk_ends_a_deployment_with_the_truth_and_it_can_be_repeated(
     production.answered()
     production.target.apply(route)
     assert production.served() == {3: 1.0}
-    wait_for(lambda: (200, "3") in production.codes, seconds=120)
+    wait_for(lambda: (200, "3") in production.codes, seconds=300)

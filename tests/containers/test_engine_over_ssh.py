@@ -63,11 +63,11 @@ def far(docker: Docker, settings: Settings, tmp_path: Path) -> Iterator[Settings
         },
     )  # fmt: skip
     try:
-        wait_for(lambda: _answers(mine), seconds=60)
+        wait_for(lambda: _answers(mine), seconds=300)
         yield mine
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
 
 
 def _answers(settings: Settings) -> bool:
@@ -94,9 +94,9 @@ def test_versions_move_on_an_engine_elsewhere_without_a_failed_request(
         try:
             [victim, *_] = docker.engine.containers(LABEL)
             docker.engine.run("kill", victim)
-            wait_for(lambda: len({*docker.engine.containers(LABEL)} - {victim}) == 2, seconds=180)
+            wait_for(lambda: len({*docker.engine.containers(LABEL)} - {victim}) == 2, seconds=300)
             target.apply(Route("digits", Stage.DEV, [second], {2: 1.0}, SERVE))
-            wait_for(lambda: (200, "2") in codes, seconds=120)
+            wait_for(lambda: (200, "2") in codes, seconds=300)
             mean_s = _seconds_of(status.endpoint.url)
         finally:
             stopped.set()
@@ -105,14 +105,14 @@ def test_versions_move_on_an_engine_elsewhere_without_a_failed_request(
         print(f"\n  over SSH: {len(codes)} answers, {mean_s * 1000:.1f} ms each")
     finally:
         target.remove("digits", Stage.DEV)
-    wait_for(lambda: docker.engine.containers(LABEL) == [], seconds=60)
+    wait_for(lambda: docker.engine.containers(LABEL) == [], seconds=300)
 
 
 def _seconds_of(url: str) -> float:
     """Return how long an answer takes, of 50."""
     import httpx
 
-    with httpx.Client(timeout=30, trust_env=False) as client:
+    with httpx.Client(timeout=120, trust_env=False) as client:
         began = time.monotonic()
         for _ in range(50):
             assert client.post(f"{url}/invocations", json={"inputs": [[0.5] * 64]}).status_code == 200

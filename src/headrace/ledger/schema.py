@@ -180,6 +180,8 @@ def unavailable(engine: Engine, error: DatabaseError) -> Unavailable:
         "readonly": f"Give yourself the right to write {place}, then repeat the command",
         "unable to open": f"Check that the folder of {place} exists and may be written",
         "not a database": f"Something overwrote {place}; move it aside and restore a backup of it",
+        "certificate": "Name the authority that signed the server's certificate (`sslrootcert=FILE` in the URL), and "
+        "the server as its certificate does",
         "locked": "Another process holds the ledger; stop it or wait for it, then repeat the command",
     }
     remedy = next(
