@@ -8,6 +8,7 @@ images, which a registry that asks for a password keeps.
 import json
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -149,7 +150,20 @@ def component_of(example: str, folder: Path, *changes: tuple[str, str]) -> Path:
         assert old in content, old
         content = content.replace(old, new)
     path.write_text(content)
+    (folder / ".gitignore").write_text("data/\n")
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    commit(folder)
     return folder
+
+
+def git(folder: Path, *words: str) -> str:
+    command = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org", *words]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "as it is now")
 
 
 def released(place: Place, component: str, folder: Path, version: int) -> str:
@@ -222,6 +236,7 @@ def test_digits_go_to_production_and_back(place: Place, tmp_path: Path) -> None:
 
     yaml = folder / "headrace.yaml"
     yaml.write_text(yaml.read_text().replace("epochs: 12", "epochs: 13"))
+    commit(folder)
     with asked(url) as codes:
         second = released(place, name, folder, 2)
         assert second != first
@@ -231,7 +246,8 @@ def test_digits_go_to_production_and_back(place: Place, tmp_path: Path) -> None:
         count = len(codes)
         wait_for(lambda: (200, "1") in codes[count:])
 
-    # The ledger has it all, MLflow follows, and the registry keeps both.
+    # The ledger has it all, git and MLflow follow, and the registry keeps both.
+    assert git(folder, "tag").split() == [f"{name}/v1", f"{name}/v2"]
     decided = ["registered", "gated", "accepted", "approved", "promoted"]
     expected = [*((action, version) for version in (1, 2) for action in decided), ("rolled back", 1)]
     assert [entry for entry in place.actions(name) if entry[0] in (*decided, "rolled back")] == expected
