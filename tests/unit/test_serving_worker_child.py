@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,35 @@ def test_what_is_no_number_in_an_object_travels_as_null() -> None:
 
 def test_a_lone_number_is_one_value() -> None:
     assert as_answer(np.array(3.0)).container == "value"
+
+
+class Tensor:
+    """As much of a tensor as an answer needs."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values)
+
+    def cpu(self) -> "Tensor":
+        return self
+
+    def numpy(self) -> Any:
+        return self.values
+
+
+@pytest.mark.parametrize("answer", [Tensor(3.0), {"loss": Tensor(3.0)}, (Tensor(3.0),)])
+@pytest.mark.parametrize("container", ["array", "frame"])
+def test_a_graph_that_answers_a_batch_with_a_lone_number_does_not_answer_row_by_row(
+    container: str, answer: Any
+) -> None:
+    """As with any flavor, and as preflight tells it; it was a failure inside the worker."""
+    graph = worker_child.Pt2.__new__(worker_child.Pt2)
+    graph.torch = SimpleNamespace(Tensor=Tensor, from_numpy=Tensor)
+    graph.is_cpu, graph.names = True, ["rows"]
+    graph.forward = graph.module = lambda *_, **__: answer
+    rows = Batch(4, container, [(["a"] if container == "frame" else "", FOUR)], ["a"], {})
+    model = Model(graph)
+    assert model.predict(rows).container == "value"
+    assert not model.warm(rows)["by_row"]
 
 
 def test_failing_requests_do_not_fill_the_log(

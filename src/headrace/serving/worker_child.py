@@ -275,13 +275,15 @@ class Pt2:
             answer = self.forward(self._tensor(self._single(batch)))
         if isinstance(answer, self.torch.Tensor):
             values = answer.numpy() if self.is_cpu else answer.cpu().numpy()
+            if not values.ndim:
+                return as_answer(values)
             if batch.container != "frame":
                 return Answer("array", [("", values)])
             values = values.reshape(len(values), -1)
             return Answer("frame", [(str(place), values[:, place]) for place in range(values.shape[1])])
         if not isinstance(answer, dict):
             answer = {f"output_{place}": value for place, value in enumerate(answer)}
-        return Answer("dict", [(str(name), value.cpu().numpy()) for name, value in answer.items()])
+        return as_answer({name: value.cpu().numpy() for name, value in answer.items()})
 
     def _tensor(self, array: Any) -> Any:
         tensor = self.torch.from_numpy(array)
