@@ -137,6 +137,11 @@ class ServedVersion:
     allow_pickle: bool = False
     limits: Resources = Resources()
 
+    @property
+    def title(self) -> str:
+        """What people call it: a candidate that is being judged has no number yet."""
+        return f"{self.component} version {self.version}" if self.version else f"the model of {self.component}"
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

@@ -71,6 +71,12 @@ KNOWN = (
     ),
     (
         Cause.WRONG_INPUT,
+        r"Guard failed: [^\n]*stride\(\)",
+        "It was exported from a slice of an array, and takes slices only: log it again with "
+        "`input_example=np.ascontiguousarray(X[:2])`.",
+    ),
+    (
+        Cause.WRONG_INPUT,
         r"(?:Guard failed|mat1 and mat2|expected scalar type|size of tensor|shapes cannot be multiplied|Expected input"
         r"|invalid shape|Incompatible input types|could not broadcast|dtype|mismatch in its core dimension|not aligned"
         r"|X has \d+ features)",
@@ -82,7 +88,7 @@ KNOWN = (
 def of_failure(failure: Failure, version: ServedVersion) -> Crash:
     """Return what an exception in a worker means."""
     text = f"{failure.type}: {failure.message}"
-    subject = f"{version.component} version {version.version}"
+    subject = version.title
     verb = "cannot be loaded" if failure.stage in ("load", "seal") else "failed to predict"
     for cause, pattern, remedy in KNOWN:
         found = re.search(pattern, text)
@@ -98,7 +104,7 @@ def of_failure(failure: Failure, version: ServedVersion) -> Crash:
 
 def of_exit(code: int, version: ServedVersion, *, peak_mb: float = 0.0) -> Crash:
     """Return what a worker's sudden end means; a negative code is a signal, a peak of 0 that it had not loaded yet."""
-    subject = f"The worker of {version.component} version {version.version}"
+    subject = f"The worker of {version.title}"
     if -code == signal.SIGKILL:
         return Crash(
             Cause.KILLED,

@@ -68,9 +68,9 @@ def _joined(version: ServedVersion, found: list[frames.Outputs], total: int) -> 
     parts = [piece.as_arrays() for piece in found]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if any(len(values) != total for values in joined.values()):
-        given = {name: len(values) for name, values in joined.items()}
+        given = min(len(values) for values in joined.values())
         raise ModelRefused(
-            f"{version.component} version {version.version} does not answer row by row: {total} rows gave {given}.",
+            f"{version.title} does not answer row by row: {total} rows gave {given} answers.",
             "Have the model return one answer for each input row.",
         )
     return joined

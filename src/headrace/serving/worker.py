@@ -87,7 +87,7 @@ class Worker:
         try:
             reply, view = self._read_frame(deadline)
         except TimeoutError as cause:
-            subject = f"{self.version.component} version {self.version.version}"
+            subject = self.version.title
             raise ModelRefused(
                 f"{subject} gave no answer to `{what}` within {timeout_s:g} s.", f"See {self.log}."
             ) from cause
@@ -144,7 +144,7 @@ def start_worker(
     model, formats = _look(version)
     if model.pt2 is None and not model.has_pyfunc:
         raise ModelRefused(
-            f"{version.component} version {version.version} has neither a pt2 archive nor the python_function flavor.",
+            f"{version.title} has neither a pt2 archive nor the python_function flavor.",
             "Log it with `mlflow.pytorch.log_model` and a single-tensor input example, or as `mlflow.pyfunc`.",
         )
     ours, theirs = socket.socketpair()
@@ -171,7 +171,7 @@ def start_worker(
     except OSError as cause:
         ours.close()
         raise ModelRefused(
-            f"{version.component} version {version.version} cannot be started with {version.python}: {cause.strerror}.",
+            f"{version.title} cannot be started with {version.python}: {cause.strerror}.",
             "Build its environment again.",
         ) from cause
     return Worker(version, process, ours, address, log, threads)

@@ -76,6 +76,11 @@ KNOWN = (
         "Give it more memory, or make the model smaller",
     ),
     Cause(
+        r"Guard failed: [^\n]*stride\(\)",
+        "it was exported from a slice of an array, and takes slices only",
+        "Log it again with a copy of the slice: `input_example=np.ascontiguousarray(X[:2])`",
+    ),
+    Cause(
         r"Guard failed: [^\n]*\[0\] == (?P<what>\d+)",
         "its graph was exported for a batch of {what} only",
         "Export it with an input example of 2 rows or more: `input_example=X[:2]`",
