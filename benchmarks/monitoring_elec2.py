@@ -17,6 +17,7 @@ from headrace.config.component import AgainstChampion, Gate, Monitor
 from headrace.evaluation.answers import Answers, probabilities
 from headrace.evaluation.base import Rows
 from headrace.evaluation.gate import judge
+from headrace.monitoring.base import Consequence
 from headrace.monitoring.frame import Frame
 from headrace.monitoring.judge import watch_frame
 from headrace.monitoring.memory import Memory
@@ -87,8 +88,12 @@ def switched(path: Path) -> dict[str, Any]:
     return {"part": "elec2", "named before the switch": before, "named in the two windows after it": after}
 
 
-def retrained(path: Path) -> dict[str, Any]:
-    """Return how each candidate would have done on the rows after its gate, by the gate's word."""
+def retrained(path: Path, *, by_cron: bool = False) -> dict[str, Any]:
+    """Return how each candidate would have done on the rows after its gate, by the gate's word.
+
+    Args:
+        by_cron: whether every window brings a candidate, not the alarms that ask for one.
+    """
     stream = read(path)
     chance = np.random.default_rng(0)
     kept = chance.random(len(stream.truth)) < KEPT_OUT
@@ -105,9 +110,9 @@ def retrained(path: Path) -> dict[str, Any]:
             stream.frame(champion, np.arange(start, now)), reference, Monitor(window=WINDOW), memory, version=version
         )
         memory = watched.memory
-        if watched.alarm.consequence.value != "retrain":
+        alarms += watched.alarm.consequence is Consequence.RETRAIN
+        if not by_cron and watched.alarm.consequence is not Consequence.RETRAIN:
             continue
-        alarms += 1
         seen = np.arange(begin, now)
         taught = np.concatenate([np.arange(FITTED), seen[~kept[seen]]])
         recent = seen[kept[seen]][-600:]
@@ -123,7 +128,8 @@ def retrained(path: Path) -> dict[str, Any]:
             champion, version = candidate, version + 1
             reference = _reference(stream, champion, holdout)
     return {
-        "part": "elec2", "retrain alarms": alarms, "accepted": len(accepted), "refused": len(refused),
+        "part": "elec2", "candidates": "every window" if by_cron else "by alarms", "retrain alarms": alarms,
+        "accepted": len(accepted), "refused": len(refused),
         "gain of the accepted": _mean(accepted), "gain the refused would have had": _mean(refused),
         "accepted and worse by 0.02": sum(one < -0.02 for one in accepted),
         "refused though better by 0.02": sum(one > 0.02 for one in refused),

@@ -28,18 +28,22 @@ def elec2(sizes: Sizes) -> Found:
     """Electricity prices in time order: what switches on is named; retraining helps where the gate lets it through."""
     if not ELEC2.exists():
         return Found(claims=[Claim("elec2", None, "named, and better", None, f"{ELEC2.name} is absent")])
-    named, story = switched(ELEC2), retrained(ELEC2)
+    named, stories = switched(ELEC2), {"by_alarms": retrained(ELEC2), "each_window": retrained(ELEC2, by_cron=True)}
     after, before = named["named in the two windows after it"], named["named before the switch"]
-    gain, lost = story["gain of the accepted"], story["gain the refused would have had"]
-    accepted, refused = story["accepted"], story["refused"]
-    return Found([named, story], [
+    claims = [
         Claim("elec2_columns_named", ", ".join(after), ", ".join(sorted(SWITCHED)) + ", and none before",
               after == sorted(SWITCHED) and not before, "windows of 500 rows"),
-        Claim("elec2_gain_of_accepted", gain, "> 0", gain > 0 if accepted else None,
-              f"{accepted} accepted, accuracy on the next 1,000 rows; {story['accepted and worse by 0.02']} worse"),
-        Claim("elec2_gain_of_refused", lost, "<= 0", lost <= 0 if refused else None,
-              f"{refused} refused; {story['refused though better by 0.02']} of them better by 0.02"),
-    ])  # fmt: skip
+    ]  # fmt: skip
+    for name, story in stories.items():
+        gain, lost = story["gain of the accepted"], story["gain the refused would have had"]
+        accepted, refused = story["accepted"], story["refused"]
+        claims += [
+            Claim(f"elec2_{name}_gain_of_accepted", gain, "> 0", gain > 0 if accepted else None,
+                  f"{accepted} accepted, accuracy on the next 1,000 rows; {story['accepted and worse by 0.02']} worse"),
+            Claim(f"elec2_{name}_gain_of_refused", lost, "<= 0", lost <= 0 if refused else None,
+                  f"{refused} refused; {story['refused though better by 0.02']} of them better by 0.02"),
+        ]  # fmt: skip
+    return Found([named, *stories.values()], claims)
 
 
 #: What a stream of news must lead to, decided before the first run: in its last window, and never beyond it before.

@@ -320,6 +320,28 @@ def test_an_e_detector_keeps_its_promise_on_false_alarms() -> None:
     assert ran / max(sum(found > 0 for found in rows), 1) > 1000
 
 
+def test_dependent_losses_that_double_are_seen_within_a_few_windows() -> None:
+    chance = np.random.default_rng(4)
+
+    def frame(rows: int, odds: float) -> Frame:
+        # One draw decides for 20 rows.
+        wrong = np.repeat(chance.random(rows // 20) < odds, 20)
+        return Frame({}, Answers(wrong.astype(int)), np.zeros(rows, int), np.ones(rows, bool))
+
+    holdout = frame(4000, 0.2)
+    usual = build(holdout.rows(), task=C, in_time_order=True)
+    assert usual.loss_time > 10
+    memory, fired = Memory(), []
+    for odds in [0.2] * 20 + [0.5] * 4:
+        watched = watch_frame(frame(500, odds), usual, BUDGET, memory, version=1)
+        memory = watched.memory
+        fired.append(any(one.fired for one in watched.alarm.signals if one.name == "sequential quality"))
+    assert not any(fired[:20])
+    assert any(fired[20:])
+    assert memory.detector is not None
+    assert memory.detector.together > 1
+
+
 def test_dependence_in_time_is_measured() -> None:
     chance = np.random.default_rng(0)
     assert correlation_time(chance.normal(size=3000)) == 1.0

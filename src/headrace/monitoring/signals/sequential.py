@@ -24,7 +24,9 @@ def start(reference: Reference, *, level_per_row: float) -> EDetector:
     rows = max(int(len(lost) / reference.loss_time), 1)
     hits = min(round(float(lost.mean()) * rows), rows)
     bound = clopper_pearson(hits, rows, 0.9).high if rows else 0.5
-    return EDetector(min(max(bound, 1e-3), 0.95), level_per_row)
+    # Several rows that are one loss together count as so many where false alarms are counted.
+    width, together = _width(reference), _APART if reference.loss_time > 1 else 1.0
+    return EDetector(min(max(bound, 1e-3), 0.95), level_per_row * width, together=together)
 
 
 def scaled(reference: Reference, lost: np.ndarray) -> np.ndarray:
@@ -39,9 +41,7 @@ def scaled(reference: Reference, lost: np.ndarray) -> np.ndarray:
 def look(detector: EDetector, reference: Reference, frame: Frame) -> tuple[EDetector, Signal]:
     """Return the detector after a window's labelled rows, and what it says. It starts over once it has fired."""
     lost = scaled(reference, losses(frame.rows(), reference.task)) if frame.labelled.any() else np.empty(0)
-    # The evidence holds for losses whose past says nothing of them. Rows that repeat each other are taken together
-    # over so many correlation times that hardly anything of it is left; over a single one, false alarms were tenfold.
-    width = int(np.ceil(_APART * reference.loss_time)) if reference.loss_time > 1 else 1
+    width = _width(reference)
     if width > 1 and len(lost):
         groups = max(len(lost) // width, 1)
         starts = np.arange(groups) * len(lost) // groups
@@ -53,4 +53,14 @@ def look(detector: EDetector, reference: Reference, frame: Frame) -> tuple[EDete
     )
     if not after.fired:
         return after, Signal(NAME, False, f"The labelled losses add up to no evidence ({after.value:.2g}).")
-    return EDetector(detector.bound, detector.level), Signal(NAME, True, sentence, None, after.value, "evidence")
+    fresh = EDetector(detector.bound, detector.level, together=detector.together)
+    return fresh, Signal(NAME, True, sentence, None, after.value, "evidence")
+
+
+def _width(reference: Reference) -> int:
+    """Return how many rows are taken together.
+
+    The evidence holds for losses whose past says nothing of them. Rows that repeat each other are taken together over
+    so many correlation times that hardly anything of it is left; over a single one, false alarms were tenfold.
+    """
+    return int(np.ceil(_APART * reference.loss_time)) if reference.loss_time > 1 else 1

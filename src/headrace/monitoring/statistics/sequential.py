@@ -4,7 +4,7 @@ Shiryaev-Roberts e-detector with a mixture of bets. Shin, Ramdas and Rinaldo (20
 exceeds `bound`, the rows until a false alarm are at least `1 / level` on average.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +25,7 @@ class EDetector:
     Attributes:
         bound: the largest mean loss (0 to 1) that is no cause for alarm.
         level: one over the rows until a false alarm, on average and at least.
+        together: how many independent rows each loss is the mean of; means scatter less, so more can be bet.
         logs: one logarithm of evidence per bet; the detector's own value is the mean of the evidence.
         rows: seen since the last restart.
         fired_at: how many rows it took, 0 where it has not fired.
@@ -35,6 +36,7 @@ class EDetector:
     logs: tuple[float, ...] = (_NONE,) * len(_RISES)
     rows: int = 0
     fired_at: int = 0
+    together: float = 1.0
 
     @property
     def value(self) -> float:
@@ -51,7 +53,7 @@ class EDetector:
         rows = len(losses)
         if not rows:
             return self
-        growth = np.log1p(_bets(self.bound) * (np.asarray(losses, float)[:, None] - self.bound))
+        growth = np.log1p(_bets(self.bound, self.together) * (np.asarray(losses, float)[:, None] - self.bound))
         whole = rows - rows % _BLOCK
         logs, fired_at = np.array(self.logs), self.fired_at
         for start, end, width in ((0, whole, _BLOCK), (whole, rows, rows - whole)):
@@ -61,7 +63,7 @@ class EDetector:
             if not fired_at and over.any():
                 fired_at = self.rows + start + int(over.argmax()) + 1
         kept = tuple(float(one) for one in logs)
-        return EDetector(self.bound, self.level, kept, self.rows + rows, fired_at)
+        return replace(self, logs=kept, rows=self.rows + rows, fired_at=fired_at)
 
 
 def _added_up(growth: Array, logs: Array, level: float) -> tuple[Array, Array]:
@@ -89,7 +91,7 @@ def _added_up(growth: Array, logs: Array, level: float) -> tuple[Array, Array]:
     return over.ravel(), logs
 
 
-def _bets(bound: float) -> Array:
+def _bets(bound: float, together: float = 1.0) -> Array:
     """Return the bets that grow fastest if the mean rises by each of `_RISES`."""
     rises = np.minimum(np.array(_RISES), (1 - bound) / 2)
-    return np.asarray(np.minimum(rises / max(bound * (1 - bound), 1e-9), 0.95 / max(bound, 1e-9)))
+    return np.asarray(np.minimum(rises * together / max(bound * (1 - bound), 1e-9), 0.95 / max(bound, 1e-9)))
