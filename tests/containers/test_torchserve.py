@@ -75,7 +75,9 @@ def test_a_version_serves_moves_without_a_failed_request_and_leaves_nothing(
     assert {code for code, _ in codes} == {200}
     assert [one.url for one in target.endpoints()] == [status.endpoint.url]
     children = psutil.Process(status.endpoint.pid).children(recursive=True)
+    elsewhere = [link.readlink() for link in target.settings.run.rglob("elsewhere-*")]
     target.remove("digits", Stage.DEV)
+    assert not any(folder.exists() for folder in elsewhere)
     assert target.status("digits", Stage.DEV) is None
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
 

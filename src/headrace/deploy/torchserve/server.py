@@ -83,6 +83,7 @@ class Server:
     def stop(self) -> None:
         """End it with all of its workers, and wait until they are gone."""
         stop(self.process, grace_s=15)
+        _forget_sockets(self.folder)
 
 
 def installed(settings: Settings) -> Path:
@@ -212,12 +213,17 @@ def _socket_folder(folder: Path) -> Path:
     """Return where TorchServe may put its workers' sockets, whose paths may have 107 characters at most."""
     if len(str(folder / "tmp" / ".ts.sock.9999")) < 100:
         return folder / "tmp"
-    for old in (folder / "tmp").glob("elsewhere-*"):  # A link to what an earlier start used.
-        shutil.rmtree(old.readlink(), ignore_errors=True)
-        old.unlink()
+    _forget_sockets(folder)
     made = Path(tempfile.mkdtemp(prefix="headrace-ts-"))
     (folder / "tmp" / f"elsewhere-{made.name}").symlink_to(made)
     return made
+
+
+def _forget_sockets(folder: Path) -> None:
+    """Remove what a start made elsewhere, by the link to it."""
+    for old in (folder / "tmp").glob("elsewhere-*"):
+        shutil.rmtree(old.readlink(), ignore_errors=True)
+        old.unlink(missing_ok=True)
 
 
 def write_launcher(folder: Path, home: Path) -> None:
