@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from headrace.deploy.memory import MemoryTarget
 from headrace.errors import NotFound, Unavailable
 from headrace.ledger.memory import MemoryLedger
 from headrace.lifecycle.control import Control
+from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.rooms import Rooms
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
@@ -71,3 +73,35 @@ def test_the_watch_goes_on_once_the_ledger_is_back(tmp_path: Path, monkeypatch: 
     rooms = Rooms(settings, ManualClock(), MemoryRegistry(), ledger, MemoryTarget(), none, MemoryLog())
     server.watch_regularly(Control(rooms, none), ended)
     assert ledger.looks == 3
+
+
+@dataclass(frozen=True)
+class Broken(Engine):
+    """An engine whose flows have all ended on one error."""
+
+    why: Exception | None = None
+
+    def state(self, flow_id: str) -> str | None:
+        return "ERROR"
+
+    def error(self, flow_id: str) -> Exception | None:
+        return self.why
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        (ModuleNotFoundError("No module named 'headrace.lifecycle.train'"), "begun by another version of headrace"),
+        (AttributeError("Can't get attribute 'Held' on <module 'headrace.lifecycle.inputs'>"), "by another version"),
+        (ValueError("no"), "broke inside headrace (ValueError: no)"),
+    ],
+)
+def test_a_flow_that_broke_ends_with_what_it_broke_on_and_can_be_begun_again(
+    tmp_path: Path, why: Exception, words: str
+) -> None:
+    settings = Settings(tmp_path / "state", tmp_path / "home").prepare()
+    rooms = Rooms(settings, ManualClock(), MemoryRegistry(), MemoryLedger(), MemoryTarget(), Any, MemoryLog())
+    (end,) = Control(rooms, Broken(rooms, why)).events("digits/person-1/1")
+    assert words in str(end.numbers["fact"])
+    assert "headrace run" in str(end.numbers["remedy"])
+    assert end.numbers["exit_code"] == 1

@@ -1,6 +1,7 @@
 """Everything that a person or a script can ask for, in one place; the command line and the HTTP API are its twins."""
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,10 @@ from headrace.lifecycle.watching import due
 from headrace.types import Actor, Json, Stage
 
 LOG = logging.getLogger(__name__)
+#: What a flow has kept of its steps names the modules of the headrace that made it.
+OTHER_HEADRACE = re.compile(
+    r"No module named 'headrace|cannot import name .* from 'headrace|attribute .* on <module 'headr"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +274,7 @@ class Control:
                     Mark.ENDED,
                     "The flow broke.",
                     0.0,
-                    _broken(flow, self.rooms.settings.logs),
+                    _broken(flow, self.engine.error(flow), self.rooms.settings.logs),
                 )
             ]
         return events
@@ -328,7 +333,12 @@ class Control:
         return self.problems.get(component, "not running" if status is None else "another serves")
 
 
-def _broken(flow: str, log: Path) -> dict[str, Json]:
-    fact = "The flow broke inside headrace."
-    outcome = Outcome(flow, flow.partition("/")[0], State.FAILED, fact=fact, remedy=f"See {log}.", exit_code=1)
+def _broken(flow: str, error: Exception | None, logs: Path) -> dict[str, Json]:
+    """Return the end of a flow that broke: on what, and that it can be begun again."""
+    why = f"{type(error).__name__}: {error}" if error else "it did not say on what"
+    fact = f"The flow broke inside headrace ({why})."
+    if OTHER_HEADRACE.search(str(error)):
+        fact = f"The flow was begun by another version of headrace, and this one cannot go on with it ({why})."
+    remedy = f"What serves is as the ledger says. Begin it again: headrace run, in the component's folder. Logs: {logs}"
+    outcome = Outcome(flow, flow.partition("/")[0], State.FAILED, fact=fact, remedy=remedy, exit_code=1)
     return outcome.as_json()

@@ -167,6 +167,11 @@ class Engine:
         status = DBOS.get_workflow_status(flow_id)
         return status.status if status else None
 
+    def error(self, flow_id: str) -> Exception | None:
+        """Return what a flow broke on, where it never wrote its own end."""
+        status = DBOS.get_workflow_status(flow_id)
+        return status.error if status else None
+
     def has_ended(self, flow_id: str) -> bool:
         """Tell whether there was such a flow and it runs no more."""
         return self.state(flow_id) not in (None, "PENDING", "ENQUEUED", "DELAYED")
