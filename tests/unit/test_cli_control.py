@@ -198,3 +198,12 @@ def test_up_tells_that_a_running_control_process_keeps_its_address(
     told = services.other_address(read_settings(), running)
     assert bool(told) is is_told
     assert not is_told or "headrace down" in told
+
+
+def test_a_flow_whose_control_process_dies_is_found_again_by_its_name() -> None:
+    from headrace.cli import releases
+
+    with pytest.raises(Unavailable) as told:
+        releases.finish(answering(silent, GONE), "digits/person-1/1", as_json=True, actor="person:ada")
+    assert "headrace follow digits/person-1/1" in told.value.remedy
+    assert "headrace down" not in told.value.remedy, "that would stop the flow"

@@ -11,6 +11,7 @@ from rich.markup import escape
 from headrace.cli import client as control
 from headrace.cli.terminal import Steps, console, good, print_json
 from headrace.config.settings import read_settings
+from headrace.errors import Unavailable
 from headrace.lifecycle.events import Event, Mark
 from headrace.types import Json
 
@@ -112,6 +113,10 @@ def finish(client: control.Client, flow: str, *, as_json: bool, actor: str, can_
             client.ask("POST", "/api/stop", flow=flow, actor=actor)
             out.print(escape(str(follower.end_of(flow).numbers["fact"])))
         raise
+    except Unavailable as error:
+        raise Unavailable(
+            error.fact, f"The flow goes on where it was: `headrace up`, then `headrace follow {flow}`."
+        ) from error
     finally:
         steps.close()
     tell(ended.numbers, as_json=as_json)
