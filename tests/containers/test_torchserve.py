@@ -1,5 +1,6 @@
 """The `torchserve` target against a real TorchServe."""
 
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from headrace.errors import InvalidInput, ModelRefused
 from headrace.processes import free_port
 from headrace.provenance import golden
 from headrace.serving.offline import answers
-from headrace.types import UNNAMED, Golden, ServedVersion, Stage
+from headrace.types import UNNAMED, Golden, Resources, ServedVersion, Stage
 
 pytestmark = pytest.mark.usefixtures("java")
 
@@ -49,7 +50,9 @@ def test_a_version_serves_moves_without_a_failed_request_and_leaves_nothing(
     status = target.apply(route(version, serving=1))
     assert (status.generation, status.shares, status.warm, status.problem) == (1, {1: 1.0}, [1], "")
     assert target.apply(route(version, serving=1)) == status  # a repeat changes nothing
-    second = replace(version, version=2, environment_variables={"GREETING": "hello"})
+    second = replace(
+        version, version=2, environment_variables={"GREETING": "hello"}, limits=Resources(memory="1500m", cpus=0.5)
+    )
     codes: list[tuple[int, str]] = []
     stopped = threading.Event()
 
@@ -65,6 +68,11 @@ def test_a_version_serves_moves_without_a_failed_request_and_leaves_nothing(
     try:
         moved = target.apply(route(version, second, serving=2))
         wait_for(lambda: (200, "2") in codes)
+        processes = psutil.Process(status.endpoint.pid).children(recursive=True)
+        held = {(one.rlimit(psutil.RLIMIT_DATA)[0], len(one.cpu_affinity())) for one in processes}
+        assert held == {(resource.RLIM_INFINITY, len(psutil.Process().cpu_affinity())), (1500 * 1024**2, 1)}, (
+            "of version 2 alone"
+        )
         back = target.apply(route(version, serving=1))
         wait_for(lambda: codes[-1] == (200, "1"))
     finally:

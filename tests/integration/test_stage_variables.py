@@ -30,7 +30,7 @@ STAGES = {
         "limits": {"memory": "1536m", "cpus": 0.5},
     },
 }
-CORES = psutil.cpu_count() or 1
+CORES = len(psutil.Process().cpu_affinity())
 #: Bytes of data, and cores, of each stage's workers.
 LIMITS = {Stage.DEV: (resource.RLIM_INFINITY, CORES), Stage.PRODUCTION: (1536 * 1024**2, 1)}
 NAMES = {*GIVEN, "LOG_LEVEL", "ONLY_DEV"}
