@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 from headrace.errors import HeadraceError, Unavailable
 from headrace.types import Json
 
-#: A log is put aside when a process starts that writes to it and it is larger than this.
+#: A log that is larger than this is put aside.
 LOG_BYTES = 16 * 1024 * 1024
 #: What the system says where a disk takes nothing more, and what the user can do about it.
 DISK_REMEDIES = {
@@ -94,6 +95,17 @@ def rotate(log: Path, *, most: int = LOG_BYTES) -> Path:
         if log.stat().st_size > most:
             os.replace(log, log.with_name(f"{log.name}.1"))
     return log
+
+
+def cut(log: Path, *, most: int = LOG_BYTES) -> None:
+    """Copy a log to `NAME.1` and empty it where it has grown beyond `most` bytes, for writers that live for months.
+
+    They must append (`O_APPEND`). What they write between the copy and the cut is lost.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > most:
+            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.dashboard.post import cut_logs
 from headrace.errors import HeadraceError, Unavailable
 from headrace.files import append_line, canonical_json, disk_trouble, read_lines, rotate, sha256_file, write_atomically
 
@@ -77,3 +78,18 @@ def test_a_file_that_may_not_be_read_is_not_said_to_be_unwritable() -> None:
     full = disk_trouble(OSError(errno.ENOSPC, "No space left on device", "ledger.db"))
     assert full is not None
     assert full.fact == "ledger.db cannot be written: No space left on device."
+
+
+def test_a_log_is_cut_while_its_writer_lives(tmp_path: Path) -> None:
+    """As a worker's is that writes a line for every request, for months."""
+    (tmp_path / "digits-production").mkdir()
+    log = tmp_path / "digits-production" / "worker-1.log"
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"x" * 100)
+        cut_logs(tmp_path, most=200)
+        assert log.stat().st_size == 100
+        writer.write(b"y" * 200)
+        cut_logs(tmp_path, most=200)
+        writer.write(b"later")
+    assert log.read_bytes() == b"later"
+    assert log.with_name("worker-1.log.1").stat().st_size == 300

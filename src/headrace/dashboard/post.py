@@ -4,10 +4,12 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from headrace import wiring
 from headrace.dashboard.server import watch_regularly
 from headrace.errors import HeadraceError
+from headrace.files import LOG_BYTES, cut
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Role
 from headrace.lifecycle.nodes.base import Condition, Wish
@@ -19,6 +21,12 @@ from headrace.types import Json
 
 LOG = logging.getLogger("headrace.worker")
 TEND_S = 1.0
+
+
+def cut_logs(run: Path, *, most: int = LOG_BYTES) -> None:
+    """Keep the logs of endpoints, their workers and MLflow's server small: these may run for months."""
+    for log in (*run.glob("*.log"), *run.glob("*/*.log")):
+        cut(log, most=most)
 
 
 @dataclass(slots=True)
@@ -119,6 +127,7 @@ class Post:
         settling = Settling(self.control)
         while not self.ended.wait(LOOK_S):
             try:
+                cut_logs(self.control.rooms.settings.run)
                 if self.member is None or self._is_serving:
                     settling.look()
             except HeadraceError as error:
