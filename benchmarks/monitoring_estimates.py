@@ -34,7 +34,9 @@ def estimates(sizes: Sizes) -> Found:
             found.rows.append(row)
             found.claims.append(
                 Claim(f"estimate_error_{path.stem}", row["headrace"], f"<= {row['nannyml']}",
-                      row["headrace"] <= row["nannyml"], f"mean error of {row['metric']} over {row['chunks']} chunks")
+                      row["headrace"] <= row["nannyml"],
+                      f"mean error of {row['metric']} over {row['chunks']} chunks; apart by {row['apart']}, with a "
+                      f"standard error of {row['standard error of apart']}")
             )  # fmt: skip
     return found
 
@@ -62,9 +64,12 @@ def _estimated(folder: Path, path: Path) -> dict[str, Any]:
             shown = float(np.mean(np.abs(rows.answer - rows.truth)))
         ours.append(abs(expected - shown))
         theirs.append(abs(estimate - shown))
+    apart = np.array(ours) - np.array(theirs)
+    error = float(apart.std(ddof=1)) / np.sqrt(len(apart)) if len(apart) > 1 else float("nan")
     return {
         "part": "estimates", "data": path.stem, "metric": "accuracy" if is_class else "mean absolute error",
         "chunks": len(ours), "headrace": round(float(np.mean(ours)), 6), "nannyml": round(float(np.mean(theirs)), 6),
+        "apart": round(float(apart.mean()), 6), "standard error of apart": round(error, 6),
         "cpu_s": round(time.process_time() - started, 1), "nannyml_version": document["version"],
     }  # fmt: skip
 
