@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ import msgspec
 
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.serving.answer import scored
-from headrace.serving.batch import Job, Part
+from headrace.serving.batch import Asker, Job, Part
 from headrace.serving.exchange import Exchange
 from headrace.serving.generation import Generation, Served, copy_to_shadows
+from headrace.serving.invocation import Invocation, left
 from headrace.serving.keys import check_key
 from headrace.serving.metrics import Counts, prometheus
 from headrace.serving.plain import read_csv
@@ -65,7 +66,7 @@ class App:
         self.recorder = recorder
         self.counts = counts
         self.active = 0
-        self._watches: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._page = page
         self._paths: dict[str, Callable[[Exchange], Any]] = {
             "/invocations": self._invocations,
@@ -79,29 +80,50 @@ class App:
             "/v2": partial(handle_v2, self),
         }
 
-    async def __rsgi__(self, scope: Any, proto: Any) -> None:
-        if scope.proto != "http":
-            proto.close(1003)
-            return
-        exchange = Exchange(scope, proto)
+    def take(self, watcher: Any) -> None:
+        """Begin on a request that the engine hands over. Most need no task; the others get one."""
+        exchange = Exchange(watcher.scope, watcher.proto)
         self.active += 1
+        try:
+            if exchange.path == "/invocations":
+                is_csv = self._is_csv(exchange)
+                if exchange.has_short_body(self._body_bytes()):
+                    Invocation(self, exchange, is_csv=is_csv).start()
+                    return
+        except Exception as error:  # noqa: BLE001 - the request's boundary: it is answered, the front goes on
+            self.active -= 1
+            self.refuse(exchange, error)
+            return
+        self._go(self._handle(exchange))
+
+    async def _handle(self, exchange: Exchange) -> None:
         try:
             handler = self._paths.get(exchange.path) or self._below(exchange)
             await handler(exchange)
-        except Rejected as rejected:
-            if rejected.status == GONE:
-                self.counts.cancelled += 1
-            else:
-                self.counts.failed(rejected.status)
-            await exchange.forget_body()
-            exchange.reject(rejected)
-        except Exception:  # The request's boundary: it is answered and logged, the front goes on.
-            log.exception("%s %s", exchange.method, exchange.path[:100])
-            self.counts.failed(MODEL_FAILED, "front")
-            if not exchange.is_answered:
-                exchange.reject(Rejected(MODEL_FAILED, "The server failed on this request; its log says why."))
+        except Exception as error:  # noqa: BLE001 - the request's boundary, as above
+            self.refuse(exchange, error)
         finally:
             self.active -= 1
+
+    def refuse(self, exchange: Exchange, error: Exception) -> None:
+        """Answer with what went wrong; what is none of the client's doing is logged."""
+        if not isinstance(error, Rejected):
+            log.error("%s %s", exchange.method, exchange.path[:100], exc_info=error)
+            self.counts.failed(MODEL_FAILED, "front")
+            error = Rejected(MODEL_FAILED, "The server failed on this request; its log says why.")
+        elif error.status == GONE:
+            self.counts.cancelled += 1
+        else:
+            self.counts.failed(error.status)
+        if exchange.may_send_more:
+            self._go(_turn_away(exchange, error))
+        elif not exchange.is_answered:
+            exchange.reject(error)
+
+    def _go(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _below(self, exchange: Exchange) -> Callable[[Exchange], Any]:
         if exchange.path.startswith("/v2/"):
@@ -122,32 +144,45 @@ class App:
 
     async def predict(self, exchange: Exchange, generation: Generation, served: Served, asked: Asked) -> Part:
         """Have rows answered. Raises Rejected."""
-        loop = asyncio.get_running_loop()
-        start = exchange.start
-        done: asyncio.Future[Part] = loop.create_future()
-        is_probe = generation is not self.generation or self._is_probe(exchange)
-        deadline = start + generation.deadline_s
-        watch = partial(self._watch, exchange)
-        job = Job(asked.rows, asked.params, done, start, deadline, asked.length, not is_probe, watch)
+        done: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+        watching: list[asyncio.Task[None]] = []
         try:
-            served.pool.submit(job, is_only=self.active == 1)
-            if generation.plan.shadow and not is_probe:
-                copy_to_shadows(generation, job, served)
+            self.submit(
+                exchange, generation, served, asked, done=done,
+                watch=lambda job: watching.append(asyncio.ensure_future(left(exchange, job))),
+            )  # fmt: skip
             part = await done
         except Rejected as rejected:
             if rejected.status >= MODEL_FAILED:
-                self.counts.of(served.version).errors += 1
+                served.pool.counts.errors += 1
             raise
-        self.counts.of(served.version).answered(time.monotonic() - start, asked.rows.count)
+        finally:
+            for task in watching:
+                task.cancel()
+        served.pool.counts.answered(time.monotonic() - exchange.start, asked.rows.count)
         return part
 
-    def _watch(self, exchange: Exchange, job: Job) -> None:
-        """Take a request out of the queue when its client leaves. Not for all: most are answered before this."""
-        task = asyncio.ensure_future(_left(exchange, job))
-        self._watches.add(task)
-        task.add_done_callback(self._watches.discard)
-        assert job.done is not None
-        job.done.add_done_callback(lambda _: task.cancel())
+    def submit(
+        self,
+        exchange: Exchange,
+        generation: Generation,
+        served: Served,
+        asked: Asked,
+        *,
+        done: Asker,
+        watch: Callable[[Job], None],
+    ) -> None:
+        """Put rows into the queue of the version that answers, and copies into those of its shadows. Raises Rejected.
+
+        Args:
+            watch: looks for a client that leaves. Not called for all: most are answered before this.
+        """
+        is_probe = generation is not self.generation or self._is_probe(exchange)
+        deadline = exchange.start + generation.deadline_s
+        job = Job(asked.rows, asked.params, done, exchange.start, deadline, asked.length, not is_probe, watch)
+        served.pool.submit(job, is_only=self.active == 1)
+        if generation.plan.shadow and not is_probe:
+            copy_to_shadows(generation, job, served)
 
     def find(self, exchange: Exchange) -> tuple[Generation, Served]:
         """Return who answers: a pinned version, one that a probe asks for, or the route's choice. Raises Rejected."""
@@ -162,15 +197,18 @@ class App:
         key = exchange.headers.get("x-headrace-key") if generation.shares.only is None else None
         return generation, generation.choose(key)
 
-    async def body(self, exchange: Exchange) -> bytes:
-        """Return a request's body. Raises Rejected.
+    def body(self, exchange: Exchange) -> Awaitable[bytes]:
+        """Return what gives a request's body. Raises Rejected, also when it is awaited.
 
         Read it before `find`: it may take long to come, and a version that was chosen before may have left by then.
         """
+        return exchange.body(self._body_bytes())
+
+    def _body_bytes(self) -> int:
         generation = self.generation or self.prepared
         if generation is None:
             raise Rejected(FULL, "No version serves here yet.", retry_after_s=1)
-        return await exchange.body(generation.plan.serve.max_body_bytes)
+        return generation.plan.serve.max_body_bytes
 
     def _is_probe(self, exchange: Exchange) -> bool:
         token = exchange.headers.get("x-headrace-probe")
@@ -178,16 +216,22 @@ class App:
             return False
         return any(g is not None and g.plan.probe and g.plan.probe == token for g in (self.prepared, self.generation))
 
-    async def _invocations(self, exchange: Exchange) -> None:
+    def _is_csv(self, exchange: Exchange) -> bool:
+        """Check what there is to check before a body is read. Raises Rejected."""
         exchange.needs("POST")
         self.admit(exchange)
         kind = exchange.header("content-type")
         bare = kind if kind == "application/json" else kind.partition(";")[0].strip().lower()
         if bare not in SCORED_TYPES:
             raise Rejected(MEDIA_TYPE, "The content type is not read here.", "Send application/json or text/csv.")
+        return bare == "text/csv"
+
+    async def _invocations(self, exchange: Exchange) -> None:
+        """Answer what comes in a long body; `Invocation` does the others."""
+        is_csv = self._is_csv(exchange)
         body = await self.body(exchange)
         generation, served = self.find(exchange)
-        asked = read_csv(served, body) if bare == "text/csv" else served.scoring.read(body)
+        asked = read_csv(served, body) if is_csv else served.scoring.read(body)
         part = await self.predict(exchange, generation, served, asked)
         exchange.answer(200, [*served.headers, ("x-headrace-prediction-id", ",".join(part.ids))], scored(part))
 
@@ -246,9 +290,10 @@ class App:
         exchange.json({"accepted": len(actuals)}, 202)
 
 
-async def _left(exchange: Exchange, job: Job) -> None:
-    await exchange.proto.client_disconnect()
-    job.leave()
+async def _turn_away(exchange: Exchange, rejected: Rejected) -> None:
+    """Answer who still sends: what comes is read first, or the sender would see a broken connection."""
+    await exchange.forget_body()
+    exchange.reject(rejected)
 
 
 def read_actuals(body: bytes) -> list[Actual]:

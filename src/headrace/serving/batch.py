@@ -27,6 +27,16 @@ WORTHWHILE = 8
 SHORT = 64
 
 
+class Asker(Protocol):
+    """Who waits for an answer: a future, or what does as one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, part: "Part", /) -> None: ...
+
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One request's rows on their way.
@@ -41,7 +51,7 @@ class Job:
 
     rows: Rows
     params: Mapping[str, Json] | None
-    done: "asyncio.Future[Part] | None"
+    done: Asker | None
     start: float
     deadline: float
     length: int = 0
@@ -130,7 +140,7 @@ class Pool:
         self.problem = ""
         self.retries = 0
         self._max_batch, self._queue_rows, self._by_row = max_batch, queue_rows, by_row
-        self._counts, self._ids, self._recorded, self._describe = counts, ids, recorded, describe
+        self.counts, self._ids, self._recorded, self._describe = counts, ids, recorded, describe
         self._scheduled = self._sweeping = False
         self._running: set[Job] = set()
         #: What one worker does, lately; 0 until the first batch is back.
@@ -209,7 +219,7 @@ class Pool:
             rows = sum(job.rows.count for job in jobs)
             self.flying_rows += rows
             self._running.update(jobs)
-            self._counts.sent(rows)
+            self.counts.sent(rows)
             worker.send(jobs)
         self._settle()
 

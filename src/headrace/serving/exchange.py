@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -24,25 +24,26 @@ TRACED = ("x-request-id", "traceparent", "tracestate")
 
 
 class Reading:
-    """The exchanges whose small bodies are awaited; now and then, those that wait too long are given up."""
+    """The exchanges whose short bodies are awaited; now and then, those that wait too long are given up."""
 
     def __init__(self) -> None:
-        self.exchanges: set[Exchange] = set()
+        self._waiting: dict[Exchange, Callable[[], object]] = {}
         self._is_sweeping = False
 
-    def watch(self, exchange: "Exchange") -> None:
-        self.exchanges.add(exchange)
+    def watch(self, exchange: "Exchange", give_up: Callable[[], object]) -> None:
+        self._waiting[exchange] = give_up
         if not self._is_sweeping:
             self._is_sweeping = True
             asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
+    def done(self, exchange: "Exchange") -> None:
+        self._waiting.pop(exchange, None)
+
     def _sweep(self) -> None:
         late = time.monotonic() - BODY_S
-        for exchange in self.exchanges:
-            if exchange.start < late and exchange.task is not None:
-                exchange.is_slow = True
-                exchange.task.cancel()
-        self._is_sweeping = bool(self.exchanges)
+        for exchange in [one for one in self._waiting if one.start < late]:
+            self._waiting.pop(exchange)()
+        self._is_sweeping = bool(self._waiting)
         if self._is_sweeping:
             asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
@@ -53,7 +54,7 @@ READING = Reading()
 class Exchange:
     """A request with the means to answer it."""
 
-    __slots__ = ("headers", "is_answered", "is_read", "is_slow", "path", "proto", "scope", "start", "task")
+    __slots__ = ("headers", "is_answered", "is_read", "path", "proto", "scope", "start")
 
     def __init__(self, scope: Any, proto: Any) -> None:
         self.scope = scope
@@ -63,7 +64,6 @@ class Exchange:
         self.start = time.monotonic()
         self.is_answered = False
         self.is_read = False
-        self.is_slow = False
 
     @property
     def method(self) -> str:
@@ -78,36 +78,50 @@ class Exchange:
         if self.scope.method != method:
             raise Rejected(METHOD, f"`{self.path[:100]}` takes {method}.")
 
+    def has_short_body(self, limit: int) -> bool:
+        """Tell whether the body is announced and short; such a one mostly came with the headers.
+
+        Raises:
+            Rejected: 415 for a compressed one; 413 for more than `limit` bytes.
+        """
+        if self.headers.get("content-encoding", "identity") != "identity":
+            raise Rejected(MEDIA_TYPE, "Compressed bodies are not read here.", "Send it without a content encoding.")
+        length = self.headers.get("content-length")
+        if length is None or not length.isdigit():
+            return False
+        if int(length) > limit:
+            raise Rejected(TOO_LARGE, f"The body has {length} bytes; the limit is {limit}.")
+        return int(length) <= SMALL_BYTES
+
     def body(self, limit: int) -> Awaitable[bytes]:
         """Return what gives the body when it is awaited.
 
         Raises:
             Rejected: 415 for a compressed one; 413 for more than `limit` bytes, which are not kept; 408 for a slow one.
         """
-        if self.headers.get("content-encoding", "identity") != "identity":
-            raise Rejected(MEDIA_TYPE, "Compressed bodies are not read here.", "Send it without a content encoding.")
-        length = self.headers.get("content-length")
-        if length is not None and length.isdigit():
-            if int(length) > limit:
-                raise Rejected(TOO_LARGE, f"The body has {length} bytes; the limit is {limit}.")
-            if int(length) <= SMALL_BYTES:
-                return self._whole()
-        return self._in_time(limit)
+        return self._whole() if self.has_short_body(limit) else self._in_time(limit)
 
     async def _whole(self) -> bytes:
-        """Return a small body, which mostly came with the headers: one timer for all costs less than one for each."""
+        """Return a short body: one timer for all costs less than one for each."""
         self.is_read = True
-        self.task = asyncio.current_task()
-        READING.watch(self)
+        task = asyncio.current_task()
+        assert task is not None
+        is_slow = False
+
+        def give_up() -> None:
+            nonlocal is_slow
+            is_slow = task.cancel()
+
+        READING.watch(self, give_up)
         try:
             body: bytes = await self.proto()
             return body
         except asyncio.CancelledError as cause:
-            if not self.is_slow:
+            if not is_slow:
                 raise
             raise Rejected(SLOW, f"The body did not come within {BODY_S:g} s.") from cause
         finally:
-            READING.exchanges.discard(self)
+            READING.done(self)
 
     async def _in_time(self, limit: int) -> bytes:
         self.is_read = True
@@ -129,11 +143,14 @@ class Exchange:
             raise Rejected(TOO_LARGE, f"The body has more than {limit} bytes.")
         return bytes(content)
 
+    @property
+    def may_send_more(self) -> bool:
+        """True where a refused request still sends a body that nobody has asked for."""
+        # Who expects to be told sends its body only when told to go on.
+        return not self.is_read and self.scope.method not in ("GET", "HEAD") and not self.header("expect")
+
     async def forget_body(self) -> None:
         """Read and forget what a refused request still sends."""
-        is_waiting = bool(self.header("expect"))  # It sends its body only when told to go on.
-        if self.is_read or is_waiting or self.method in ("GET", "HEAD"):
-            return
         with suppress(TimeoutError, Rejected):
             async with asyncio.timeout(FORGET_S):
                 await self._pieces(0)

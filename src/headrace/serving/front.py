@@ -10,11 +10,13 @@ import gc
 import logging
 import signal
 import socket
+from asyncio.tasks import _enter_task, _leave_task
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvloop
-from granian._granian import SocketHolder
+from granian._granian import CallbackScheduler, RSGIWorker, SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
@@ -57,6 +59,30 @@ class SharedListener(Server):  # type: ignore[misc]  # granian is not typed
         self._ssp = None
         self._sfd = self._listener.fileno()
         self._shd = SocketHolder(self._sfd, False, BACKLOG)  # type: ignore[call-arg]  # not in its stub
+
+
+class Straight(CallbackScheduler):
+    """Hands requests to the application itself, where the engine's own scheduler would make a task for each."""
+
+    __slots__ = ()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, app: App, *_: Any) -> None:
+        super().__init__()
+        context, take = self._ctx, app.take
+        self._schedule_fn = lambda watcher: loop.call_soon_threadsafe(take, watcher, context=context)
+
+
+async def listen(number: int, ended: Any, app: App, sockets: Any, *options: Any) -> None:
+    """Take connections until `ended`; what granian runs in place of its own, with the same arguments."""
+    loop = asyncio.get_running_loop()
+    end = loop.create_future()
+    ended.add_cb(lambda: loop.call_soon_threadsafe(end.set_result, None))
+    *threads, _, http, http1, http2, websockets, static, _, tls, _ = options
+    arguments: Any = (number, sockets, None, *threads, http, http1, http2, websockets, static, *tls, (None, None))
+    worker: Any = RSGIWorker(*arguments)  # Its stub is behind it.
+    scheduler = Straight(loop, app, None, partial(_enter_task, loop), partial(_leave_task, loop))
+    worker.serve_async(scheduler, loop, ended)
+    await end
 
 
 class Front:
@@ -120,7 +146,7 @@ class Front:
     def _take_connections(self, app: App) -> None:
         if self._server is None:
             self._server = SharedListener(app, self._listener)
-            self._serving = asyncio.ensure_future(self._server.serve())
+            self._serving = asyncio.ensure_future(self._server.serve(listen))
 
     def _start(self, plan: control.Plan) -> App:
         self._recorder = Recorder(Path(plan.log) if plan.log else None, plan.component)

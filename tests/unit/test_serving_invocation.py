@@ -1,0 +1,202 @@
+"""Requests for answers that go their way without a task."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from headrace.serving import exchange as exchanges
+from headrace.serving import generation as generations
+from headrace.serving.app import App
+from headrace.serving.batch import Job
+from headrace.serving.control import Limits, Plan, VersionPlan
+from headrace.serving.frames import Outputs
+from headrace.serving.metrics import Counts
+from headrace.serving.recorder import Recorder
+from headrace.types import Field, FieldKind, Signature
+
+SIGNATURE = Signature((Field("age", FieldKind.COLUMN, "double"),))
+ROW = b'{"instances": [{"age": 4}]}'
+
+
+class Link:
+    """A worker that answers when it is told to."""
+
+    def __init__(self, pool: Any, address: str, stuck: Any) -> None:
+        self.pool, self.working_on = pool, list[Job]()
+        self.connected = asyncio.Event()
+        self.connected.set()
+
+    @property
+    def is_free(self) -> bool:
+        return not self.working_on
+
+    def send(self, jobs: list[Job]) -> None:
+        self.working_on = jobs
+
+    def answer(self, values: list[Any]) -> None:
+        jobs, self.working_on = self.working_on, []
+        outputs = np.empty(len(values), object)
+        outputs[:] = values
+        self.pool.answered(jobs, Outputs("array", [("", outputs)]), 0.001)
+
+    def hung(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Request:
+    """A request as the engine hands it over, and what came of it."""
+
+    def __init__(self, **headers: str) -> None:
+        given = {"content-type": "application/json", "content-length": str(len(ROW))}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        self.scope = SimpleNamespace(path="/invocations", method="POST", headers=given)
+        self.proto = self
+        self.body: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.answers: list[tuple[int, Any]] = []
+
+    def __call__(self) -> "asyncio.Future[bytes]":
+        return self.body
+
+    def client_disconnect(self) -> "asyncio.Future[None]":
+        return self.gone
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.answers.append((status, msgspec.json.decode(body)))
+
+
+class Bench:
+    """An application with one version and one worker."""
+
+    app: App
+
+    async def begin(self) -> "Bench":
+        self.counts, recorder = Counts(), Recorder(None, "ages")
+        self.app = App(recorder, self.counts, None)  # type: ignore[arg-type]  # no page is asked for
+        plan = Plan(1, "ages", "dev", (VersionPlan(1, "m", "b", ("w",), by_row=True),), {1: 1.0}, Limits())
+        self.app.generation = await generations.prepare(plan, {}, recorder, self.counts, lambda *_: None)
+        return self
+
+    @property
+    def link(self) -> Link:
+        assert self.app.generation is not None
+        return self.app.generation.served[1].links[0]  # type: ignore[return-value]
+
+    async def ask(self, *requests: Request) -> None:
+        for request in requests:
+            self.app.take(request)
+            request.body.set_result(ROW)
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(generations, "read_mlmodel", lambda _: SimpleNamespace(signature=SIGNATURE, folder=Path()))
+    monkeypatch.setattr(generations, "Link", Link)
+    return Bench()
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_rows_are_answered_with_their_ids_and_counted(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.begin()
+        first, second = Request(), Request()
+        await bench.ask(first, second)
+        bench.link.answer([1, 2])
+        [(status, one)], [(_, two)] = first.answers, second.answers
+        assert (status, one["predictions"], two["predictions"]) == (200, [1], [2])
+        assert one["prediction_ids"] != two["prediction_ids"]
+        assert (bench.counts.of(1).requests, bench.app.active) == (2, 0)
+
+    run(story)
+
+
+def test_an_output_that_json_cannot_say_fails_its_own_request_alone(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.begin()
+        strange, good = Request(), Request()
+        await bench.ask(strange, good)
+        bench.link.answer([object(), 2])
+        assert [status for status, _ in strange.answers] == [500]
+        assert [status for status, _ in good.answers] == [200]
+        assert bench.app.active == 0
+
+    run(story)
+
+
+def test_a_body_that_does_not_come_is_given_up_and_answered_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        await bench.begin()
+        request = Request()
+        bench.app.take(request)
+        monkeypatch.setattr(exchanges, "BODY_S", -1.0)
+        exchanges.READING._sweep()
+        assert [status for status, _ in request.answers] == [408]
+        request.body.set_result(ROW)
+        await asyncio.sleep(0)
+        assert len(request.answers) == 1
+        assert (bench.app.active, bench.link.working_on) == (0, [])
+
+    run(story)
+
+
+def test_a_connection_that_breaks_within_the_body_harms_nobody(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.begin()
+        broken, good = Request(), Request()
+        bench.app.take(broken)
+        broken.body.set_exception(ConnectionError("closed"))
+        await bench.ask(good)
+        bench.link.answer([1])
+        assert [status for status, _ in good.answers] == [200]
+        assert bench.app.active == 0
+
+    run(story)
+
+
+def test_who_leaves_is_taken_out_of_the_queue(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.begin()
+        running, waiting = Request(), Request()
+        await bench.ask(running)
+        await bench.ask(waiting)
+        waiting.gone.set_result(None)
+        end = time.monotonic() + 60
+        while not bench.counts.cancelled and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        assert bench.counts.cancelled == 1
+        bench.link.answer([1])
+        await asyncio.sleep(0)
+        assert bench.link.working_on == [], "nobody waits for the other row"
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"content_type": "text/html"}, 415), ({"content_encoding": "gzip"}, 415), ({"content_length": "99999999"}, 413)],
+)
+def test_what_is_wrong_with_the_headers_is_told_before_the_body_is_read(
+    bench: Bench, headers: dict[str, str], status: int
+) -> None:
+    async def story() -> None:
+        await bench.begin()
+        # Who asks whether to go on sends no body that would have to be forgotten.
+        request = Request(**headers, expect="100-continue")
+        bench.app.take(request)
+        assert [answered for answered, _ in request.answers] == [status]
+        assert (bench.counts.errors, bench.app.active) == ({f"{status}:": 1}, 0)
+
+    run(story)
