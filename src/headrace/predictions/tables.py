@@ -32,8 +32,13 @@ GROUP_ROWS = 100_000
 
 def uuids(ids: Iterable[str]) -> pa.Array:
     """Return ids as an Arrow UUID column. Raises ValueError where one is none."""
-    raw = [bytes.fromhex(text.replace("-", "")) for text in ids]
-    return pa.ExtensionArray.from_storage(pa.uuid(), pa.array(raw, pa.binary(16)))
+    known = list(ids)
+    raw = bytes.fromhex("".join(known).replace("-", ""))
+    if len(raw) != 16 * len(known):
+        raise ValueError("an id is no UUID")
+    return pa.ExtensionArray.from_storage(
+        pa.uuid(), pa.Array.from_buffers(pa.binary(16), len(known), [None, pa.py_buffer(raw)])
+    )
 
 
 def texts(column: pa.ChunkedArray | pa.Array) -> list[str]:

@@ -9,6 +9,7 @@ for none of it and a year of traffic leaves about one file a day rather than one
 import os
 import sys
 from collections import Counter
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 from headrace.clock import Clock
@@ -32,6 +33,15 @@ def tend(folder: Path, *, clock: Clock | None = None) -> int:
     return rows
 
 
+class WithoutPandas(MetaPathFinder):
+    """Keeps pandas out: pyarrow would import it, for a second and more, only to ask whether a list is a series."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(f"{fullname} is not needed here", name=fullname)
+
+
 if __name__ == "__main__":
     os.nice(10)
+    sys.meta_path.insert(0, WithoutPandas())
     tend(Path(sys.argv[1]))
