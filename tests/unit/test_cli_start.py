@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from typer.main import get_command
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from headrace.cli import main
 from headrace.cli.sections import SECTIONS
+from headrace.errors import HeadraceError
 
 HEAVY = {"torch", "mlflow", "dbos", "pandas", "numpy", "pyarrow", "sqlalchemy", "pydantic", "httpx", "duckdb"}
 PROBE = """
@@ -58,17 +60,31 @@ def test_each_list_of_commands_has_whole_sentences() -> None:
     assert cut(get_command(main.app)) == []
 
 
-def leaves(group: Any, title: str = "headrace") -> list[tuple[str, str]]:
-    """Return every command that does something, with its help text."""
-    found = []
+def leaves(group: Any, title: str = "headrace") -> dict[str, Any]:
+    """Return every command that does something, by its whole name."""
+    found: dict[str, Any] = {}
     for name, command in group.commands.items():
-        below = hasattr(command, "commands")
-        found += leaves(command, f"{title} {name}") if below else [(f"{title} {name}", command.help or "")]
+        whole = f"{title} {name}"
+        found |= leaves(command, whole) if hasattr(command, "commands") else {whole: command}
     return found
 
 
+def test_every_command_answers_in_json_and_every_option_is_explained() -> None:
+    commands = leaves(get_command(main.app))
+    silent = {name for name, one in commands.items() if not any("--json" in each.opts for each in one.params)}
+    assert silent == {"headrace worker", "headrace mlflow"}, "these two go on until Ctrl-C"
+    assert [(name, each.name) for name, one in commands.items() for each in one.params if not each.help] == []
+
+
+def test_every_exit_code_is_documented() -> None:
+    documented = re.findall(r"^\| (\d+) \|", (Path(__file__).parents[2] / "docs" / "howto-upkeep.md").read_text(), re.M)
+    classes = [HeadraceError, *HeadraceError.__subclasses__()]
+    assert {int(code) for code in documented} >= {one.exit_code for one in classes}
+
+
 def test_every_command_shows_an_example_of_itself() -> None:
-    wrong = [name for name, text in leaves(get_command(main.app)) if not re.search(rf"Examples?: [^\n]*{name}", text)]
+    commands = leaves(get_command(main.app))
+    wrong = [name for name, one in commands.items() if not re.search(rf"Examples?: [^\n]*{name}", one.help or "")]
     assert wrong == []
 
 

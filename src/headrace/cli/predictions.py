@@ -114,12 +114,14 @@ def check(
 
 
 @app.command()
-def compact(component: Name) -> None:
+def compact(component: Name, as_json: AsJson = False) -> None:
     """Roll what dead writers left, and merge small files.
 
     Example: headrace predictions compact digits
     """
-    from headrace.cli.terminal import good
+    from dataclasses import asdict
+
+    from headrace.cli.terminal import good, print_json
     from headrace.cli.watching import prediction_folder
     from headrace.predictions import upkeep
     from headrace.predictions.actuals import roll_actuals
@@ -128,19 +130,26 @@ def compact(component: Name) -> None:
     folder = prediction_folder(component)
     rows = roll(folder) + roll_actuals(folder)
     found = upkeep.compact(folder)
+    if as_json:
+        print_json({"rolled": rows, **asdict(found)})
+        return
     good(f"{rows} rows rolled, {found.merged} files merged into {found.into}, "
                     f"{found.removed} old ones removed")  # fmt: skip
 
 
 @app.command()
-def prune(component: Name, older_than: Annotated[str, typer.Option(help="Age, such as 90d.")] = "90d") -> None:
+def prune(
+    component: Name,
+    older_than: Annotated[str, typer.Option(help="Age, such as 90d.")] = "90d",
+    as_json: AsJson = False,
+) -> None:
     """Drop files whose rows are all older than an age.
 
     Example: headrace predictions prune digits --older-than 30d
     """
     from datetime import UTC, datetime, timedelta
 
-    from headrace.cli.terminal import duration, good
+    from headrace.cli.terminal import duration, good, print_json
     from headrace.cli.watching import log_of
     from headrace.predictions import upkeep
 
@@ -151,6 +160,9 @@ def prune(component: Name, older_than: Annotated[str, typer.Option(help="Age, su
     if remote is not None:
         rows += remote.put_floor(before)
         remote.sweep()
+    if as_json:
+        print_json({"dropped": rows})
+        return
     good(f"{rows} rows dropped")
 
 
@@ -188,16 +200,19 @@ def ship(
 
 
 @app.command()
-def rebuild(component: Name) -> None:
+def rebuild(component: Name, as_json: AsJson = False) -> None:
     """Make a lost manifest anew from the files that are there.
 
     Example: headrace predictions rebuild digits
     """
-    from headrace.cli.terminal import good
+    from headrace.cli.terminal import good, print_json
     from headrace.cli.watching import prediction_folder
     from headrace.predictions import upkeep
 
     found = upkeep.rebuild(prediction_folder(component))
+    if as_json:
+        print_json({"predictions": len(found.predictions), "actuals": len(found.actuals)})
+        return
     good(f"{len(found.predictions)} files of predictions, {len(found.actuals)} of actuals")
 
 

@@ -53,7 +53,11 @@ def forget(
 
 
 @app.command()
-def show(component: Name = "", limit: int = 20, as_json: AsJson = False) -> None:
+def show(
+    component: Name = "",
+    limit: Annotated[int, typer.Option(help="How many events at most, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
     """Show what is watched, what waits, and what became of each event. That is: started, repeated, refused, and why.
 
     Example: headrace triggers show digits
