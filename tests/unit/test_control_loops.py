@@ -12,11 +12,15 @@ from headrace.clock import ManualClock
 from headrace.config.settings import Settings
 from headrace.dashboard import server
 from headrace.deploy.memory import MemoryTarget
-from headrace.errors import NotFound, Unavailable
+from headrace.errors import Cancelled, NotFound, Unavailable
 from headrace.ledger.memory import MemoryLedger
 from headrace.lifecycle.control import Control
+from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.engine import Engine
+from headrace.lifecycle.flows import told
+from headrace.lifecycle.request import CandidateRequest, Cause, Outcome, State, Trigger
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.stopping import ask_to_stop
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
 
@@ -105,3 +109,17 @@ def test_a_flow_that_broke_ends_with_what_it_broke_on_and_can_be_begun_again(
     assert words in str(end.numbers["fact"])
     assert "headrace run" in str(end.numbers["remedy"])
     assert end.numbers["exit_code"] == 1
+
+
+def test_a_flow_that_was_stopped_says_by_whom_and_how_to_begin_again(tmp_path: Path) -> None:
+    def training(*_: object) -> Outcome:
+        raise Cancelled("The work was cancelled.")
+
+    settings = Settings(tmp_path / "state", tmp_path / "home").prepare()
+    rooms = Rooms(settings, ManualClock(), MemoryRegistry(), MemoryLedger(), MemoryTarget(), Any, MemoryLog())
+    request = CandidateRequest("digits", "/src", Trigger(Cause.PERSON, "1", "person:ada", "try"))
+    ask_to_stop(rooms.folder(request.flow_id), "person:eve")
+    outcome = told(training)(Undurable({}), rooms, request)
+    assert outcome.state is State.CANCELLED
+    assert outcome.fact.startswith("person:eve stopped the flow")
+    assert "headrace run" in outcome.remedy

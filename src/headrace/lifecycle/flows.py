@@ -14,6 +14,7 @@ from headrace.lifecycle.nodes.far import target_phase
 from headrace.lifecycle.production.promote import promote
 from headrace.lifecycle.request import Outcome, State
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.stopping import stop_if_asked
 from headrace.lifecycle.watching.watch import watch
 
 
@@ -39,14 +40,25 @@ def told(flow: Callable[[Durable, Rooms, Q], Outcome]) -> Callable[[Durable, Roo
         except Superseded:
             raise
         except HeadraceError as error:
+            known = by_whom(rooms, request, error)
             outcome = Outcome(
-                request.flow_id, request.component, ending(error), fact=error.fact, remedy=error.remedy,
-                exit_code=error.exit_code,
+                request.flow_id, request.component, ending(known), fact=known.fact, remedy=known.remedy,
+                exit_code=known.exit_code,
             )  # fmt: skip
         durable.step("end", end, rooms, request, outcome)
         return outcome
 
     return run
+
+
+def by_whom(rooms: Rooms, request: Request, error: HeadraceError) -> HeadraceError:
+    """Return who stopped the flow, where a step that was ended can only say that it was."""
+    if isinstance(error, Cancelled):
+        try:
+            stop_if_asked(rooms.folder(request.flow_id))
+        except Cancelled as known:
+            return known
+    return error
 
 
 def ending(error: HeadraceError) -> State:
