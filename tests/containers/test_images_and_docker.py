@@ -68,6 +68,15 @@ def test_the_training_runs_in_the_train_image(docker: Docker, tmp_path: Path) ->
     assert said.split()[1:] == ["10001", "True"]
 
 
+def test_changed_code_of_the_same_size_is_in_the_next_image(docker: Docker, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    for code in ("rate = 0.1", "rate = 0.2", "rate = 0.1"):
+        (project / "train.py").write_text(code)
+        image = docker.images.train("digits-changed", docker.environment, project).image
+        assert docker.engine.run("run", "--rm", "--network", "none", image.id, "cat", "train.py") == code
+
+
 def test_a_model_that_is_not_the_sealed_one_gets_no_image(docker: Docker, sealed: ServedVersion) -> None:
     with pytest.raises(ModelRefused, match=r"has the digest .*, the sealed one is 000000000000"):
         docker.images.serve(replace(sealed, version=9, seal="0" * 64), docker.environment)

@@ -191,7 +191,7 @@ def asked(url: str) -> Iterator[list[tuple[int, str]]]:
     """Ask an endpoint all the time; give codes and versions of the answers."""
     codes: list[tuple[int, str]] = []
     stopped = threading.Event()
-    asking = threading.Thread(target=ask_until, args=(url, stopped, codes), kwargs={"pause_s": 0.2})
+    asking = threading.Thread(target=ask_until, args=(url, stopped, codes), kwargs={"pause_s": 0.5})
     asking.start()
     try:
         yield codes

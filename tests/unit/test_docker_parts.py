@@ -69,6 +69,22 @@ def test_equal_content_is_laid_out_with_equal_times_and_modes(tmp_path: Path) ->
     os.utime(tmp_path / "in" / "secretive.txt")
 
 
+def test_other_content_of_the_same_size_has_another_time_and_equal_content_the_same(
+    tmp_path: Path,
+) -> None:
+    """A build takes a file whose size and time are known for the one that it has."""
+    settings = Settings(tmp_path / "state", tmp_path / "home")
+    contexts, project = context.Contexts(settings, lambda _: None), tmp_path / "project"
+    project.mkdir()
+    times = []
+    for code in ("rate = 0.1", "rate = 0.2", "rate = 0.1"):
+        (project / "train.py").write_text(code)
+        with contexts.train("digits", project) as folder:
+            times.append((folder / "project" / "train.py").stat().st_mtime)
+    assert times[0] == times[2] != times[1]
+    assert times[0].is_integer()
+
+
 def test_templates_download_nothing_and_name_no_secret(tmp_path: Path) -> None:
     for path in write_templates(tmp_path):
         assert path.read_text() == (TEMPLATES / path.name).read_text()

@@ -22,12 +22,14 @@ from headrace.environment.base import Environment
 from headrace.environment.packages import read_package_sources
 from headrace.environment.uv_command import Uv, find_uv, first_conflict
 from headrace.errors import EnvironmentFailed, ModelRefused, Unavailable
-from headrace.files import DISK_REMEDIES
+from headrace.files import DISK_REMEDIES, sha256_file
 from headrace.provenance.digest import digest_folder
 from headrace.types import ServedVersion
 
 #: 1 January 1980, which zip files can say too; equal content must have equal times for equal layers.
 EPOCH_S = 315532800
+#: Times that say what a file holds lie within 34 years of that.
+MARKS_S = 2**30
 ENTER = Path(__file__).with_name("enter.py")
 RELAY = Path(__file__).with_name("relay.py")
 WORKER = Path(headrace.__file__).parent / "serving" / "worker_child.py"
@@ -147,6 +149,7 @@ class Contexts:
         }
         (inside / "version.json").write_text(json.dumps(about, indent=1, sort_keys=True))
         _normalise(inside)
+        _mark_contents(inside)
 
     @contextlib.contextmanager
     def train(self, component: str, project: Path) -> Iterator[Path]:
@@ -157,6 +160,7 @@ class Contexts:
                 shutil.rmtree(folder, ignore_errors=True)
                 shutil.copytree(project, folder / "project", ignore=NEVER_COPIED, copy_function=shutil.copyfile)
                 _normalise(folder)
+                _mark_contents(folder)
             yield folder
 
     def _install(self, python: Path, packages: Path, what: list[str], programs: Path) -> None:
@@ -221,6 +225,18 @@ def _normalise(folder: Path) -> None:
 def _times(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
         os.utime(path, (EPOCH_S, EPOCH_S), follow_symlinks=False)
+
+
+def _mark_contents(folder: Path) -> None:
+    """Give each file a time that its content tells: other content has another time, equal content equal layers.
+
+    BuildKit takes a file of the same size and time for the one that it was sent before. Of two versions of one network
+    all files have equal sizes: the image of the second would hold the first.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            moment = EPOCH_S + int(sha256_file(path)[:8], 16) % MARKS_S
+            os.utime(path, (moment, moment))
 
 
 @contextlib.contextmanager
