@@ -95,17 +95,17 @@ def request(path: str, body: bytes, *, kind: str = "application/json", headers: 
     return f"{head}{headers}\r\n".encode() + body
 
 
-def cpu_of(pid: int) -> dict[int, float]:
-    """Return the CPU seconds of a process and all its descendants, by pid."""
-    found = {}
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds of a process tree, with those of children that have ended and were waited for."""
+    total = 0.0
     root = psutil.Process(pid)
     for process in [root, *root.children(recursive=True)]:
         try:
             times = process.cpu_times()
-            found[process.pid] = times.user + times.system
+            total += times.user + times.system + times.children_user + times.children_system
         except psutil.NoSuchProcess:
             continue
-    return found
+    return total
 
 
 def memory_mb(pid: int) -> float:
@@ -136,7 +136,7 @@ async def _run(port: int, requests: Sequence[bytes], connections: int, seconds: 
         return requests[turn % len(requests)]
 
     loop = asyncio.get_running_loop()
-    before = cpu_of(pid) if pid else {}
+    before = cpu_of(pid) if pid else 0.0
     start = time.perf_counter()
     clients = []
     for _ in range(connections):
@@ -145,5 +145,5 @@ async def _run(port: int, requests: Sequence[bytes], connections: int, seconds: 
     await asyncio.wait([client.done for client in clients], timeout=seconds + 30)
     window.seconds = time.perf_counter() - start
     if pid:
-        window.cpu_s = sum(used - before.get(one, 0.0) for one, used in cpu_of(pid).items())
+        window.cpu_s = cpu_of(pid) - before
     return window
