@@ -1,5 +1,6 @@
 """`MemoryRegistry`: a registry that lives as long as its process; for tests and trials."""
 
+import atexit
 import itertools
 import shutil
 import tempfile
@@ -13,11 +14,17 @@ from headrace.registry.base import Run, RunState, Version
 KEY_TAG = "headrace.key"
 
 
+def _folder_of_this_process() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="headrace-registry-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @dataclass(slots=True)
 class MemoryRegistry:
     """Runs and versions in dictionaries, artifacts in a temporary folder."""
 
-    artifacts: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="headrace-registry-")))
+    artifacts: Path = field(default_factory=_folder_of_this_process)
     _runs: dict[str, Run] = field(default_factory=dict)
     _versions: dict[str, dict[int, Version]] = field(default_factory=dict)
     _aliases: dict[str, dict[str, int]] = field(default_factory=dict)
