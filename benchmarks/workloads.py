@@ -153,17 +153,17 @@ def save(folder: Path) -> None:
         )  # fmt: skip
 
 
-def raw(folder: str, processes: int) -> float:
-    """Return the rows per second of the encoder's forward alone, in several processes, on batches of 8."""
+def raw(folder: str, processes: int, batch: int) -> float:
+    """Return the rows per second of the encoder's forward alone, in several processes, on batches of one size."""
     import multiprocessing
 
     with multiprocessing.Pool(processes) as pool:
-        return sum(pool.map(raw_one, [folder] * processes, chunksize=1))
+        return sum(pool.starmap(raw_one, [(folder, batch)] * processes, chunksize=1))
 
 
-def raw_one(folder: str) -> float:
+def raw_one(folder: str, batch: int) -> float:
     rows = load("encoder", folder)
-    texts = [" ".join(f"word{(place * 37 + word * 11) % 5000}" for word in range(24)) for place in range(8)]
+    texts = [" ".join(f"word{(place * 37 + word * 11) % 5000}" for word in range(24)) for place in range(batch)]
     rows(texts)
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < 3:
@@ -174,6 +174,6 @@ def raw_one(folder: str) -> float:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--raw":
-        print(raw(sys.argv[2], int(sys.argv[3])))
+        print(raw(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     else:
         save(Path(sys.argv[1]))
