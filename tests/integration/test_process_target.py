@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,18 @@ def test_predictions_are_logged_and_joined_with_feedback(
     assert [row.prediction.id for row in joined] == list(scored.ids), "golden probes are not logged"
     assert [row.actual for row in joined] == [7, None, None]
     np.testing.assert_allclose(joined[2].prediction.output, scored.outputs[UNNAMED][2], rtol=1e-6)
+
+
+def test_what_dev_was_asked_goes_with_it(target: ProcessTarget, first: ServedVersion, settings: Settings) -> None:
+    url = target.apply(route(first, serving=1, stage=Stage.DEV)).endpoint.url
+    assert ask(url, first) == 1
+    kept = settings.run / "small-dev" / "predictions"
+    deadline = time.monotonic() + 60
+    while not kept.is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert kept.is_dir()
+    target.remove("small", Stage.DEV)
+    assert not kept.exists()
 
 
 def test_wrong_golden_answers_are_refused_and_production_goes_on(

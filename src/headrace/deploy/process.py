@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,7 @@ class ProcessTarget:
                 self._stop(folder)
                 for name in ("route.json", "given.json"):
                     (folder / name).unlink(missing_ok=True)
+                shutil.rmtree(folder / "predictions", ignore_errors=True)  # Those of dev; production's lie elsewhere.
 
     def endpoints(self) -> Sequence[Endpoint]:
         found = []
