@@ -49,6 +49,17 @@ def test_a_warning_that_was_written_after_the_failure_that_points_at_it_still_co
     assert "SchemaVersion(major=9, minor=20) does not match" in cause.fact
 
 
+@pytest.mark.parametrize("name", FACTS)
+def test_lines_of_the_two_streams_may_mix(name: str) -> None:
+    lines = (LOGS / f"{name}.log").read_text().splitlines(keepends=True)
+    errors = [line for line in lines if "-stderr " in line]
+    others = [line for line in lines if "-stderr " not in line]
+    expected = first_cause("".join(lines), name)
+    for place in range(0, len(others), 3):
+        mixed = [*errors[:2], *others[:place], *errors[2:], *others[place:]]
+        assert first_cause("".join(mixed), name) == expected
+
+
 def test_a_model_whose_name_begins_like_anothers_is_not_mistaken() -> None:
     log = (LOGS / "missing-dependency.log").read_text()
     assert first_cause(log, "missing") is None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-_LINE = re.compile(r"^\S+ \[\w+ *\] (?P<thread>W-\d+-(?P<model>.+?)-std(?:out|err)) MODEL_LOG - (?P<text>.*)$")
+_LINE = re.compile(r"^\S+ \[\w+ *\] (?P<stream>W-\d+-(?P<model>.+?)-std(?:out|err)) MODEL_LOG - (?P<text>.*)$")
 #: What torch's own logging puts before each line.
 _TORCH_PREFIX = re.compile(r"^[IWEF]\d{4} [\d:.]+ \d+ [^\]]+\] ?")
 _FRAME = re.compile(r'^\s+File "(?P<file>[^"]+)", line (?P<line>\d+)')
@@ -34,18 +34,34 @@ class Cause:
     remedy: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of a model's.
+
+    Attributes:
+        at: its place in the log.
+        stream: which worker's, and whether it is its standard output or its standard error.
+    """
+
+    at: int
+    stream: str
+    text: str
+
+
 @dataclass(slots=True)
 class _Raised:
     """One exception of a traceback.
 
     Attributes:
-        follows: True where Python says that it came of the one before.
+        at: where in the log its first line stands.
+        cause: the one before, where Python says that this one came of it.
     """
 
+    at: int = 0
     frames: list[tuple[str, int]] = field(default_factory=list)
     type: str = ""
     message: str = ""
-    follows: bool = False
+    cause: "_Raised | None" = None
 
     @property
     def is_fatal(self) -> bool:
@@ -136,17 +152,20 @@ def first_cause(log: str, model: str, *, version: str = "") -> Cause | None:
         model, version: as registered; without a version, any.
     """
     lines = list(_lines_of(log, model, version))
-    raised = list(_exceptions(lines))
-    at = next((place for place, found in enumerate(raised) if found.is_fatal), None)
-    if at is None:
-        return _without_traceback(lines)
-    while raised[at].follows and at:
-        at -= 1
-    root = raised[at]
+    # Two threads write this log, one for each stream: their lines mix, and what was printed before may stand after.
+    streams = dict.fromkeys(line.stream for line in lines)
+    found = (one for stream in streams for one in _exceptions([line for line in lines if line.stream == stream]))
+    raised = sorted(found, key=lambda one: one.at)
+    root = next((one for one in raised if one.is_fatal), None)
+    if root is None:
+        return _without_traceback([line.text for line in lines])
+    while root.cause is not None:
+        root = root.cause
     if _POINTS_UP.search(root.message):
-        # Two threads write this log, one for each stream, so what was printed before may stand after.
-        others = [found for found in raised[:at][::-1] + raised[at:] if not found.is_fatal]
-        root = _named_like(root, others[0]) if others else root
+        others = [one for one in raised if not one.is_fatal and one is not root]
+        before = [one for one in others if one.at < root.at]
+        if others:
+            root = _named_like(root, before[-1] if before else others[0])
     return _told(root)
 
 
@@ -185,24 +204,27 @@ def answer_cause(status: int, answer: str) -> Cause | None:
     return Cause(f"TorchServe answered {status}: {message['what'] if message else answer.strip()[:200]}.", "")
 
 
-def _lines_of(log: str, model: str, version: str) -> Iterator[str]:
+def _lines_of(log: str, model: str, version: str) -> Iterator[_Line]:
     name = re.compile(rf"{re.escape(model)}_{re.escape(version) if version else '[^_]+'}")
-    own = False
-    for raw in log.splitlines():
+    stream = ""
+    for at, raw in enumerate(log.splitlines()):
         if found := _LINE.match(raw):
-            own = bool(name.fullmatch(found["model"]))
-            if own:
-                yield _TORCH_PREFIX.sub("", found["text"])
-        elif own and not re.match(r"^\d{4}-\d\d-\d\dT", raw):
-            yield raw
+            stream = found["stream"] if name.fullmatch(found["model"]) else ""
+            if stream:
+                yield _Line(at, stream, _TORCH_PREFIX.sub("", found["text"]))
+        elif stream and not re.match(r"^\d{4}-\d\d-\d\dT", raw):
+            yield _Line(at, stream, raw)
 
 
-def _exceptions(lines: Sequence[str]) -> Iterator[_Raised]:
+def _exceptions(lines: Sequence[_Line]) -> Iterator[_Raised]:
+    """Yield what was raised, from the lines of one stream."""
     current: _Raised | None = None
+    last: _Raised | None = None
     is_chained = False
-    for place, line in enumerate(lines):
+    texts = [line.text for line in lines]
+    for place, line in enumerate(texts):
         if line.startswith("Traceback (most recent call last):"):
-            current, is_chained = _Raised(follows=is_chained), False
+            current, is_chained = _Raised(lines[place].at, cause=last if is_chained else None), False
         elif line.strip() in _CHAINED:
             is_chained = True
         elif current is not None:
@@ -211,10 +233,10 @@ def _exceptions(lines: Sequence[str]) -> Iterator[_Raised]:
             elif (found := _EXCEPTION.match(line)) and current.frames:
                 current.type, current.message = (
                     found["type"].rpartition(".")[2],
-                    _message(found["message"], lines[place:]),
+                    _message(found["message"], texts[place:]),
                 )
                 yield current
-                current = None
+                last, current = current, None
 
 
 def _message(first: str | None, lines: Sequence[str]) -> str:
@@ -228,7 +250,7 @@ def _message(first: str | None, lines: Sequence[str]) -> str:
 
 
 def _named_like(pointer: _Raised, cause: _Raised) -> _Raised:
-    return _Raised([*cause.frames, *pointer.frames], cause.type, cause.message)
+    return _Raised(pointer.at, [*cause.frames, *pointer.frames], cause.type, cause.message)
 
 
 def _told(root: _Raised) -> Cause:
