@@ -139,17 +139,23 @@ def wanted(rooms: Rooms, component: str) -> Callable[[int], bool]:
     return lambda version: version in safe or version not in gone
 
 
+def _versions(rooms: Rooms) -> Iterator[tuple[Path, str, int, bool]]:
+    """Yield each version's folder, component and number, and whether it is wanted."""
+    is_wanted = dict[str, Callable[[int], bool]]()
+    for path in sorted((rooms.settings.home / "versions").glob(f"*/v*/{RECORD}")):
+        component, version = path.parts[-3], int(path.parts[-2].removeprefix("v"))
+        if component not in is_wanted:
+            is_wanted[component] = wanted(rooms, component)
+        yield path.parent, component, version, is_wanted[component](version)
+
+
 def _models(rooms: Rooms, asked: Asked) -> Iterator[Work]:
     """Yield the copies that no wanted version is served from."""
     store = ModelStore(rooms.settings.models)
     used, owners = set[str](), dict[str, list[str]]()
-    is_wanted = dict[str, Callable[[int], bool]]()
-    for path in sorted((rooms.settings.home / "versions").glob(f"*/v*/{RECORD}")):
-        record = json.loads(path.read_text())
-        component, version, digest = str(record["component"]), int(record["version"]), Path(record["model"]).name
-        if component not in is_wanted:
-            is_wanted[component] = wanted(rooms, component)
-        if is_wanted[component](version):
+    for folder, component, version, is_wanted in _versions(rooms):
+        digest = Path(json.loads((folder / RECORD).read_text())["model"]).name
+        if is_wanted:
             used.add(digest)
         owners.setdefault(digest, []).append(f"{component}/v{version}")
     for digest, size in store.copies().items():
@@ -169,12 +175,11 @@ def _data(rooms: Rooms, asked: Asked, left: list[str]) -> Iterator[Work]:
     if not copies:
         return
     used = set[str]()
-    for path in sorted((rooms.settings.home / "versions").glob(f"*/v*/{RECORD}")):
-        component, version = path.parts[-3], int(path.parts[-2].removeprefix("v"))
-        if not wanted(rooms, component)(version):
+    for folder, component, version, is_wanted in _versions(rooms):
+        if not is_wanted:
             continue
         try:
-            used |= {facts.sha256 for facts in read_baseline(path.parent / "baseline").data.values()}
+            used |= {facts.sha256 for facts in read_baseline(folder / "baseline").data.values()}
         except ModelRefused as error:
             left.append(
                 f"Copies of data are left alone: which ones {component}/v{version} needs, nobody knows. {error}"
