@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from headrace.clock import ManualClock
@@ -41,6 +42,8 @@ def test_kept_fresh_and_busy_ones_stay(settings: Settings) -> None:
 
     process = subprocess.Popen([busy / "bin" / "python", "60"])
     try:
+        while not psutil.Process(process.pid).cmdline():  # For a moment after its start it has none.
+            assert process.poll() is None
         with (settings.environments / f"{locked.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             found = collect_garbage(settings, keep=[kept.name], clock=LATER)
