@@ -15,8 +15,9 @@ from headrace.config.settings import Settings
 from headrace.data.tables import read_table
 from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
+from headrace.errors import InvalidConfig
 from headrace.ledger.memory import MemoryLedger
-from headrace.lifecycle.candidates.retrain import gather, whole_table, write_table
+from headrace.lifecycle.candidates.retrain import Gathered, gather, whole_table, write_table
 from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.predictions.ids import Ids
@@ -44,10 +45,67 @@ def test_the_old_training_file_keeps_its_labels_and_ids(tmp_path: Path, kind: st
     assert whole_table(old).to_pydict() == table.to_pydict()
 
 
+def rooms_in(tmp_path: Path, clock: ManualClock) -> Rooms:
+    settings = Settings(state=tmp_path / "state", home=tmp_path / "home").prepare()
+    return Rooms(settings, clock, MemoryRegistry(), MemoryLedger(clock), MemoryTarget(), no_environments, MemoryLog())
+
+
+def gathered(rooms: Rooms, folder: Path, retrain: Retrain, table: pa.Table, *, kind: str = ".parquet") -> Gathered:
+    path = write_table(table, folder, "old", kind=kind)
+    train = DataInput(uri=path, label="label", parameter="data")
+    request = CandidateRequest("c", str(folder), Trigger(Cause.ALARM, "k", "monitor", "r"), with_production_rows=True)
+    return gather(rooms, request, Component(component="c", data=Data(train=train), retrain=retrain))
+
+
+def answered(rooms: Rooms, rows: int, **inputs: float) -> None:
+    at = rooms.clock.now()
+    made = [Prediction(one, "c", 1, at, dict(inputs), "a", 1.0) for one in Ids(rooms.clock).batch(rows)]
+    rooms.predictions.append(made)
+    rooms.predictions.append_actuals("c", [Actual(one.id, "b", at) for one in made])
+
+
+@pytest.mark.parametrize("kind", [".csv", ".parquet"])
+def test_production_rows_get_weights_that_halve_with_their_age_and_none_is_left_out(tmp_path: Path, kind: str) -> None:
+    clock = ManualClock()
+    rooms = rooms_in(tmp_path, clock)
+    for day in (0.0, 1.0, 2.0):
+        answered(rooms, 40, x=day)
+        clock.advance(86400)
+    retrain = Retrain(newest=2.5 * 86400, half_life=86400.0, keep_out=0.25, weight=4.0)
+    old = pa.table({"x": [0.5, 0.7], "label": ["a", "b"]})
+    found = gathered(rooms, tmp_path, retrain, old, kind=kind)
+    read = pa_csv.read_csv if kind == ".csv" else pq.read_table
+    new, recent = read(found.train_data), pq.read_table(found.recent)
+    assert new.column_names == ["x", "label", "weight"]
+    assert new["weight"].to_pylist()[:2] == [1.0, 1.0]
+    weights = dict(zip(new["x"].to_pylist()[2:], new["weight"].to_pylist()[2:], strict=True))
+    assert weights == pytest.approx({1.0: 1.0, 2.0: 2.0}, rel=1e-3)  # Two days old, one day old; the oldest are out.
+    assert new.num_rows - 2 + recent.num_rows == 80
+    assert recent.column_names == ["x", "label"]  # The gate counts every row once.
+
+
+def test_weights_that_a_training_file_has_are_kept(tmp_path: Path) -> None:
+    rooms = rooms_in(tmp_path, ManualClock())
+    answered(rooms, 30, x=1.0)
+    old = pa.table({"x": [0.5, 0.7], "label": ["a", "b"], "weight": [3, 1]})
+    new = pq.read_table(gathered(rooms, tmp_path, Retrain(weight=0.5), old).train_data)["weight"].to_pylist()
+    assert new[:2] == [3.0, 1.0]
+    assert set(new[2:]) == {0.5}
+
+
+def test_a_feature_called_weight_is_a_feature(tmp_path: Path) -> None:
+    rooms = rooms_in(tmp_path, ManualClock())
+    answered(rooms, 30, weight=71.0)
+    old = pa.table({"weight": [60.5, 80.0], "label": ["a", "b"]})
+    new = pq.read_table(gathered(rooms, tmp_path, Retrain(), old).train_data)["weight"].to_pylist()
+    assert set(new[2:]) == {71.0}
+    with pytest.raises(InvalidConfig, match="takes an input of that name"):
+        gathered(rooms, tmp_path, Retrain(weight=2.0), old)
+
+
 def test_newer_rows_count_for_more_and_old_ones_are_left_out(tmp_path: Path) -> None:
     clock = ManualClock()
-    settings = Settings(state=tmp_path / "state", home=tmp_path / "home").prepare()
-    rooms = Rooms(settings, clock, MemoryRegistry(), MemoryLedger(clock), MemoryTarget(), no_environments, MemoryLog())
+    rooms = rooms_in(tmp_path, clock)
     day_rows, days, ids = 400, (10, 4, 2, 0), Ids(clock)
     for older, newer in itertools.pairwise((*days, None)):
         made = [Prediction(one, "c", 1, clock.now(), {"x": float(older)}, "a", 1.0) for one in ids.batch(day_rows)]

@@ -298,6 +298,9 @@ class Retrain(Frozen):
     newest: Annotated[float, BeforeValidator(seconds), Field(gt=0)] | None = None
     #: Of production rows of this age one half is taken, of those twice as old a quarter.
     half_life: Annotated[float, BeforeValidator(seconds), Field(gt=0)] | None = None
+    #: What a new production row counts where a training row counts 1; None writes no weights. With weights, rows are
+    #: not left out by `half_life`: they count for less.
+    weight: float | None = Field(default=None, gt=0)
 
 
 class Commits(Frozen):

@@ -23,6 +23,8 @@ from headrace.types import UNNAMED, Arrays, Field, FieldKind, Signature
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 PIXELS = "pixels"
+#: The column of a training file that says what each row counts; never a feature.
+WEIGHT = "weight"
 #: Column types of MLflow signatures as numpy's.
 COLUMN_DTYPES = {
     "boolean": "bool",
@@ -201,7 +203,7 @@ def _tensor(table: pa.Table, field: Field) -> "np.ndarray[Any, Any]":
     lists = [name for name in table.column_names if _is_list(table.schema.field(name).type)]
     if len(lists) == 1:
         return _reshaped(_stacked(table, lists[0]), field)
-    numeric = [name for name in table.column_names if _is_number(table.schema.field(name).type) and name != "weight"]
+    numeric = [name for name in table.column_names if _is_number(table.schema.field(name).type) and name != WEIGHT]
     if not numeric:
         raise InvalidConfig("The model takes numbers, and the data has no column of numbers.")
     return _reshaped(np.column_stack([table.column(name).to_numpy() for name in numeric]), field)

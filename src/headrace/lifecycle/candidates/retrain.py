@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from headrace.config.component import Component, DataInput
-from headrace.data.tables import LabelledTable, read_table
+from headrace.config.component import Component, DataInput, Retrain
+from headrace.data.tables import WEIGHT, LabelledTable, read_table
 from headrace.errors import InvalidConfig
 from headrace.files import sha256_file
 from headrace.lifecycle.request import CandidateRequest, Cause
@@ -44,12 +44,13 @@ def gather(rooms: Rooms, request: CandidateRequest, component: Component) -> Gat
     """Write the new data version into `home/data`, named by its digest."""
     if not request.with_production_rows:
         return Gathered()
-    now = rooms.clock.now()
-    after = lowest(now - timedelta(seconds=component.retrain.newest)) if component.retrain.newest else ""
+    retrain, now = component.retrain, rooms.clock.now()
+    after = lowest(now - timedelta(seconds=retrain.newest)) if retrain.newest else ""
+    thinned = retrain.half_life if retrain.weight is None else None
     rows = [
         row
         for row in rooms.predictions.joined(component.component, after=after)
-        if row.is_labelled and is_truth(row.actual) and is_taken(row, now=now, half_life_s=component.retrain.half_life)
+        if row.is_labelled and is_truth(row.actual) and is_taken(row, now=now, half_life_s=thinned)
     ]
     if not rows and request.trigger.cause is Cause.CRON:
         return Gathered()  # The clock came due, and production has taught nothing yet.
@@ -57,13 +58,18 @@ def gather(rooms: Rooms, request: CandidateRequest, component: Component) -> Gat
     journal = rooms.journal(request.flow_id)
     with journal.step("gather", "adding labelled production rows to the training data") as note:
         old = read_table(train, Path(request.folder))
-        kept = [row for row in rows if is_kept_out(row.prediction.id, component.retrain.keep_out)]
-        added = [row for row in rows if not is_kept_out(row.prediction.id, component.retrain.keep_out)]
+        kept = [row for row in rows if is_kept_out(row.prediction.id, retrain.keep_out)]
+        added = [row for row in rows if not is_kept_out(row.prediction.id, retrain.keep_out)]
         whole = whole_table(old)
+        tables = [whole, as_table(added, whole, train)]
+        if retrain.weight is not None:
+            check_is_no_feature(rows)
+            counts = [weight_of(row, retrain, now=now) for row in added]
+            tables = [weighted(whole, None), weighted(tables[1], counts)]
         folder = rooms.settings.home / "data" / component.component
         # Training reads what it always reads: a CSV file stays one.
         kind = ".csv" if old.path.suffix == ".csv" else ".parquet"
-        new = write_table(pa.concat_tables([whole, as_table(added, whole, train)]), folder, "train", kind=kind)
+        new = write_table(pa.concat_tables(tables), folder, "train", kind=kind)
         recent = write_table(as_table(kept, whole, train), folder, "recent") if kept else ""
         note.found = (
             f"{whole.num_rows} old rows + {len(added)} labelled production rows; {len(kept)} more are kept for the gate"
@@ -102,15 +108,34 @@ def is_taken(row: Joined, *, now: datetime, half_life_s: float | None) -> bool:
     """
     if half_life_s is None:
         return True
-    age_s = max((now - row.prediction.at).total_seconds(), 0.0)
     digest = hashlib.sha256(f"retrain-age:{row.prediction.id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 < math.pow(0.5, age_s / half_life_s)
+    return int.from_bytes(digest[:8], "big") / 2**64 < math.pow(0.5, age_s(row, now) / half_life_s)
+
+
+def weight_of(row: Joined, retrain: Retrain, *, now: datetime) -> float:
+    """Return what a production row counts beside the training rows' 1: half of it when it is a half-life old."""
+    faded = math.pow(0.5, age_s(row, now) / retrain.half_life) if retrain.half_life else 1.0
+    return (retrain.weight or 1.0) * faded
+
+
+def age_s(row: Joined, now: datetime) -> float:
+    return max((now - row.prediction.at).total_seconds(), 0.0)
+
+
+def weighted(table: pa.Table, weights: Sequence[float] | None) -> pa.Table:
+    """Return a table with weights in its column `weight`; None keeps what it has, and gives 1 where it has none."""
+    at = table.schema.get_field_index(WEIGHT)
+    if weights is None:
+        kept = table.column(WEIGHT).cast(pa.float64()) if at >= 0 else pa.array([1.0] * table.num_rows, pa.float64())
+    else:
+        kept = pa.array([float(f"{one:.4g}") for one in weights], pa.float64())
+    return table.append_column(WEIGHT, kept) if at < 0 else table.set_column(at, WEIGHT, kept)
 
 
 def as_table(rows: Sequence[Joined], like: pa.Table, train: DataInput) -> pa.Table:
     """Return labelled production rows in the shape of the training table; columns that they lack are null."""
-    special = {train.label, train.id}
-    features = [name for name in like.column_names if name not in special and name != "weight"]
+    special = {train.label, train.id} | (set() if has_feature(rows, WEIGHT) else {WEIGHT})
+    features = [name for name in like.column_names if name not in special]
     columns: dict[str, list[object]] = {name: [] for name in like.column_names}
     for row in rows:
         values = feature_values(row, features)
@@ -119,12 +144,26 @@ def as_table(rows: Sequence[Joined], like: pa.Table, train: DataInput) -> pa.Tab
                 columns[name].append(row.actual)
             elif name == train.id:
                 columns[name].append(id_like(row.prediction.id, like.schema.field(name).type))
-            elif name == "weight":
+            elif name in special:
                 columns[name].append(1.0)
             else:
                 columns[name].append(values.get(name))
     arrays = [pa.array(columns[field.name]).cast(field.type) for field in like.schema]
     return pa.Table.from_arrays(arrays, schema=like.schema)
+
+
+def has_feature(rows: Sequence[Joined], name: str) -> bool:
+    """Tell whether the model takes an input of that name."""
+    return any(name in row.prediction.inputs for row in rows)
+
+
+def check_is_no_feature(rows: Sequence[Joined]) -> None:
+    """Raise InvalidConfig where the column for weights would overwrite what the model takes."""
+    if has_feature(rows, WEIGHT):
+        raise InvalidConfig(
+            f"`retrain.weight` writes the column `{WEIGHT}`, and the model takes an input of that name.",
+            "Give the input another name, or leave `retrain.weight` out.",
+        )
 
 
 def feature_values(row: Joined, features: Sequence[str]) -> dict[str, object]:
