@@ -8,7 +8,7 @@ import pytest
 
 from headrace.bucket import Bucket
 from headrace.clock import ManualClock
-from headrace.predictions.base import Counts, PredictionLog
+from headrace.predictions.base import Counts, Delays, PredictionLog
 from headrace.predictions.ids import Ids
 from headrace.predictions.memory import MemoryLog
 from headrace.predictions.segments import SegmentLog
@@ -150,3 +150,19 @@ def test_counts_since_leave_out_what_is_older(log: PredictionLog) -> None:
 def test_an_unknown_component_has_no_rows(log: PredictionLog) -> None:
     assert list(log.joined("nobody")) == []
     assert log.counts("nobody") == Counts(0, 0)
+
+
+def test_delays_are_told_from_the_predictions_that_are_old_enough(log: PredictionLog) -> None:
+    now = datetime.now(UTC)
+    later, yesterday = now + timedelta(minutes=20), now - timedelta(days=1)
+    assert log.delays("churn", since=yesterday, now=later) == Delays()
+    for hours in (2, 1):
+        at = now - timedelta(hours=hours)
+        ids = Ids(ManualClock(at)).batch(60)
+        log.append([Prediction(one, "churn", 1, at, {"n": 1}, "yes", 1.0) for one in ids])
+        log.append_actuals("churn", [Actual(one, "yes", now) for one in ids])
+        log.append_actuals("churn", [Actual(one, "no", later) for one in ids])  # Only the first one counts.
+    found = log.delays("churn", since=yesterday, now=later)
+    assert found.labels == 60  # Those of an hour ago could not have taken two.
+    assert found.within_s == pytest.approx(7200, abs=600)
+    assert log.delays("churn", since=now - timedelta(hours=1.5), now=later).within_s == pytest.approx(3600, abs=600)

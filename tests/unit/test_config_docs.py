@@ -32,7 +32,7 @@ def test_the_defaults_that_the_page_names_are_the_real_ones() -> None:
         found = values
         for part in name.split("."):
             found = found[part]
-        if name.endswith((".step_s", ".keep_warm_s", ".every_s", ".cooldown", ".label_delay", ".decide_within")):
+        if name.endswith((".step_s", ".keep_warm_s", ".every_s", ".cooldown", "_at_most", ".decide_within")):
             assert seconds(default) == found, name
         else:
             assert yaml.safe_load(default.removesuffix(" predictions").removesuffix(" per window")) == found, name

@@ -101,6 +101,62 @@ def test_what_is_not_due_says_what_it_waits_for(rooms: Rooms) -> None:
     assert standing(rooms, "digits").sentence == "100 predictions of v1 are due."
 
 
+def answered_in(rooms: Rooms, seconds: float, *, rows: int = WINDOW, labelled: int = WINDOW) -> None:
+    """Predict, and let time pass until the actuals are in; they bear the moment at which they came."""
+    clock = rooms.clock
+    assert isinstance(clock, ManualClock)
+    truth, scores = answered(1, rows)
+    ids, at = Ids(clock).batch(rows), clock.now()
+    rooms.predictions.append(
+        [
+            Prediction(one, "digits", 1, at, {"n": 1}, score, 1.0)
+            for one, score in zip(ids, scores.tolist(), strict=True)
+        ]
+    )
+    clock.advance(seconds)
+    known = list(zip(ids, truth.tolist(), strict=True))[:labelled]
+    rooms.predictions.append_actuals("digits", [Actual(one, actual, clock.now()) for one, actual in known])
+
+
+def watch_with(rooms: Rooms, monitor: Monitor) -> None:
+    config = Component(component="digits", monitor=monitor).as_json()
+    remember(rooms, VersionRecord("digits", 1, "run-1", "m-1", "model", "seal", "python", "baseline", "folder", config))
+
+
+def test_a_window_waits_as_long_as_labels_took_so_far(rooms: Rooms) -> None:
+    watch_with(rooms, Monitor(window=WINDOW))
+    clock = rooms.clock
+    assert isinstance(clock, ManualClock)
+    predict(rooms, WINDOW, labelled=0)
+    first = standing(rooms, "digits")
+    assert first.request is None
+    assert first.sentence.endswith("(0 actuals do not say yet how long they take).")
+    clock.advance(3600)
+    assert judged(rooms).state is State.DONE  # Nothing is known of labels: an hour.
+    answered_in(rooms, 2.5 * 3600)
+    clock.advance(3 * 3600)
+    assert judged(rooms).state is State.DONE
+    predict(rooms, WINDOW, labelled=0)
+    clock.advance(2 * 3600)
+    waiting = standing(rooms, "digits")
+    assert waiting.request is None
+    assert waiting.sentence.endswith("(99 of 100 actuals came within 2.5 hours).")
+    clock.advance(1800)
+    assert standing(rooms, "digits").request is not None
+
+
+def test_labels_that_take_too_long_are_not_waited_for_and_that_is_said(rooms: Rooms) -> None:
+    watch_with(rooms, Monitor(window=WINDOW, label_delay_at_most=600.0))
+    answered_in(rooms, 7200)
+    assert judged(rooms).state is State.DONE
+    predict(rooms, WINDOW, labelled=0)
+    sentence = standing(rooms, "digits").sentence
+    assert "longer than `monitor.label_delay_at_most`, 10 minutes: windows are judged without the rest" in sentence
+    assert isinstance(rooms.clock, ManualClock)
+    rooms.clock.advance(600)
+    assert standing(rooms, "digits").request is not None
+
+
 def test_each_window_is_judged_once_and_leaves_its_verdict(rooms: Rooms) -> None:
     predict(rooms, WINDOW)
     assert judged(rooms).state is State.DONE

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -84,6 +85,7 @@ def test_the_page_is_whole_in_itself_and_shows_every_window(log: MemoryLog) -> N
     assert "&lt;churn&gt;" in page
     assert "<churn>" not in page
     assert not re.search(r"(src|href)=|https?:", page)
+    assert "A window waits 2 s for its actuals" in html(replace(found, labels="A window waits 2 s for its actuals."))
 
 
 def test_a_version_without_a_reference_is_left_out(log: MemoryLog) -> None:

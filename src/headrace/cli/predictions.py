@@ -44,7 +44,9 @@ def query(
 @app.command()
 def labels(
     component: Name,
-    maturity: Annotated[str, typer.Option(help="How long labels may take, such as 1h or 2d.")] = "1h",
+    maturity: Annotated[
+        str, typer.Option(help="How long labels may take, such as 1h or 2d; auto: as long as 99 of 100 took so far.")
+    ] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Show how actuals found their predictions, and how many came.
@@ -56,20 +58,27 @@ def labels(
 
     from headrace.cli.terminal import console, duration, print_json
     from headrace.cli.watching import log_of
-    from headrace.predictions.labels import coverage
+    from headrace.lifecycle.watching.label_wait import LOOKBACK, UNKNOWN_S, lasting
+    from headrace.predictions.labels import FEWEST, coverage
 
     log = log_of(component)
     counts = log.counts(component)
-    found = coverage(log.snapshot(component), now=datetime.now(UTC), maturity_s=duration(maturity))
+    now = datetime.now(UTC)
+    taken = log.delays(component, since=now - LOOKBACK, now=now)
+    auto_s = taken.within_s if taken.labels >= FEWEST else UNKNOWN_S
+    maturity_s = auto_s if maturity == "auto" else duration(maturity)
+    found = coverage(log.snapshot(component), now=now, maturity_s=maturity_s)
     if as_json:
         print_json(
             {**asdict(counts), "mature": found.predictions, "mature_labelled": found.labelled,
-             "watermark": found.watermark.isoformat(), "delay_s": found.delay_s}
+             "watermark": found.watermark.isoformat(), "delay_s": found.delay_s, "maturity_s": maturity_s,
+             "delays": {"labels": taken.labels, "within_s": taken.within_s}}
         )  # fmt: skip
         return
     out = console()
-    out.print(f"{counts.predictions} predictions, {counts.labelled} labelled; of those older than {maturity}, "
-              f"{found.share:.0%}. Nine in ten labels came within {found.delay_s:.0f} s.")  # fmt: skip
+    share = f"of those older than {lasting(maturity_s)}, {found.share:.0%}"
+    out.print(f"{counts.predictions} predictions, {counts.labelled} labelled; {share}. Nine in ten labels came within "
+              f"{found.delay_s:.0f} s, 99 of 100 within {lasting(taken.within_s)}.")  # fmt: skip
     out.print(f"Out of place: {counts.orphans} orphans, {counts.duplicates} duplicates, {counts.conflicts} conflicts, "
               f"{counts.early} dated before their prediction, {counts.mistyped} no number or text.")  # fmt: skip
     if counts.behind:

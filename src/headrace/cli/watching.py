@@ -1,5 +1,6 @@
 """The work behind `headrace monitor` and `headrace predictions`: rooms are opened here, rendering is done there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from headrace.errors import InvalidInput, NotFound
 from headrace.ledger.base import Action
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall, version_folder
+from headrace.lifecycle.watching.label_wait import label_wait, lasting
 from headrace.monitoring import seasons
 from headrace.monitoring.examples import HardExample, hardest_of
 from headrace.monitoring.labelling import Task, sampled
@@ -28,7 +30,10 @@ def replayed(component: str, window: int, false_alarms: float) -> Replay:
     references = references_of(rooms, component)
     monitor = resized(settings_of(rooms, component, references).monitor, window, false_alarms)
     windows = windows_of(rooms.predictions, component, monitor.window)
-    return replay(component, windows, references, monitor, Memory())
+    found = replay(component, windows, references, monitor, Memory())
+    wait = label_wait(rooms, component, monitor)
+    labels = f"A window waits {lasting(wait.seconds)} for its actuals: {wait.sentence}."
+    return replace(found, labels=labels)
 
 
 def resized(monitor: Monitor, window: int, false_alarms: float) -> Monitor:

@@ -36,6 +36,11 @@ def seconds(value: Any) -> Any:
     return float(found[1]) * SECONDS[found[2]]
 
 
+def seconds_or_auto(value: Any) -> Any:
+    """Return a duration as seconds, and `auto` as it is."""
+    return value if value == "auto" else seconds(value)
+
+
 def amount(value: Any) -> Any:
     """Return `4g` as it is, if it is an amount of memory."""
     if value is None or MEMORY.match(str(value)):
@@ -267,8 +272,11 @@ class Monitor(Frozen):
     window: Annotated[int, BeforeValidator(window_rows), Field(ge=20)] = 500
     false_alarms: Annotated[float, BeforeValidator(rate), Field(gt=0, lt=1)] = 0.001
     every_s: Seconds = 10.0
-    #: How long after a window's last prediction its actuals may take before it is judged without them.
-    label_delay: Seconds = 3600.0
+    #: How long after a window's last prediction its actuals may take before it is judged without them; `auto` takes
+    #: what 99 of 100 actuals took so far, and an hour where few are known.
+    label_delay: Annotated[Annotated[float, Field(ge=0)] | Literal["auto"], BeforeValidator(seconds_or_auto)] = "auto"
+    #: The longest that `auto` waits.
+    label_delay_at_most: Seconds = 6 * 3600.0
     label: Label = Label()
     #: A version that the ledger has known for longer is told to be stale.
     stale_after: Seconds | None = None

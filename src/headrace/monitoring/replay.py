@@ -40,12 +40,14 @@ class Replay:
 
     Attributes:
         per_month: false alarms that the budget allows per month at this stream's traffic; 0 where it has no length.
+        labels: how long windows wait for their actuals, and why; empty where nobody waits.
     """
 
     component: str
     windows: Sequence[Seen]
     budget: float
     per_month: float
+    labels: str = ""
 
     def counts(self) -> dict[str, int]:
         """Return how many windows had each consequence."""
@@ -55,7 +57,7 @@ class Replay:
         """Return the whole replay as one document."""
         return {
             "component": self.component, "budget_per_window": self.budget, "budget_per_month": self.per_month,
-            "counts": dict(self.counts()), "windows": [seen.as_json() for seen in self.windows],
+            "labels": self.labels, "counts": dict(self.counts()), "windows": [seen.as_json() for seen in self.windows],
         }  # fmt: skip
 
 

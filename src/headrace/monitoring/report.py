@@ -23,7 +23,7 @@ summary{cursor:pointer} .dim{color:#6b7280}
 
 def html(replay: Replay) -> str:
     """Return the page."""
-    counts = replay.counts()
+    counts, labels = replay.counts(), f" {escape(replay.labels)}" if replay.labels else ""
     shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no full window yet"
     monthly = f", which is {replay.per_month:.2g} a month at this traffic" if replay.per_month else ""
     charts = [
@@ -40,7 +40,7 @@ def html(replay: Replay) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Watch of {escape(replay.component)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
         f"<h1>Watch of {escape(replay.component)}</h1><p>{len(replay.windows)} windows: {escape(shown)}. The budget is "
-        f"{replay.budget:g} false alarms per window{monthly}.</p>{drawn}<h2>Windows</h2>"
+        f"{replay.budget:g} false alarms per window{monthly}.{labels}</p>{drawn}<h2>Windows</h2>"
         f"<table><tr><th>#</th><th>until</th><th>version</th><th>rows (labelled)</th><th>verdict</th></tr>{rows}"
         "</table></body></html>"
     )

@@ -47,6 +47,19 @@ class Counts:
     behind: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """How long actuals took after their predictions.
+
+    Attributes:
+        labels: how many it was found from.
+        within_s: within which 99 of 100 came.
+    """
+
+    labels: int = 0
+    within_s: float = 0.0
+
+
 class PredictionLog(Protocol):
     """What every log does."""
 
@@ -66,4 +79,8 @@ class PredictionLog(Protocol):
 
     def counts(self, component: str, *, since: datetime | None = None) -> Counts:
         """Return how many rows are in, labelled, and out of place."""
+        ...
+
+    def delays(self, component: str, *, since: datetime, now: datetime) -> Delays:
+        """Return how long the actuals of predictions since a moment took; those of young predictions are left out."""
         ...

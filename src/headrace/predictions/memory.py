@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from headrace.predictions.base import Counts, Joined, is_truth
+import numpy as np
+
+from headrace.predictions.base import Counts, Delays, Joined, is_truth
 from headrace.predictions.ids import lowest, time_of
+from headrace.predictions.labels import delays_of
 from headrace.types import Actual, Prediction
 
 
@@ -54,6 +57,12 @@ class MemoryLog:
             mistyped=sum(not is_truth(one.value) for one in first.values()),
             behind=sum(time_of(one.id) - one.at > timedelta(seconds=1) for one in asked.values()),
         )
+
+    def delays(self, component: str, *, since: datetime, now: datetime) -> Delays:
+        """Return how long actuals took; what is in memory is dated by itself."""
+        asked = {one.prediction_id: one.at.timestamp() for one in self._first(component, lowest(since)).values()}
+        moments = np.array([time_of(one).timestamp() for one in asked])
+        return delays_of(np.array(list(asked.values())) - moments, moments, now=now)
 
     def _first(self, component: str, floor: str) -> dict[str, Actual]:
         found: dict[str, Actual] = {}

@@ -17,10 +17,11 @@ from headrace.clock import Clock, SystemClock
 from headrace.errors import InvalidInput, Unavailable
 from headrace.predictions import actuals as truths
 from headrace.predictions import snapshot
-from headrace.predictions.base import Counts, Joined
+from headrace.predictions.base import Counts, Delays, Joined
 from headrace.predictions.batch import batch_of, encode
 from headrace.predictions.ids import Ids, lowest
 from headrace.predictions.journal import SUFFIX, Journal
+from headrace.predictions.labels import delays_in
 from headrace.predictions.query import COUNTS, connect
 from headrace.predictions.remote import Remote
 from headrace.predictions.roll import roll
@@ -120,6 +121,9 @@ class SegmentLog:
         with connect(seen, since=lowest(since) if since else "") as connection:
             row = connection.execute(COUNTS).fetchone() or (0,) * 8
         return Counts(*(int(value or 0) for value in row))
+
+    def delays(self, component: str, *, since: datetime, now: datetime) -> Delays:
+        return delays_in(self.snapshot(component), since=since, now=now)
 
     def snapshot(self, component: str) -> Snapshot:
         """Return what is there now. Raises Unavailable."""

@@ -6,6 +6,7 @@ from datetime import timedelta
 from headrace.lifecycle.request import WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall
+from headrace.lifecycle.watching.label_wait import label_wait
 from headrace.lifecycle.watching.watchbook import failure, watermark
 from headrace.types import Stage
 
@@ -38,9 +39,12 @@ def standing(rooms: Rooms, component: str, *, is_asked: bool = False) -> Standin
     if len(rows) < monitor.window:
         return Standing(None, f"{len(rows)} of the next window's {monitor.window} predictions of v{version} are in.")
     labelled = sum(row.is_labelled for row in rows)
-    until = rows[-1].prediction.at + timedelta(seconds=monitor.label_delay)
-    if labelled < len(rows) and rooms.clock.now() < until:
-        return Standing(None, f"{labelled} of {len(rows)} actuals are in; the others may come until {until:%F %T} UTC.")
+    if labelled < len(rows):
+        wait = label_wait(rooms, component, monitor)
+        until = rows[-1].prediction.at + timedelta(seconds=wait.seconds)
+        if rooms.clock.now() < until:
+            are_in = f"{labelled} of {len(rows)} actuals are in; the others may come until {until:%F %T} UTC"
+            return Standing(None, f"{are_in} ({wait.sentence}).")
     first, last = rows[0].prediction.id, rows[-1].prediction.id
     failed = failure(rooms, component, first)
     if failed and not is_asked and rooms.clock.now() < failed.again_at:

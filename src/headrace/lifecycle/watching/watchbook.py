@@ -49,13 +49,13 @@ class Failure:
 
 def watermark(rooms: Rooms, component: str, version: int) -> str:
     """Return the id of the last judged prediction of a version."""
-    marks: dict[str, str] = _read(_place(rooms, component, MARKS))
+    marks: dict[str, str] = _read(place(rooms, component, MARKS))
     return marks.get(str(version), "")
 
 
 def remembered(rooms: Rooms, component: str) -> Memory:
     """Return what the judge remembers of a component's windows."""
-    document = _read(_place(rooms, component, MEMORY))
+    document = _read(place(rooms, component, MEMORY))
     return Memory.from_json(document) if document else Memory()
 
 
@@ -75,27 +75,27 @@ def mark(rooms: Rooms, request: WatchRequest, judged: Judged, next_flow: str) ->
             "since": judged.since,
             "next_flow": next_flow,
         }
-        append_line(_place(rooms, request.component, WINDOWS), verdict)
-    write_atomically(_place(rooms, request.component, MEMORY), json.dumps(judged.memory))
-    write_atomically(_place(rooms, request.component, TALLIES), json.dumps(judged.counters))
-    path = _place(rooms, request.component, MARKS)
+        append_line(place(rooms, request.component, WINDOWS), verdict)
+    write_atomically(place(rooms, request.component, MEMORY), json.dumps(judged.memory))
+    write_atomically(place(rooms, request.component, TALLIES), json.dumps(judged.counters))
+    path = place(rooms, request.component, MARKS)
     write_atomically(path, json.dumps({**_read(path), str(request.version): request.last}))
 
 
 def tallies(rooms: Rooms, component: str) -> dict[str, list[int]]:
     """Return how far each version's counters stood when the last window was judged: requests and errors."""
-    found: dict[str, list[int]] = _read(_place(rooms, component, TALLIES))
+    found: dict[str, list[int]] = _read(place(rooms, component, TALLIES))
     return found
 
 
 def windows(rooms: Rooms, component: str) -> list[dict[str, Json]]:
     """Return all verdicts on a component's windows, oldest first."""
-    return [one for one in read_lines(_place(rooms, component, WINDOWS)) if one]
+    return [one for one in read_lines(place(rooms, component, WINDOWS)) if one]
 
 
 def failure(rooms: Rooms, component: str, first: str) -> Failure | None:
     """Return how often the window that begins with `first` could not be judged; None where it was not tried."""
-    document = _read(_place(rooms, component, FAILURE))
+    document = _read(place(rooms, component, FAILURE))
     if document.get("first") != first:
         return None
     return Failure(first, int(document["times"]), datetime.fromisoformat(document["at"]), str(document["fact"]))
@@ -105,14 +105,15 @@ def note_failure(rooms: Rooms, request: WatchRequest, fact: str) -> None:
     """Remember that a window could not be judged; a repeat of the same attempt changes nothing."""
     found = Failure(request.first, request.attempt + 1, rooms.clock.now(), fact)
     document = {**asdict(found), "at": found.at.isoformat()}
-    write_atomically(_place(rooms, request.component, FAILURE), json.dumps(document))
+    write_atomically(place(rooms, request.component, FAILURE), json.dumps(document))
 
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _place(rooms: Rooms, component: str, file: str) -> Path:
+def place(rooms: Rooms, component: str, file: str) -> Path:
+    """Return where something is kept of a component's watch."""
     folder = rooms.settings.home / "watch" / component
     folder.mkdir(parents=True, exist_ok=True)
     return folder / file
