@@ -174,3 +174,57 @@ def test_failing_requests_do_not_fill_the_log(
     written = capsys.readouterr().err
     assert "5 more requests failed" in written
     assert written.count("Traceback") == 1
+
+
+class Layer:
+    """A layer of a module, with a forward of its class."""
+
+    def forward(self) -> float:
+        return 1.0
+
+
+class Packing(worker_child.Packed):
+    """Packing of one layer that gives `value` then."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+        self.layers = [Layer()]
+        self.forwards = []
+
+    def _pack(self) -> None:
+        self.forwards = [lambda: self.value]
+
+
+@pytest.mark.parametrize(
+    ("value", "plain_ms", "packed_ms", "is_used"),
+    [
+        (1.00000001, 10.0, 8.0, True),
+        (1.00000001, 10.0, 10.1, False),
+        (1.1, 10.0, 8.0, False),
+        (1.00000001, 1.0, 0.5, False),
+    ],
+)
+def test_packed_weights_are_used_where_they_give_the_same_for_less(
+    monkeypatch: pytest.MonkeyPatch, value: float, plain_ms: float, packed_ms: float, is_used: bool
+) -> None:
+    packing = Packing(value)
+    layer = packing.layers[0]
+    monkeypatch.setattr(worker_child, "_cpu_ms", lambda _: packed_ms if "forward" in vars(layer) else plain_ms)
+    packing.choose(lambda: [Answer("array", [("", np.array([layer.forward()]))])])
+    assert (layer.forward() == value) is is_used
+    assert bool(packing.layers) is is_used
+
+
+def test_a_model_that_fails_while_it_is_packed_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    packing = Packing(1.0)
+    layer = packing.layers[0]
+    monkeypatch.setattr(worker_child, "_cpu_ms", lambda _: 10.0)
+
+    def predict() -> list[Answer]:
+        if "forward" in vars(layer):
+            raise RuntimeError("not this way")
+        return [Answer("array", [("", np.array([layer.forward()]))])]
+
+    packing.choose(predict)
+    assert not packing.layers
+    assert "forward" not in vars(layer)

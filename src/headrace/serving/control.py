@@ -19,6 +19,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     workers: int | str = 1
     threads: int | str = 1
+    packed_weights: bool = True
     isolation: str = "process"
     max_batch: int = 64
     deadline_ms: float = 1000

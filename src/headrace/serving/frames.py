@@ -37,12 +37,14 @@ class Warmth(msgspec.Struct):
         by_row: one answer for each row; otherwise requests are never joined.
         fixed_rows: the only batch size that the graph takes; 0 where it takes any.
         forward_ms: the best of a few, by number of rows.
+        packed_layers: those whose weights are kept as the processor wants them, as it was measured to pay.
     """
 
     by_row: bool
     fixed_rows: int
     forward_ms: dict[str, float]
     peak_mb: float
+    packed_layers: int = 0
 
 
 class Reply(msgspec.Struct):

@@ -130,12 +130,14 @@ def start_worker(
     cwd: Path,
     log: Path,
     threads: int = 1,
+    packed: bool = True,
     address: str = "",
 ) -> Worker:
     """Start a child that loads `version`, and return at once. Call it from a thread that outlives the child.
 
     Args:
         variables: a clean base environment; the version's own variables go on top.
+        packed: weights may be laid out for the processor when the child is warmed up, if it is measured to pay.
 
     Raises:
         ModelRefused: the folder is no MLflow model or not what its seal says, loading it would unpickle and that is not
@@ -153,7 +155,7 @@ def start_worker(
         command += ["-X", f"pycache_prefix={variables['PYTHONPYCACHEPREFIX']}"]
     command += [str(CHILD), "--model", str(version.model), "--seal", version.seal, "--threads", str(threads)]
     command += ["--control-fd", str(theirs.fileno()), "--parent", str(os.getpid()), "--listen", address]
-    command += _limits(version.limits)
+    command += [*([] if packed else ["--plain"]), *_limits(version.limits)]
     if model.pt2 is not None:
         command += ["--pt2", model.pt2.relative_to(version.model).as_posix()]
     log.parent.mkdir(parents=True, exist_ok=True)
