@@ -51,7 +51,7 @@ def hardest(component: str, most: int) -> list[HardExample]:
     lost = known.losses[np.isfinite(known.losses) & (known.losses > 0)]
     usual = float(np.median(lost)) if len(lost) else None
     pages = pages_of(rooms.predictions, component, version=version)
-    return hardest_of(pages, known.task, classes=known.classes, most=most, usual_error=usual)
+    return hardest_of(pages, known.task, classes=known.classes, most=most, usual_error=usual, embedding=known.embedding)
 
 
 def to_be_labelled(component: str, rate: float | None) -> list[Task]:

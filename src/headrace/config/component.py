@@ -283,6 +283,8 @@ class Monitor(Frozen):
     stale_after: Seconds | None = None
     #: The holdout's column with the moment of each row.
     time_column: str | None = None
+    #: The output or input that holds each row's embedding, which is then watched by where it lies among the holdout's.
+    embedding: str | None = Field(default=None, min_length=1)
     #: What windows are compared with: holdout rows of the same hour, weekday or both, in UTC.
     season: Season = "none"
 

@@ -38,7 +38,7 @@ def task_of(truth: Array) -> Task:
     return Task.REGRESSION if many else Task.CLASSIFICATION
 
 
-def read_outputs(outputs: Arrays, task: Task, *, classes: Array | None = None) -> Answers:
+def read_outputs(outputs: Arrays, task: Task, *, classes: Array | None = None, ignored: str | None = None) -> Answers:
     """Return what a batch's outputs say.
 
     One matrix is probabilities, or logits where its rows do not add up to 1; with several outputs, the one called
@@ -46,11 +46,12 @@ def read_outputs(outputs: Arrays, task: Task, *, classes: Array | None = None) -
 
     Args:
         classes: the labels in the order of the model's columns; by default the columns' numbers.
+        ignored: an output that is no answer.
 
     Raises:
         InvalidInput: no answer can be told among the outputs.
     """
-    columns = {name: _stacked(column) for name, column in outputs.items()}
+    columns = {name: _stacked(column) for name, column in outputs.items() if name != ignored or len(outputs) == 1}
     scores = _choose(columns, _SCORES, 2)
     labels = _choose(columns, _LABELS, 1)
     if task is Task.REGRESSION:
@@ -68,10 +69,12 @@ def read_outputs(outputs: Arrays, task: Task, *, classes: Array | None = None) -
     return Answers(labels if labels is not None else names[chances.argmax(axis=1)], chances, names)
 
 
-def read_values(outputs: Sequence[Json], task: Task, *, classes: Array | None = None) -> Answers:
+def read_values(
+    outputs: Sequence[Json], task: Task, *, classes: Array | None = None, ignored: str | None = None
+) -> Answers:
     """Return what logged outputs, one JSON value per row, say."""
     if outputs and isinstance(outputs[0], Mapping):
-        names = list(outputs[0])
+        names = [name for name in outputs[0] if name != ignored]
         columns = {name: np.array([_member(row, name) for row in outputs]) for name in names}
         return read_outputs(columns, task, classes=classes)
     return read_outputs({"": np.array(outputs)}, task, classes=classes)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.monitoring import embeddings
 from headrace.monitoring.profiles import Field, Numbers, count_values, rising
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -76,7 +77,7 @@ def expand(inputs: Mapping[str, Any], fields: Iterable[Field]) -> Columns:
         found.kinds[name] = kind_of(values)
         found.missing[name] = missing(values)
     for known in fields:
-        if known.name in inputs and _fits(found.kinds[known.name], known.kind):
+        if known.name in inputs and fits(found.kinds[known.name], known.kind):
             _add(found, known, inputs[known.name])
     return found
 
@@ -115,8 +116,13 @@ def vocabulary_of(texts: Iterable[Any]) -> frozenset[str]:
     return frozenset(word for text in texts if text is not None for word in words(str(text)))
 
 
-def _fits(now: str, known: str) -> bool:
-    return now == known or (known == "category" and now in ("text", "number"))
+#: What the values of some kinds may look like.
+_LOOKS_LIKE = {"category": ("text", "number"), "embedding": ("tensor", "text")}
+
+
+def fits(now: str, known: str) -> bool:
+    """Tell whether values that look like `now` are of a kind."""
+    return now == known or now in _LOOKS_LIKE.get(known, ())
 
 
 def _add(found: Columns, known: Field, values: Any) -> None:
@@ -126,6 +132,8 @@ def _add(found: Columns, known: Field, values: Any) -> None:
         found.names[known.name] = values
     elif known.kind == "text":
         found.numbers.update(_text_columns(known, values))
+    elif known.kind == "embedding":
+        found.numbers.update(embeddings.columns_of(known, values))
     else:
         found.numbers.update(_tensor_columns(known, np.asarray(values, np.float32).reshape(len(values), -1)))
 

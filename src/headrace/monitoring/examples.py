@@ -30,28 +30,30 @@ class HardExample:
 
 def hardest_of(
     pages: Iterable[Sequence[Joined]], task: Task, *, classes: Sequence[str] = (), most: int = 200,
-    usual_error: float | None = None,
+    usual_error: float | None = None, embedding: str = "",
 ) -> list[HardExample]:  # fmt: skip
     """Return the hardest rows of many pages; no more than one page and the hardest are kept in memory."""
     kept: list[HardExample] = []
     for page in pages:
-        kept += hard_examples(page, task, classes=classes, most=most, usual_error=usual_error)
+        kept += hard_examples(page, task, classes=classes, most=most, usual_error=usual_error, embedding=embedding)
         kept = sorted(kept, key=lambda one: -one.hardness)[:most]
     return kept
 
 
 def hard_examples(
     rows: Sequence[Joined], task: Task, *, classes: Sequence[str] = (), most: int = 200,
-    usual_error: float | None = None,
+    usual_error: float | None = None, embedding: str = "",
 ) -> list[HardExample]:  # fmt: skip
     """Return the hardest rows, hardest first: wrong answers by how sure they were, then right ones by how unsure.
 
     Args:
         usual_error: of a regressor; errors over twice as large are hard. By default the rows' own median.
+        embedding: the output that is no answer.
     """
     if not rows:
         return []
-    answers = read_values([row.prediction.output for row in rows], task, classes=np.array(classes) if classes else None)
+    outputs, labels = [row.prediction.output for row in rows], np.array(classes) if classes else None
+    answers = read_values(outputs, task, classes=labels, ignored=embedding or None)
     truth = [row.actual for row in rows]
     known = np.array([row.is_labelled for row in rows])
     if task is Task.REGRESSION:

@@ -58,8 +58,11 @@ class Frame:
         )
 
 
-def frame_of(window: Window, task: Task, *, classes: Array | None = None) -> Frame:
+def frame_of(window: Window, task: Task, *, classes: Array | None = None, embedding: str = "") -> Frame:
     """Return a window by columns.
+
+    Args:
+        embedding: the output that is no answer but each row's embedding, watched beside the inputs.
 
     Raises:
         InvalidInput: the outputs say nothing that can be told for an answer.
@@ -68,9 +71,13 @@ def frame_of(window: Window, task: Task, *, classes: Array | None = None) -> Fra
     names = list(dict.fromkeys(name for one in predictions for name in one.inputs))
     known = np.array([row.is_labelled for row in window.rows], bool)
     labelled = known & np.array([is_usable(row.actual, task) for row in window.rows], bool)
+    inputs = {name: column([one.inputs.get(name) for one in predictions]) for name in names}
+    if embedding:
+        given = [one.output.get(embedding) if isinstance(one.output, Mapping) else None for one in predictions]
+        inputs[embedding] = column(given)
     return Frame(
-        {name: column([one.inputs.get(name) for one in predictions]) for name in names},
-        read_values([one.output for one in predictions], task, classes=classes),
+        inputs,
+        read_values([one.output for one in predictions], task, classes=classes, ignored=embedding or None),
         truths([row.actual for row in window.rows], labelled, task),
         labelled,
         np.array([one.latency_ms for one in predictions], float),

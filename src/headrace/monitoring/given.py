@@ -9,6 +9,7 @@ import numpy as np
 
 from headrace.config.component import Monitor
 from headrace.evaluation.answers import read_outputs
+from headrace.monitoring.embeddings import matrix_of
 from headrace.monitoring.frame import Frame, is_usable, truths
 from headrace.monitoring.judge import watch_frame
 from headrace.monitoring.memory import Memory
@@ -58,9 +59,12 @@ def _frame(given: Given, part: slice, known: Seasons) -> Frame:
     labelled = np.array([is_usable(value, usual.task) for value in truth], bool)
     outputs = {name: values[part] for name, values in given.outputs.items()}
     classes = np.array(usual.classes) if usual.classes else None
+    inputs = {name: _flat(values[part]) for name, values in given.inputs.items()}
+    if usual.embedding in outputs:
+        inputs[usual.embedding] = matrix_of(outputs[usual.embedding])
     return Frame(
-        {name: _flat(values[part]) for name, values in given.inputs.items()},
-        read_outputs(outputs, usual.task, classes=classes),
+        inputs,
+        read_outputs(outputs, usual.task, classes=classes, ignored=usual.embedding or None),
         truths(truth, labelled, usual.task),
         labelled,
         seconds=np.array([one.timestamp() for one in given.moments[part]]),

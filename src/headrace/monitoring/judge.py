@@ -67,7 +67,7 @@ def watch(window: Window, known: Seasons, monitor: Monitor, memory: Memory, *, f
     """Return what a window means after all that came before it."""
     usual = known.overall
     classes = np.array(usual.classes) if usual.classes else None
-    frame = frame_of(window, usual.task, classes=classes)
+    frame = frame_of(window, usual.task, classes=classes, embedding=usual.embedding)
     season = known.at([row.prediction.at for row in window.rows])
     return watch_frame(frame, usual, monitor, memory, version=window.version, facts=facts, season=season)
 

@@ -237,12 +237,17 @@ class Field:
     """One input field as the reference knows it.
 
     Attributes:
-        kind: `number`, `category`, `text` or `tensor`.
-        width: of a tensor.
+        kind: `number`, `category`, `text`, `tensor` or `embedding`.
+        width: of a tensor or an embedding.
         words: the vocabulary of a text.
+        center: of an embedding's values on the holdout; `axes` the directions in which they differ most.
+        is_output: whether the model gives it, as it may an embedding.
     """
 
     name: str
     kind: str
     width: int = 0
     words: frozenset[str] = field(default_factory=frozenset)
+    center: tuple[float, ...] = ()
+    axes: tuple[tuple[float, ...], ...] = ()
+    is_output: bool = False

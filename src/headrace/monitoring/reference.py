@@ -74,13 +74,20 @@ def load(folder: Path) -> Reference:
         _take_numbers(document["outputs"], arrays),
         arrays["losses"],
         document["metrics"],
-        tuple(Field(**{**one, "words": frozenset(one["words"])}) for one in document["fields"]),
+        tuple(_take_field(one) for one in document["fields"]),
         _take_numbers(document["numbers"], arrays),
         {name: Categories(**one) for name, one in document["names"].items()},
         _take_estimator(document["estimator"], arrays),
         document["loss_time"],
         document["details"],
         _take_slices(document.get("slices", {}), arrays),  # Older profiles have none.
+    )
+
+
+def _take_field(found: dict[str, Any]) -> Field:
+    axes = tuple(tuple(one) for one in found.get("axes", ()))  # Older profiles have none.
+    return Field(
+        **{**found, "words": frozenset(found["words"]), "center": tuple(found.get("center", ())), "axes": axes}
     )
 
 

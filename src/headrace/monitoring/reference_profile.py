@@ -12,6 +12,7 @@ from headrace.evaluation.base import Rows
 from headrace.evaluation.labels import as_text
 from headrace.evaluation.metrics import correct, measure_all, row_error
 from headrace.monitoring.columns import Columns, expand, fields_of, vocabulary_of
+from headrace.monitoring.embeddings import columns_of, fitted_rows, learned, matrix_of
 from headrace.monitoring.estimate import Estimator, fit
 from headrace.monitoring.profiles import Categories, Field, Groups, Numbers, categories, groups_of, numbers
 from headrace.monitoring.statistics.dependence import correlation_time
@@ -20,6 +21,14 @@ from headrace.types import Json, Task
 Array: TypeAlias = np.ndarray[Any, Any]
 #: A numeric input with fewer different values is counted by value.
 _FEW_VALUES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Which of the columns is an embedding, and whether the model gives it rather than takes it."""
+
+    name: str
+    is_output: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,11 @@ class Reference:
     slices: dict[str, Groups] = field(default_factory=dict)
 
     @property
+    def embedding(self) -> str:
+        """Return the output that holds each row's embedding; empty where none is watched."""
+        return next((one.name for one in self.fields if one.is_output), "")
+
+    @property
     def right(self) -> int:
         """Return how many answers were right (classification)."""
         return len(self.losses) - round(float(self.losses.sum()))
@@ -67,6 +81,7 @@ def build(
     inputs: Mapping[str, Any] | None = None,
     vocabulary: Mapping[str, Any] | None = None,
     in_time_order: bool = False,
+    embedding: Embedding | None = None,
 ) -> Reference:
     """Return the reference profile of answers to a holdout that fitted nothing.
 
@@ -75,6 +90,7 @@ def build(
         vocabulary: texts of other rows (the training rows, say) by field name, for the share of unknown words; without
             it half of the holdout gives the words and the other half the share, so that it is never told by itself.
         in_time_order: whether the rows are a stream, so that their dependence in time can be allowed for.
+        embedding: which of the inputs is one.
 
     Raises:
         InvalidInput: there are no rows.
@@ -86,7 +102,7 @@ def build(
         name: numbers(values, in_time_order=in_time_order) for name, values in output_columns(answers, task).items()
     }
     lost = losses(rows, task)
-    fields, watched = _inputs(inputs or {}, vocabulary or {})
+    fields, watched = _inputs(inputs or {}, vocabulary or {}, embedding)
     empty = Categories({})
     return Reference(
         task,
@@ -132,16 +148,24 @@ def losses(rows: Rows, task: Task) -> Array:
     return 1 - correct(rows) if task is Task.CLASSIFICATION else np.abs(row_error(rows))
 
 
-def _inputs(inputs: Mapping[str, Any], vocabulary: Mapping[str, Any]) -> tuple[tuple[Field, ...], Columns]:
+def _inputs(
+    inputs: Mapping[str, Any], vocabulary: Mapping[str, Any], embedding: Embedding | None
+) -> tuple[tuple[Field, ...], Columns]:
     fields = fields_of(_flat(inputs), {})
-    known, halves = [], {}
+    known: list[Field] = []
+    halves: dict[str, Array] = {}
     for one in fields:
-        if one.kind == "text" and one.name in vocabulary:
+        if embedding is not None and one.name == embedding.name:
+            matrix = matrix_of(inputs[one.name])
+            made = Field(one.name, "embedding", matrix.shape[1], is_output=embedding.is_output)
+            known.append(learned(made, matrix))
+            halves |= dict.fromkeys(columns_of(known[-1], matrix), ~fitted_rows(len(matrix)))
+        elif one.kind == "text" and one.name in vocabulary:
             known.append(Field(one.name, "text", 0, vocabulary_of(vocabulary[one.name])))
         elif one.kind == "text":
             texts = list(inputs[one.name])
             known.append(Field(one.name, "text", 0, vocabulary_of(texts[::2])))
-            halves[f"unknown words in {one.name}"] = np.arange(len(texts)) % 2 == 1
+            halves[f"unknown words in {one.name}"] = ~fitted_rows(len(texts))
         elif one.kind == "number" and len(np.unique(np.asarray(inputs[one.name], float))) <= _FEW_VALUES:
             known.append(Field(one.name, "number" if _is_constant(inputs[one.name]) else "category"))
         else:

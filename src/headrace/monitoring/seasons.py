@@ -15,7 +15,8 @@ from headrace.errors import InvalidConfig
 from headrace.evaluation.base import Rows
 from headrace.files import write_atomically
 from headrace.monitoring import reference
-from headrace.monitoring.reference_profile import Reference, build
+from headrace.monitoring.embeddings import matrix_of
+from headrace.monitoring.reference_profile import Embedding, Reference, build
 from headrace.types import Task
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -55,20 +56,29 @@ def season_of(moment: datetime, season: Season) -> str:
 
 
 def profile(
-    rows: Rows, inputs: Mapping[str, Any], *, task: Task, monitor: Monitor, table: pa.Table | None = None
+    rows: Rows,
+    inputs: Mapping[str, Any],
+    *,
+    task: Task,
+    monitor: Monitor,
+    table: pa.Table | None = None,
+    outputs: Mapping[str, Any] | None = None,
 ) -> Seasons:
     """Return the reference profiles of a holdout, as `monitor` asks for them.
 
     With `monitor.time_column` the rows are put in order of time first, so that their dependence is measured.
 
     Args:
-        table: the holdout's columns.
+        table: the holdout's columns. `outputs` what the model gave for them, where `monitor.embedding` is one of these.
 
     Raises:
-        InvalidConfig: the column of moments is not there, or holds something else.
+        InvalidConfig: the column of moments is not there, or holds something else; there is no such embedding.
     """
+    embedding = embedding_of(monitor, inputs, outputs or {})
+    if embedding is not None and embedding.is_output:
+        inputs = {**inputs, embedding.name: matrix_of((outputs or {})[embedding.name])}
     if monitor.time_column is None:
-        return Seasons(build(rows, task=task, inputs=inputs))
+        return Seasons(build(rows, task=task, inputs=inputs, embedding=embedding))
     moments = moments_of(table, monitor.time_column)
     order = np.array(sorted(range(len(moments)), key=moments.__getitem__))
     parts = {"": order}
@@ -76,12 +86,25 @@ def profile(
         parts |= {name: order[found] for name, found in split([moments[at] for at in order], monitor.season).items()}
     made = {
         name: build(
-            taken(rows, chosen), task=task, in_time_order=True,
+            taken(rows, chosen), task=task, in_time_order=True, embedding=embedding,
             inputs={field: np.asarray(values)[chosen] for field, values in inputs.items()},
         )
         for name, chosen in parts.items()
     }  # fmt: skip
     return Seasons(made.pop(""), monitor.season, made)
+
+
+def embedding_of(monitor: Monitor, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Embedding | None:
+    """Return which output or input `monitor.embedding` names; None where it names none. Raises InvalidConfig."""
+    if monitor.embedding is None:
+        return None
+    if monitor.embedding in outputs or monitor.embedding in inputs:
+        return Embedding(monitor.embedding, monitor.embedding in outputs)
+    gives, takes = (", ".join(name or "one without a name" for name in names) or "none" for names in (outputs, inputs))
+    raise InvalidConfig(
+        f"`monitor.embedding` names `{monitor.embedding}`; the model's outputs are {gives}, its inputs {takes}.",
+        "Name one of them, have the model give the embedding as an output, or leave `monitor.embedding` out.",
+    )
 
 
 def split(moments: Sequence[datetime], season: Season) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """Judging material: the candidate's and the champion's answers, row by row, by the very worker that serves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +54,13 @@ class Answered:
         rows: by name of the set: `holdout`, and `recent` where there are recent labelled rows.
         inputs: what the holdout's answers were given to; empty where nobody knows.
         golden: the answers to the golden inputs; empty where it was not asked for them.
+        outputs: all that the model gave for the holdout; empty where an entry point asked it.
     """
 
     rows: dict[str, Rows]
     inputs: Arrays
     golden: Arrays
+    outputs: Arrays
 
 
 def evaluate(
@@ -88,7 +90,7 @@ def evaluate(
         metrics = dict(measure_all(own.rows["holdout"], task))
         table = tables["holdout"].table if "holdout" in tables else None
         found_usual = seasons.profile(
-            own.rows["holdout"], own.inputs, task=task, monitor=component.monitor, table=table
+            own.rows["holdout"], own.inputs, task=task, monitor=component.monitor, table=table, outputs=own.outputs
         )
         seasons.save(found_usual, folder / "reference")
         note.numbers = dict(metrics)
@@ -162,8 +164,8 @@ def answered(
     else:
         truth = tables["holdout"].labels
     task = task_for(component, truth)
-    rows |= {name: rows_of(outputs[name], table, task, component.gate.slices) for name, table in tables.items()}
-    return Answered(rows, inputs, outputs.get("golden", {}))
+    rows |= {name: rows_of(outputs[name], table, task, component) for name, table in tables.items()}
+    return Answered(rows, inputs, outputs.get("golden", {}), outputs.get("holdout", {}))
 
 
 def champion_of(rooms: Rooms, component: str, version: int) -> ServedVersion:
@@ -195,14 +197,16 @@ def answer_all(version: ServedVersion, inputs: Mapping[str, Arrays]) -> dict[str
     return found
 
 
-def rows_of(outputs: Arrays, table: LabelledTable, task: Task, slices: Sequence[str]) -> Rows:
+def rows_of(outputs: Arrays, table: LabelledTable, task: Task, component: Component) -> Rows:
     """Return a version's answers beside the truth. Raises ModelRefused where they are no answers."""
     try:
-        found = read_outputs(outputs, task)
+        found = read_outputs(outputs, task, ignored=component.monitor.embedding)
     except InvalidInput as error:
         raise ModelRefused(error.fact, error.remedy) from error
     named = {
-        name: np.asarray(table.table.column(name).to_pylist()) for name in slices if name in table.table.column_names
+        name: np.asarray(table.table.column(name).to_pylist())
+        for name in component.gate.slices
+        if name in table.table.column_names
     }
     return Rows(table.ids, table.labels, found.answer, found.scores, named, found.classes)
 

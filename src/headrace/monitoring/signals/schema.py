@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import bdtrc
 
 from headrace.monitoring.base import Signal
+from headrace.monitoring.columns import fits
 from headrace.monitoring.frame import Frame
 from headrace.monitoring.profiles import OTHER, Categories, Field, Numbers, count_values
 from headrace.monitoring.reference_profile import Reference
@@ -49,7 +50,7 @@ class Schema:
         known = {one.name: one for one in self._reference.fields}
         rows = len(frame)
         for name, one in known.items():
-            label = f"the input `{name}`" if name else "the input"
+            label = f"the {'output' if one.is_output else 'input'} `{name}`" if name else "the input"
             if name not in frame.watched.kinds:
                 yield _fired(BREAK, f"{label} is gone", name)
             elif frame.watched.missing[name] == rows or frame.watched.kinds[name] == "nothing":
@@ -185,7 +186,7 @@ def _moves(name: str, before: Numbers, values: np.ndarray) -> Iterator[Signal]:
 
 
 def _differs(known: Field, now: str) -> bool:
-    return now != known.kind and not (known.kind == "category" and now in ("text", "number"))
+    return not fits(now, known.kind)
 
 
 def _article(kind: str) -> str:
