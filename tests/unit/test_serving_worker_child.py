@@ -228,3 +228,50 @@ def test_a_model_that_fails_while_it_is_packed_stays_as_it_is(monkeypatch: pytes
     packing.choose(predict)
     assert not packing.layers
     assert "forward" not in vars(layer)
+
+
+def used_threads(cost_ms: dict[int, float], offered: list[int]) -> list[int]:
+    """Return on how many threads each batch was computed, where one on so many takes so long."""
+    threads, used = worker_child.Threads(1), []
+    for one in offered:
+        threads.start(one)
+        used.append(threads.used)
+        threads.end(cost_ms[threads.used])
+    return used
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_child.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_lone_batch_is_computed_on_others_threads_where_that_is_quicker() -> None:
+    used = used_threads({1: 20.0, 2: 12.0}, [4] * 200)
+    assert used.count(2) > 180
+    assert 1 in used[100:]  # It goes on looking.
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_lone_batch_keeps_its_own_thread_where_others_take_the_cores_or_it_is_short() -> None:
+    assert used_threads({1: 20.0, 2: 30.0}, [2] * 200).count(2) < 20
+    assert set(used_threads({1: 2.0, 2: 1.0}, [2] * 100)) == {1}
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_batches_that_are_not_alone_are_computed_on_the_workers_own_threads() -> None:
+    used = used_threads({1: 20.0, 2: 12.0}, [2, 0] * 50)
+    assert set(used[1::2]) == {1}
+    assert 2 in used
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_what_is_quicker_is_found_out_again_when_the_machine_gets_busy() -> None:
+    threads = worker_child.Threads(1)
+    used = []
+    for place in range(800):
+        threads.start(2)
+        used.append(threads.used)
+        threads.end(20.0 if threads.used == 1 else 12.0 if place < 200 else 40.0)
+    assert used[150:200].count(2) > 40
+    assert used[700:].count(2) < 10

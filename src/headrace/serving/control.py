@@ -53,6 +53,8 @@ class VersionPlan(msgspec.Struct, frozen=True):
     baseline: str
     addresses: tuple[str, ...]
     by_row: bool
+    #: Of all its workers together.
+    threads: int = 1
 
 
 class Plan(msgspec.Struct, frozen=True):

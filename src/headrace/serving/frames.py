@@ -80,8 +80,14 @@ class Outputs:
         return {name: _plain(values) for name, values in self.named}
 
 
-def request(sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str, Json] | None = None) -> bytes:
-    """Return the frame that asks for the rows of `batch`, which have one layout and equal shapes."""
+def request(
+    sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str, Json] | None = None, *, threads: int = 0
+) -> bytes:
+    """Return the frame that asks for the rows of `batch`, which have one layout and equal shapes.
+
+    Args:
+        threads: that the child may compute on if that is quicker; its own are always its.
+    """
     layout = batch[0].layout
     count = sum(rows.count for rows in batch)
     blocks: list[Any] = []
@@ -102,6 +108,8 @@ def request(sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str
         header["order"] = layout.order
     if params:
         header["params"] = params
+    if threads:
+        header["threads"] = threads
     return _frame(header, body)
 
 

@@ -18,8 +18,14 @@ LONGEST_WAIT_S = 0.25
 class Link(asyncio.Protocol):
     """The Unix socket to one child. It reconnects by itself until it is closed."""
 
-    def __init__(self, pool: Pool, address: str, stuck: Callable[[str], None]) -> None:
+    def __init__(self, pool: Pool, address: str, stuck: Callable[[str], None], threads: int = 0) -> None:
+        """Start to connect.
+
+        Args:
+            threads: of all workers, which a batch may have while the others have nothing to do; 0 for none of others'.
+        """
         self.pool = pool
+        self._threads = threads
         self._stuck = stuck
         self._is_told = False
         self.address = address
@@ -51,7 +57,9 @@ class Link(asyncio.Protocol):
         self._jobs = jobs
         self._sequence += 1
         self._sent = time.monotonic()
-        self._transport.write(frames.request(self._sequence, "predict", [job.rows for job in jobs], jobs[0].params))
+        threads = self._threads if self._threads and self.pool.is_lone(jobs) else 0
+        rows = [job.rows for job in jobs]
+        self._transport.write(frames.request(self._sequence, "predict", rows, jobs[0].params, threads=threads))
 
     def close(self) -> None:
         self._closed = True

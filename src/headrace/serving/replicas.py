@@ -97,6 +97,7 @@ class Replicas:
             self.version.baseline,
             tuple(worker.address for worker in self.workers),
             self.warmth.by_row if self.warmth else True,
+            sum(worker.threads for worker in self.workers),
         )
 
     def measured(self) -> dict[str, Any]:

@@ -214,6 +214,11 @@ def _environment(version: ServedVersion, variables: Mapping[str, str], threads: 
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
+        # Threads that wait for each other let others have the core sooner: 0.3 ms instead of 17 ms and more.
+        "GOMP_SPINCOUNT": "5000",
+        # What glibc comes to by itself in the end; until then a batch's memory is given back and zeroed anew each time.
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "HF_HUB_OFFLINE": "1",

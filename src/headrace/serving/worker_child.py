@@ -24,10 +24,12 @@ import resource
 import selectors
 import signal
 import socket
+import statistics
 import struct
 import sys
 import time
 import traceback
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -48,6 +50,10 @@ WORTH_MS = 2.0
 ROUNDS, COMPARED_S = 3, 0.4
 #: Packed weights are kept beside the model's own, so not more of them than this.
 PACKED_BYTES = 512 << 20
+#: Batches that take less are not spread over more threads.
+SPREAD_MS = 5.0
+#: Of how many of either way the first judgement is made, then of how many; and which one tries the other way.
+FIRST, LAST, EVERY = 3, 9, 32
 #: Up to so many tokens attention is quicker as plain products than in torch's fused kernel.
 SHORT_TOKENS = 64
 
@@ -633,6 +639,50 @@ def _alike(one: Any, other: Any, tolerance: float) -> bool:
     return bool(one == other)
 
 
+class Threads:
+    """On how many threads torch computes: `own`, or as many as are offered where that was found to be quicker.
+
+    A batch that is alone is offered the threads of the workers that have nothing to do. Whether they help depends on
+    the model and on who else is on the machine, so it is found out as batches come: the median of the last few of
+    either way decides, and now and then the other way is taken to see.
+    """
+
+    def __init__(self, own: int) -> None:
+        self.own = self.used = own
+        self.lone = 0
+        self.is_timed = False
+        self.few: deque[float] = deque(maxlen=LAST)
+        self.many: deque[float] = deque(maxlen=LAST)
+
+    def start(self, offered: int) -> None:
+        """Set the threads for the next batch."""
+        offered = min(offered, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else offered
+        self.is_timed = offered > self.own
+        wanted = offered if self.is_timed and self._is_worth() else self.own
+        if wanted != self.used:
+            self.used = wanted
+            torch = sys.modules.get("torch")
+            if torch is not None:
+                torch.set_num_threads(wanted)
+
+    def _is_worth(self) -> bool:
+        self.lone += 1
+        if len(self.few) < FIRST:
+            return False
+        few = statistics.median(self.few)
+        if few < SPREAD_MS:
+            return False
+        if len(self.many) < FIRST:
+            return True
+        is_quicker = statistics.median(self.many) < few
+        return is_quicker != (self.lone % EVERY == 0)
+
+    def end(self, ms: float) -> None:
+        """Note how long the batch took."""
+        if self.is_timed:
+            (self.few if self.used == self.own else self.many).append(ms)
+
+
 class Model:
     """A loaded model that takes batches of any size, whatever sizes its graph takes.
 
@@ -772,7 +822,7 @@ class Told:
 told = Told()
 
 
-def answer_one(connection: socket.socket, model: Model) -> bool:
+def answer_one(connection: socket.socket, model: Model, threads: Threads) -> bool:
     """Read one frame and answer it; False where the peer has gone."""
     frame = receive(connection)
     if frame is None:
@@ -789,7 +839,10 @@ def answer_one(connection: socket.socket, model: Model) -> bool:
         if header["kind"] == "warm":
             reply["warm"] = model.warm(batch)
         else:
+            threads.start(header.get("threads", 0))
+            begun = time.perf_counter()
             answer = model.predict(batch)
+            threads.end((time.perf_counter() - begun) * 1000)
             reply["container"] = answer.container
             reply["blocks"], buffers = pack(answer.named)
     except Exception as error:  # noqa: BLE001 - the model's own failure is an answer; the process goes on
@@ -800,7 +853,7 @@ def answer_one(connection: socket.socket, model: Model) -> bool:
     return True
 
 
-def serve(control: socket.socket, address: str, model: Model) -> None:
+def serve(control: socket.socket, address: str, model: Model, threads: Threads) -> None:
     """Answer the frames of all connections in turn, until the parent closes `control`."""
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
@@ -816,7 +869,7 @@ def serve(control: socket.socket, address: str, model: Model) -> None:
                 continue
             connection: Any = key.fileobj
             try:
-                is_there = answer_one(connection, model)
+                is_there = answer_one(connection, model, threads)
             except Listen as asked:
                 listener, is_there = listen(address), True
                 selector.register(listener, selectors.EVENT_READ)
@@ -893,7 +946,7 @@ def main() -> None:
     gc.freeze()
     send(control, {"ready": True, "load_s": round(time.perf_counter() - start, 3), "peak_mb": peak_mb()})
     with contextlib.suppress(ConnectionError):
-        serve(control, options.listen, model)
+        serve(control, options.listen, model, Threads(options.threads))
     os._exit(0)
 
 
