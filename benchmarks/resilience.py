@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -63,6 +64,11 @@ class Traffic:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+    def answers(self, more: int = 50) -> None:
+        """Return when so many more requests were answered, or one failed. Raises TimeoutError."""
+        until = self.seen.good + more
+        wait_for(lambda: self.seen.good >= until or self.seen.failed)
 
     async def _run(self) -> None:
         await asyncio.gather(*(self._client() for _ in range(self._clients)))
@@ -125,6 +131,7 @@ class Bench:
     def claim_none_failed(self, name: str, seen: Seen, evidence: str) -> None:
         failed = sum(seen.failed.values())
         self.rows.append({"step": name, "good": seen.good, "resent": seen.resent, "failed": seen.failed})
+        print(f"{name}: {seen.good} answered, {failed} failed", file=sys.stderr, flush=True)
         text = f"{evidence}; {seen.good} answered, {seen.resent} sent again, failed: {seen.failed or 'none'}"
         self.claims.append(Claim(f"{name}_failed_requests", failed, "== 0", failed == 0, text))
 
@@ -135,6 +142,7 @@ class Bench:
         with Traffic(port_of(status), self.request) as traffic:
             for turn in range(times):
                 self.serve(2 - turn % 2)
+                traffic.answers()
         self.claim_none_failed("switch", traffic.seen, f"{times} switches between two warm versions")
 
     def rollbacks(self, times: int) -> None:
@@ -144,6 +152,7 @@ class Bench:
         with Traffic(port_of(status), self.request) as traffic, httpx.Client(trust_env=False) as client:
             for _ in range(times):
                 self.serve(2)
+                traffic.answers()
                 start = time.perf_counter()
                 self.serve(1)
                 while version_of(client, status, self.body) != "1":
@@ -160,8 +169,7 @@ class Bench:
             for _ in range(times):
                 end_one(pid, "worker_child", workers, signal.SIGKILL)
                 # The next one dies when this one's rows are answered, so that none meets two kills.
-                until = traffic.seen.good + 20
-                wait_for(lambda until=until: traffic.seen.good > until)
+                traffic.answers()
         evidence = f"{times} workers killed (-9) with {workers} replica(s)"
         self.claim_none_failed(f"worker_kill_{workers}", traffic.seen, evidence)
 
@@ -170,8 +178,7 @@ class Bench:
         status = self.serve(1, only=True, fronts=1)
         with Traffic(port_of(status), self.request, clients=16) as traffic:
             self.serve(2, fronts=2)
-            until = traffic.seen.good + 100
-            wait_for(lambda: traffic.seen.good > until or traffic.seen.failed)
+            traffic.answers(100)
         self.claim_none_failed("front_join", traffic.seen, "a second front started together with a second version")
 
     def front_ends(self, times: int) -> None:
@@ -179,6 +186,7 @@ class Bench:
             status = self.serve(1, only=True, fronts=2)
             with Traffic(port_of(status), self.request) as traffic:
                 for _ in range(times):
+                    traffic.answers()
                     end_one(status.endpoint.pid, "serving.front", 2, how)
                 wait_for(lambda pid=status.endpoint.pid: len(children(pid, "serving.front")) == 2)
             self.claim_none_failed(name, traffic.seen, f"{times} fronts ended by {how.name} of two")
