@@ -46,8 +46,8 @@ SAME, DIFFERENT, REFUSED = "same", "different", "refused"
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
 #: A forward below this is not worth another way of doing it.
 WORTH_MS = 2.0
-#: How often the two ways are compared, and for how long where more is quick.
-ROUNDS, COMPARED_S = 3, 0.4
+#: How often the two ways are compared, or for how long: cheap forwards more often, and those of seconds once.
+ROUNDS, SHORTEST_S, LONGEST_S = 3, 0.2, 1.0
 #: Packed weights are kept beside the model's own, so not more of them than this.
 PACKED_BYTES = 512 << 20
 #: Batches that take less are not spread over more threads.
@@ -394,13 +394,13 @@ class Packed:
             self._use(packed=True)
             same = _same(predict(), plain)
             # The best of each, in turn: others on the machine make single times longer, never shorter.
-            done, end = 0, time.perf_counter() + COMPARED_S
-            while same and (done < ROUNDS or time.perf_counter() < end):
+            done, begun, passed = 0, time.perf_counter(), 0.0
+            while same and (not done or passed < (SHORTEST_S if done >= ROUNDS else LONGEST_S)):
                 after = min(after, _cpu_ms(predict))
                 self._use(packed=False)
                 before = min(before, _cpu_ms(predict))
                 self._use(packed=True)
-                done += 1
+                done, passed = done + 1, time.perf_counter() - begun
         except Exception:  # noqa: BLE001 - any failure of the quick way means the plain one, which tells of its own
             same = False
         found = f"{after:.1f} ms of CPU with packed weights in {len(self.layers)} layers, {before:.1f} ms without"
