@@ -29,7 +29,7 @@ case "$1" in
   pg_dump) for last in "$@"; do :; done; cat "$DATA/databases/$last"; exit 0 ;;
   pg_isready) exit 0 ;;
   pg_restore) for last in "$@"; do :; done; cat > "$DATA/databases/$last"; exit 0 ;;
-  tar) shift; exec tar $(echo "$@" | sed "s#/data#$place#g") ;;
+  -C) exec tar $(echo "$@" | sed "s#/data#$place#g") ;;
   sh) exec sh -c "$(echo "$3" | sed "s#/data#$place#g")" ;;
 esac
 """
@@ -52,17 +52,26 @@ def test_secrets_are_files_that_only_this_user_reaches(folder: Path) -> None:
         if path.is_file():
             assert not any(password in path.read_text() for password in passwords)
     assert made["worker_password"] in made["worker_database_url"]
+    keys = [re.findall(r"= *(\S+)", made[name]) for name in ("s3_credentials", "s3_reader_credentials")]
+    assert made["s3_keys"] == ",".join(f'"{name},{secret}"' for name, secret in keys)
+    assert keys[0] != keys[1]
     assert "secrets/" in (folder / ".gitignore").read_text()
 
 
 def test_each_container_gets_only_the_secrets_of_its_work(folder: Path) -> None:
     services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
     given = {name: set(one.get("secrets", ())) for name, one in services.items()}
-    for worker in ("control", "train", "serve", "monitor"):
-        assert given[worker] == {"worker_database_url", "s3_credentials"}
+    assert given["control"] == {"worker_database_url"}
+    assert given["serve"] == {"worker_database_url", "s3_credentials"}
+    for reader in ("train", "monitor"):
+        assert given[reader] == {"worker_database_url", "s3_reader_credentials"}
+    for name in ("train", "serve", "monitor"):
+        named = Path(services[name]["environment"]["HEADRACE_S3_CREDENTIALS_FILE"]).name
+        assert named in given[name], "what a worker is told of is what it has"
+    assert "HEADRACE_PREDICTIONS_URL" not in services["control"]["environment"]
     assert given["mlflow"] == {"mlflow_database_url", "s3_credentials"}
     assert given["prepare"] == {"owner_database_url"}
-    assert given["s3"] == {"s3_auth"}
+    assert given["s3"] == {"s3_keys"}
     assert given["door"] == set()
 
 

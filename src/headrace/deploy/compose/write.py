@@ -1,6 +1,6 @@
 """The files of `headrace init --compose`: a user's own from then on. Secrets are made here and written nowhere else."""
 
-import os
+import re
 import secrets
 from importlib.resources import files
 from pathlib import Path
@@ -58,9 +58,12 @@ def _secrets(folder: Path) -> dict[str, str]:
     for name, password in words.items():
         database = "mlflow" if name == "mlflow" else "headrace"
         made[f"{name}_database_url"] = f"postgresql://{users[name]}:{password}@postgres:5432/{database}"
-    auth = folder / "s3_auth"
-    known = auth.read_text().strip() if auth.exists() else f"headrace,{secrets.token_urlsafe(24)}"
-    key, _, word = known.partition(",")
-    made["s3_auth"] = f"{key},{word}"
-    made["s3_credentials"] = f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {word}\n"
-    return {name: content for name, content in made.items() if not os.path.exists(folder / name)}
+    keys = {"s3_credentials": "headrace", "s3_reader_credentials": "reader"}
+    for name, key in keys.items():
+        path = folder / name
+        credentials = f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secrets.token_urlsafe(24)}\n"
+        made[name] = path.read_text() if path.exists() else credentials
+    pairs = [re.findall(r"= *(\S+)", made[name]) for name in keys]
+    made["s3_keys"] = ",".join(f'"{key},{word}"' for key, word in pairs)
+    # The store's list of keys follows from the others.
+    return {name: content for name, content in made.items() if name == "s3_keys" or not (folder / name).exists()}
