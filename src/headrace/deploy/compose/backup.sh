@@ -17,7 +17,7 @@ done
 compose run --rm -T --no-deps --entrypoint tar s3 -C /data -cf - . > "$part/objects.tar"
 # Under the locks of the prediction logs, so that none is rolled. Endpoints append to journals meanwhile: a file that
 # grew while it was read (tar's 1) is no failure.
-compose exec -T serve sh -c 'set -- tar -C /data -cf - home state/keys
+compose exec -T serve sh -c 'set -- tar -C /data -cf - home state/keys state/installations state/environments
 for lock in /data/home/predictions/*/.lock; do [ ! -e "$lock" ] || set -- flock "$lock" "$@"; done
 "$@" || [ $? = 1 ]' > "$part/home.tar"
 tar -cf "$part/secrets.tar" secrets

@@ -14,6 +14,7 @@ for database in headrace mlflow; do
     --single-transaction --dbname "$database" < "$from/$database.dump"
 done
 compose exec -T s3 sh -c 'rm -rf /data/* && tar -C /data -xf -' < "$from/objects.tar"
-compose run --rm -T --no-deps control sh -c 'chmod -R u+w /data/home; rm -rf /data/home/*; tar -C /data -xf -' < "$from/home.tar"
+compose run --rm -T --no-deps control sh -c \
+  'chmod -R u+w /data/home /data/state; rm -rf /data/home/* /data/state/installations /data/state/environments; tar -C /data -xf -' < "$from/home.tar"
 compose up -d
 echo "restored from $from"
