@@ -90,8 +90,8 @@ def test_what_was_backed_up_comes_back_and_a_damaged_backup_is_refused(folder: P
     data = tmp_path / "data"
     files = {
         "s3/headrace/artifacts/model": b"weights", "volumes/home/versions/record": b"v1",
-        "volumes/state/keys/private": b"key",
-        "volumes/state/installations/mark": b"", "volumes/state/environments/lock": b"numpy", "databases/headrace": b"ledger", "databases/mlflow": b"runs",
+        "volumes/state/keys/private": b"key", "volumes/state/installations/mark": b"",
+        "volumes/state/environments/lock": b"numpy", "databases/headrace": b"ledger", "databases/mlflow": b"runs",
     }  # fmt: skip
     for name, content in files.items():
         (data / name).parent.mkdir(parents=True, exist_ok=True)
