@@ -11,6 +11,7 @@ of CPU time; parts, kinds of data and sizes of windows can be run one by one.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -50,12 +51,17 @@ def main() -> None:
     sizes = replace(sizes, seed=options.seed)
     found = Found()
     for name in options.only.replace("-", "_").split(","):
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), _spent()
         part = PARTS[name](sizes)
         found.rows += part.rows
         found.claims += part.claims
-        print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        print(f"{name}: {time.perf_counter() - started:.0f} s, {_spent() - spent:.1f} CPU s", file=sys.stderr)
     print(report("monitoring", found.rows, found.claims))
+
+
+def _spent() -> float:
+    """Return the CPU seconds of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def _options() -> argparse.Namespace:

@@ -397,6 +397,19 @@ def test_a_regressors_error_is_estimated_from_its_inputs() -> None:
     assert expected == pytest.approx(float(np.abs(answer - truth).mean()), rel=0.1)
 
 
+def test_few_numbers_keep_their_order_and_names_are_put_in_theirs(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    doors, city = chance.integers(1, 6, 3000), np.array(["rome", "oslo", "bern"], object)[chance.integers(0, 3, 3000)]
+    noise = np.select([city == "oslo", city == "rome"], [3.0, 2.0], 1.0)
+    truth = chance.normal(0, 1, 3000)
+    rows = Rows(np.arange(3000), truth, truth + chance.normal(0, noise))
+    save(build(rows, task=R, inputs={"doors": doors.astype(float), "city": city}), tmp_path)
+    found = load(tmp_path).estimator
+    assert found is not None
+    assert list(found.names["doors"].counts) == ["1", "2", "3", "4", "5"]
+    assert list(found.names["city"].counts) == ["bern", "rome", "oslo"]  # By mean error, however common they are.
+
+
 def test_a_whole_profile_comes_back_as_it_was_saved(reference: Reference, tmp_path: Path) -> None:
     save(reference, tmp_path)
     found = load(tmp_path)

@@ -184,6 +184,15 @@ def test_every_leaf_asks_a_question_of_its_own() -> None:
     assert float(left.var()) < 0.1 * float(target.var())
 
 
+def test_no_leaf_has_fewer_rows_than_tell_anything() -> None:
+    codes = np.arange(2000)[:, None] % 50
+    target = np.where(np.arange(2000) < 15, 100.0, 0.0)  # Fifteen rows that no question may set apart by themselves.
+    target[:15], codes[:15] = 100.0, 49
+    codes[15:][codes[15:] == 49] = 48
+    model = fit(codes, target, bins=64)
+    assert float(model.predict(np.array([[49]]))[0]) == float(model.predict(np.array([[48]]))[0])
+
+
 def test_nothing_is_learned_from_noise() -> None:
     chance = np.random.default_rng(2)
     model = fit(chance.integers(0, 60, (2000, 4)), chance.normal(size=2000), bins=64)

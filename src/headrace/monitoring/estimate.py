@@ -6,7 +6,7 @@ the same inputs still mean the same: a change of meaning (concept drift) is invi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +17,7 @@ from headrace.evaluation.base import Rows
 from headrace.evaluation.labels import as_text, columns_of
 from headrace.evaluation.metrics import correct, row_error
 from headrace.monitoring.columns import Columns
-from headrace.monitoring.profiles import Categories, Numbers, categories, coded, numbers
+from headrace.monitoring.profiles import OTHER, Categories, Numbers, categories, coded, numbers
 from headrace.monitoring.statistics.boosting import Boosted
 from headrace.monitoring.statistics.boosting import fit as boost
 from headrace.types import Task
@@ -29,6 +29,8 @@ _OWN_CURVE = 100
 _FEWEST = 50
 _MOST = 60_000
 _ANSWER = "\x00answer"
+#: So many rows of the mean error are added to each name's, for its place in their order.
+_DRAWN = 20
 #: More than the bins of any profile; the last code is for missing values.
 _CODES = 128
 
@@ -127,9 +129,9 @@ def _fit_errors(rows: Rows, columns: Columns) -> Estimator:
     chosen = np.random.default_rng(0).permutation(len(rows))[:_MOST]
     given = {**columns.numbers, _ANSWER: np.asarray(rows.answer, float)}
     profiles = {name: numbers(np.asarray(values)[chosen]) for name, values in given.items()}
-    named = {name: categories(_taken(values, chosen)) for name, values in columns.names.items()}
-    codes = _codes(Columns(given, columns.names), profiles, named)[chosen]
     error = np.abs(row_error(rows))[chosen]
+    named = {name: _ordered(_taken(values, chosen), error) for name, values in columns.names.items()}
+    codes = _codes(Columns(given, columns.names), profiles, named)[chosen]
     model = boost(codes, error, bins=_CODES)
     return Estimator(len(rows), 0.0, 0.0, {}, model, profiles, named)
 
@@ -146,6 +148,27 @@ def _codes(columns: Columns, profiles: Mapping[str, Numbers], named: Mapping[str
         texts = [_key(one) for one in _listed(columns.names.get(name), _rows(columns))]
         found.append(np.array([order.get(text, _CODES - 1) for text in texts]))
     return np.stack(found, axis=1)
+
+
+def _ordered(values: Any, error: Array) -> Categories:
+    """Return a column's names in the order in which trees ask for them.
+
+    Numbers that are few keep their order. For other names the best question of a tree is one about their order by mean
+    error: Fisher (1958), JASA 53. Rare ones are drawn towards the middle.
+    """
+    found = categories(values)
+    names = [name for name in found.counts if name != OTHER]
+    try:
+        rank = {name: float(name) for name in names}
+    except ValueError:
+        texts, overall = np.array([_key(one) for one in values.tolist()]), float(error.mean())
+        rank = {name: _drawn(error[texts == name], overall) for name in names}
+    order = sorted(names, key=rank.__getitem__)
+    return replace(found, counts={name: found.counts[name] for name in order + [OTHER] * (OTHER in found.counts)})
+
+
+def _drawn(errors: Array, overall: float) -> float:
+    return float((errors.sum() + _DRAWN * overall) / (len(errors) + _DRAWN))
 
 
 def _rows(columns: Columns) -> int:

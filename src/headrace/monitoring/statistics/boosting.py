@@ -7,7 +7,8 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
 DEPTH = 5
-_FEWEST, _MOST, _RATE, _SHRINK = 100, 300, 0.1, 20.0
+#: The leaves' least rows and their shrinkage are those of LightGBM and XGBoost.
+_FEWEST, _MOST, _RATE, _SHRINK, _LEAF = 100, 300, 0.1, 1.0, 20
 #: So many further trees without a better one end the trial.
 _PATIENCE = 30
 
@@ -126,6 +127,7 @@ def _best(codes: Array, left: Array, place: Array, leaves: int, bins: int) -> tu
         count = np.cumsum(np.bincount(cell, minlength=leaves * bins).reshape(leaves, bins), axis=1)[:, :-1]
         gain = np.square(below) / (count + _SHRINK)
         gain += np.square(sums[:, None] - below) / (rows[:, None] - count + _SHRINK)
+        gain = np.where(np.minimum(count, rows[:, None] - count) >= _LEAF, gain, 0.0)
         at = gain.argmax(axis=1)
         better = gain[every, at] > best
         best = np.where(better, gain[every, at], best)
