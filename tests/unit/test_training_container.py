@@ -113,8 +113,9 @@ def test_gpus_are_passed_on_where_there_are_some_and_the_engine_can(
     settings = Settings(tmp_path, tmp_path)
     able = engine(tmp_path, '{"nvidia": {}, "runc": {}}')
     heard: list[str] = []
-    assert options(able, settings, Training(), tell=heard.append)[-2:] == ["--gpus", "all"]
-    assert options(able, settings, Training(gpus=2), tell=heard.append)[-2:] == ["--gpus", "2"]
+    driver = ["--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"]
+    assert options(able, settings, Training(), tell=heard.append)[-4:] == ["--gpus", "all", *driver]
+    assert options(able, settings, Training(gpus=2), tell=heard.append)[-4:] == ["--gpus", "2", *driver]
     assert "--gpus" not in options(able, settings, Training(gpus="none"), tell=heard.append)
     assert heard == []
     unable = engine(tmp_path, '{"runc": {}}')

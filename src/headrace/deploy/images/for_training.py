@@ -71,7 +71,9 @@ def options(engine: Engine, settings: Settings, wanted: Training, *, tell: Calla
             )
         tell(f"{fact}; training without them")
         return said
-    return [*said, "--gpus", "all" if wanted.gpus == "auto" else str(wanted.gpus)]
+    said += ["--gpus", "all" if wanted.gpus == "auto" else str(wanted.gpus)]
+    # An image that says nothing gets no CUDA from some toolkits, whose default is `utility` alone.
+    return [*said, "--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"]
 
 
 def passes_gpus(engine: Engine) -> bool:
