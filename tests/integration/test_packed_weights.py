@@ -60,6 +60,9 @@ with torch.inference_mode():
     for given in (torch.randn(5, 64), torch.randn(2, 3, 64), torch.randn(64), torch.randn(0, 64),
                   torch.randn(64, 5).t()):
         assert same(found, lambda: module(given)), given.shape
+    found.most_sizes = len(found.sizes)
+    assert same(found, lambda: module(torch.ones(11, 64))), "one size too many"
+    assert 11 not in found.sizes
     module[0].weight = nn.Parameter(torch.randn(64, 64))
     assert same(found, lambda: module(torch.ones(2, 64))), "weights that were replaced"
 with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

@@ -54,6 +54,8 @@ PACKED_BYTES = 512 << 20
 SPREAD_MS = 5.0
 #: Of how many of either way the first judgement is made, then of how many; and which one tries the other way.
 FIRST, LAST, EVERY = 3, 9, 32
+#: How many products oneDNN keeps the code of; each number of rows and each shape of weights takes one.
+KEPT_PRODUCTS = 1000
 #: Up to so many tokens attention is quicker as plain products than in torch's fused kernel.
 SHORT_TOKENS = 64
 
@@ -375,6 +377,9 @@ class Packed:
         self.torch = torch
         self.layers: list[Any] = []
         self.forwards: list[Any] = []
+        #: Numbers of rows whose products are known, and how many such numbers there may be.
+        self.sizes: set[int] = set()
+        self.most_sizes = 0
         if torch.backends.mkldnn.is_available():
             kinds = (torch.nn.Linear, torch.nn.TransformerEncoderLayer)
             # Now: what is frozen later is out of the collector's sight.
@@ -433,6 +438,8 @@ class Packed:
                 self.layers = []
                 return
         self.layers = [*encoders, *linears]
+        shapes = {weight.shape for layer in self.layers for weight in self._weights(layer)}
+        self.most_sizes = KEPT_PRODUCTS // max(len(shapes), 1)
         with self.torch.no_grad():
             self.forwards = [self._encoder(one) for one in encoders] + [self._linear(one) for one in linears]
 
@@ -483,7 +490,16 @@ class Packed:
             and given.numel() > 0
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
+            and self._is_kept(given.numel() // given.shape[-1])
         )
+
+    def _is_kept(self, rows: int) -> bool:
+        """Tell whether products of so many rows are packed: code for each is made once, in half a millisecond."""
+        if rows not in self.sizes:
+            if len(self.sizes) >= self.most_sizes:
+                return False
+            self.sizes.add(rows)
+        return True
 
     def _linear(self, layer: Any) -> Any:
         own = layer.forward
