@@ -10,14 +10,13 @@ import importlib.util, math, sys
 import torch
 from torch import nn
 
-spec = importlib.util.spec_from_file_location("worker_child", sys.argv[1])
-child = importlib.util.module_from_spec(spec)
-sys.modules["worker_child"] = child
-spec.loader.exec_module(child)
+spec = importlib.util.spec_from_file_location("packed_layers", sys.argv[1])
+packed_layers = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(packed_layers)
 torch.manual_seed(0)
 
 def packed(module):
-    found = child.Packed(torch)
+    found = packed_layers.Packed(torch)
     known = {id(part) for part in module.modules()}
     found.layers = [one for one in found.layers if id(one) in known]
     found._pack()
@@ -80,6 +79,10 @@ print("as PyTorch")
 
 def test_packed_layers_answer_as_pytorch_does(component_python: Path) -> None:
     done = subprocess.run(
-        [component_python, "-c", SCRIPT, CHILD], capture_output=True, text=True, timeout=300, check=False
+        [component_python, "-c", SCRIPT, CHILD.with_name("packed_layers.py")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.stdout.strip() == "as PyTorch", done.stderr[-3000:]

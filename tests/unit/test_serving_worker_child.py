@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headrace.serving import worker_child
+from headrace.serving import packed_layers, worker_child
 from headrace.serving.worker_child import Answer, Batch, Model, Pyfunc, Told, as_answer, pack
 
 FOUR = np.array([[3.0], [1.0], [4.0], [2.0]])
@@ -183,7 +183,7 @@ class Layer:
         return 1.0
 
 
-class Packing(worker_child.Packed):
+class Packing(packed_layers.Packed):
     """Packing of one layer that gives `value` then."""
 
     def __init__(self, value: float) -> None:
@@ -209,8 +209,8 @@ def test_packed_weights_are_used_where_they_give_the_same_for_less(
 ) -> None:
     packing = Packing(value)
     layer = packing.layers[0]
-    monkeypatch.setattr(worker_child, "_cpu_ms", lambda _: packed_ms if "forward" in vars(layer) else plain_ms)
-    packing.choose(lambda: [Answer("array", [("", np.array([layer.forward()]))])])
+    monkeypatch.setattr(packed_layers, "_cpu_ms", lambda _: packed_ms if "forward" in vars(layer) else plain_ms)
+    packing.choose(lambda: [Answer("array", [("", np.array([layer.forward()]))])], worker_child._same)
     assert (layer.forward() == value) is is_used
     assert bool(packing.layers) is is_used
 
@@ -218,14 +218,14 @@ def test_packed_weights_are_used_where_they_give_the_same_for_less(
 def test_a_model_that_fails_while_it_is_packed_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     packing = Packing(1.0)
     layer = packing.layers[0]
-    monkeypatch.setattr(worker_child, "_cpu_ms", lambda _: 10.0)
+    monkeypatch.setattr(packed_layers, "_cpu_ms", lambda _: 10.0)
 
     def predict() -> list[Answer]:
         if "forward" in vars(layer):
             raise RuntimeError("not this way")
         return [Answer("array", [("", np.array([layer.forward()]))])]
 
-    packing.choose(predict)
+    packing.choose(predict, worker_child._same)
     assert not packing.layers
     assert "forward" not in vars(layer)
 
