@@ -88,23 +88,6 @@ def values(part: Part) -> list[float]:
     return found
 
 
-def test_a_batch_is_alone_while_nothing_else_runs_or_waits() -> None:
-    async def story() -> None:
-        bench = Bench()
-        bench.ask(1)
-        await asyncio.sleep(0)
-        assert bench.pool.is_lone(bench.hands.batches[0])
-        bench.ask(2)
-        assert not bench.pool.is_lone(bench.hands.batches[0])
-        bench.hands.answer()
-        await asyncio.sleep(0)
-        assert bench.pool.is_lone(bench.hands.batches[1])
-        bench.hands.answer()
-        await bench.pool.drain()
-
-    run(story)
-
-
 def test_free_worker_takes_what_waits_and_each_gets_its_rows() -> None:
     async def story() -> None:
         bench = Bench()

@@ -25,7 +25,7 @@ SIGNATURE = Signature((Field("age", FieldKind.COLUMN, "double"), Field("ssn", Fi
 class Answering:
     """A link to a worker that answers at once."""
 
-    def __init__(self, pool: Any, address: str, stuck: Any, threads: int = 0) -> None:
+    def __init__(self, pool: Any, address: str, stuck: Any) -> None:
         self.pool = pool
         self.connected = asyncio.Event()
         self.connected.set()

@@ -28,7 +28,7 @@ ROW = b'{"instances": [{"age": 4}]}'
 class Link:
     """A worker that answers when it is told to."""
 
-    def __init__(self, pool: Any, address: str, stuck: Any, threads: int = 0) -> None:
+    def __init__(self, pool: Any, address: str, stuck: Any) -> None:
         self.pool, self.working_on = pool, list[Job]()
         self.connected = asyncio.Event()
         self.connected.set()

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headrace.serving import packed_layers, worker_child
+from headrace.serving import worker_child
 from headrace.serving.worker_child import Answer, Batch, Model, Pyfunc, Told, as_answer, pack
 
 FOUR = np.array([[3.0], [1.0], [4.0], [2.0]])
@@ -174,104 +174,3 @@ def test_failing_requests_do_not_fill_the_log(
     written = capsys.readouterr().err
     assert "5 more requests failed" in written
     assert written.count("Traceback") == 1
-
-
-class Layer:
-    """A layer of a module, with a forward of its class."""
-
-    def forward(self) -> float:
-        return 1.0
-
-
-class Packing(packed_layers.Packed):
-    """Packing of one layer that gives `value` then."""
-
-    def __init__(self, value: float) -> None:
-        self.value = value
-        self.layers = [Layer()]
-        self.forwards = []
-
-    def _pack(self) -> None:
-        self.forwards = [lambda: self.value]
-
-
-@pytest.mark.parametrize(
-    ("value", "plain_ms", "packed_ms", "is_used"),
-    [
-        (1.00000001, 10.0, 8.0, True),
-        (1.00000001, 10.0, 10.1, False),
-        (1.1, 10.0, 8.0, False),
-        (1.00000001, 1.0, 0.5, False),
-    ],
-)
-def test_packed_weights_are_used_where_they_give_the_same_for_less(
-    monkeypatch: pytest.MonkeyPatch, value: float, plain_ms: float, packed_ms: float, is_used: bool
-) -> None:
-    packing = Packing(value)
-    layer = packing.layers[0]
-    monkeypatch.setattr(packed_layers, "_cpu_ms", lambda _: packed_ms if "forward" in vars(layer) else plain_ms)
-    packing.choose(lambda: [Answer("array", [("", np.array([layer.forward()]))])], worker_child._same)
-    assert (layer.forward() == value) is is_used
-    assert bool(packing.layers) is is_used
-
-
-def test_a_model_that_fails_while_it_is_packed_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    packing = Packing(1.0)
-    layer = packing.layers[0]
-    monkeypatch.setattr(packed_layers, "_cpu_ms", lambda _: 10.0)
-
-    def predict() -> list[Answer]:
-        if "forward" in vars(layer):
-            raise RuntimeError("not this way")
-        return [Answer("array", [("", np.array([layer.forward()]))])]
-
-    packing.choose(predict, worker_child._same)
-    assert not packing.layers
-    assert "forward" not in vars(layer)
-
-
-def used_threads(cost_ms: dict[int, float], offered: list[int]) -> list[int]:
-    """Return on how many threads each batch was computed, where one on so many takes so long."""
-    threads, used = worker_child.Threads(1), []
-    for one in offered:
-        threads.start(one)
-        used.append(threads.used)
-        threads.end(cost_ms[threads.used])
-    return used
-
-
-@pytest.fixture
-def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_child.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-
-
-@pytest.mark.usefixtures("two_cores")
-def test_a_lone_batch_is_computed_on_others_threads_where_that_is_quicker() -> None:
-    used = used_threads({1: 20.0, 2: 12.0}, [4] * 200)
-    assert used.count(2) > 180
-    assert 1 in used[100:]  # It goes on looking.
-
-
-@pytest.mark.usefixtures("two_cores")
-def test_a_lone_batch_keeps_its_own_thread_where_others_take_the_cores_or_it_is_short() -> None:
-    assert used_threads({1: 20.0, 2: 30.0}, [2] * 200).count(2) < 20
-    assert set(used_threads({1: 2.0, 2: 1.0}, [2] * 100)) == {1}
-
-
-@pytest.mark.usefixtures("two_cores")
-def test_batches_that_are_not_alone_are_computed_on_the_workers_own_threads() -> None:
-    used = used_threads({1: 20.0, 2: 12.0}, [2, 0] * 50)
-    assert set(used[1::2]) == {1}
-    assert 2 in used
-
-
-@pytest.mark.usefixtures("two_cores")
-def test_what_is_quicker_is_found_out_again_when_the_machine_gets_busy() -> None:
-    threads = worker_child.Threads(1)
-    used = []
-    for place in range(800):
-        threads.start(2)
-        used.append(threads.used)
-        threads.end(20.0 if threads.used == 1 else 12.0 if place < 200 else 40.0)
-    assert used[150:200].count(2) > 40
-    assert used[700:].count(2) < 10

@@ -213,7 +213,6 @@ class Serve(Frozen):
 
     workers: Count = 1
     threads: Count = 1
-    packed_weights: bool = True
     isolation: Annotated[Literal["process", "inline"], AfterValidator(process_only)] = "process"
     max_batch: int = Field(default=64, ge=1)
     deadline_ms: float = Field(default=1000, gt=0)

@@ -57,7 +57,6 @@ class App:
         generation: what serves; None before the first commit.
         prepared: what will serve, reachable by probes only.
         active: how many requests are inside.
-        peak: the most at once since somebody set it back.
         page: asks the supervisor for the whole endpoint's metrics.
     """
 
@@ -66,7 +65,7 @@ class App:
         self.prepared: Generation | None = None
         self.recorder = recorder
         self.counts = counts
-        self.active = self.peak = 0
+        self.active = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._page = page
         self._paths: dict[str, Callable[[Exchange], Any]] = {
@@ -85,7 +84,6 @@ class App:
         """Begin on a request that the engine hands over. Most need no task; the others get one."""
         exchange = Exchange(watcher.scope, watcher.proto)
         self.active += 1
-        self.peak = max(self.peak, self.active)
         try:
             if exchange.path == "/invocations":
                 is_csv = self._is_csv(exchange)

@@ -223,10 +223,6 @@ class Pool:
             worker.send(jobs)
         self._settle()
 
-    def is_lone(self, jobs: Sequence[Job]) -> bool:
-        """Tell whether these, which are on their way, are all there is: nothing else runs or waits."""
-        return not self.waiting and len(self._running) == len(jobs)
-
     def _share(self, free: int) -> int:
         """Return how many rows the next of `free` workers may take.
 

@@ -19,7 +19,6 @@ class Limits(msgspec.Struct, frozen=True):
 
     workers: int | str = 1
     threads: int | str = 1
-    packed_weights: bool = True
     isolation: str = "process"
     max_batch: int = 64
     deadline_ms: float = 1000
@@ -53,8 +52,6 @@ class VersionPlan(msgspec.Struct, frozen=True):
     baseline: str
     addresses: tuple[str, ...]
     by_row: bool
-    #: Of all its workers together.
-    threads: int = 1
 
 
 class Plan(msgspec.Struct, frozen=True):

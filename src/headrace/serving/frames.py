@@ -37,14 +37,12 @@ class Warmth(msgspec.Struct):
         by_row: one answer for each row; otherwise requests are never joined.
         fixed_rows: the only batch size that the graph takes; 0 where it takes any.
         forward_ms: the best of a few, by number of rows.
-        packed_layers: those whose weights are kept as the processor wants them, as it was measured to pay.
     """
 
     by_row: bool
     fixed_rows: int
     forward_ms: dict[str, float]
     peak_mb: float
-    packed_layers: int = 0
 
 
 class Reply(msgspec.Struct):
@@ -80,14 +78,8 @@ class Outputs:
         return {name: _plain(values) for name, values in self.named}
 
 
-def request(
-    sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str, Json] | None = None, *, threads: int = 0
-) -> bytes:
-    """Return the frame that asks for the rows of `batch`, which have one layout and equal shapes.
-
-    Args:
-        threads: that the child may compute on if that is quicker; its own are always its.
-    """
+def request(sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str, Json] | None = None) -> bytes:
+    """Return the frame that asks for the rows of `batch`, which have one layout and equal shapes."""
     layout = batch[0].layout
     count = sum(rows.count for rows in batch)
     blocks: list[Any] = []
@@ -108,8 +100,6 @@ def request(
         header["order"] = layout.order
     if params:
         header["params"] = params
-    if threads:
-        header["threads"] = threads
     return _frame(header, body)
 
 

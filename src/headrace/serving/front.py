@@ -25,7 +25,6 @@ from headrace.errors import HeadraceError
 from headrace.serving import control
 from headrace.serving.app import App
 from headrace.serving.control import AskCounts, AskPage, Commit, Committed, Counted, Page, Prepare, Prepared, Problem
-from headrace.serving.engine_threads import pace
 from headrace.serving.generation import Generation, Served, prepare
 from headrace.serving.metrics import Counts
 from headrace.serving.recorder import Recorder
@@ -83,11 +82,7 @@ async def listen(number: int, ended: Any, app: App, sockets: Any, *options: Any)
     worker: Any = RSGIWorker(*arguments)  # Its stub is behind it.
     scheduler = Straight(loop, app, None, partial(_enter_task, loop), partial(_leave_task, loop))
     worker.serve_async(scheduler, loop, ended)
-    pacing = asyncio.ensure_future(pace(app))
-    try:
-        await end
-    finally:
-        pacing.cancel()
+    await end
 
 
 class Front:

@@ -159,9 +159,7 @@ def _serve(
         recorded=recorded,
         describe=describe,
     )
-    # A lone worker has no other's threads to take.
-    threads = version.threads if len(version.addresses) > 1 else 0
-    links = [Link(pool, address, partial(stuck, number), threads) for address in version.addresses]
+    links = [Link(pool, address, partial(stuck, number)) for address in version.addresses]
     pool.workers = list(links)
     headers = [("content-type", "application/json"), ("x-headrace-version", str(number))]
     served = Served(version, model.signature, scoring_of(model.signature), pool, links, headers, _keeping(plan))

@@ -18,14 +18,8 @@ LONGEST_WAIT_S = 0.25
 class Link(asyncio.Protocol):
     """The Unix socket to one child. It reconnects by itself until it is closed."""
 
-    def __init__(self, pool: Pool, address: str, stuck: Callable[[str], None], threads: int = 0) -> None:
-        """Start to connect.
-
-        Args:
-            threads: of all workers, which a batch may have while the others have nothing to do; 0 for none of others'.
-        """
+    def __init__(self, pool: Pool, address: str, stuck: Callable[[str], None]) -> None:
         self.pool = pool
-        self._threads = threads
         self._stuck = stuck
         self._is_told = False
         self.address = address
@@ -57,9 +51,7 @@ class Link(asyncio.Protocol):
         self._jobs = jobs
         self._sequence += 1
         self._sent = time.monotonic()
-        threads = self._threads if self._threads and self.pool.is_lone(jobs) else 0
-        rows = [job.rows for job in jobs]
-        self._transport.write(frames.request(self._sequence, "predict", rows, jobs[0].params, threads=threads))
+        self._transport.write(frames.request(self._sequence, "predict", [job.rows for job in jobs], jobs[0].params))
 
     def close(self) -> None:
         self._closed = True

@@ -97,18 +97,14 @@ class Replicas:
             self.version.baseline,
             tuple(worker.address for worker in self.workers),
             self.warmth.by_row if self.warmth else True,
-            sum(worker.threads for worker in self.workers),
         )
 
     def measured(self) -> dict[str, Any]:
-        """Return what loading and the first answers took: load_s, peak_mb, forward_ms by number of rows, and
-        how many layers have packed weights.
-        """
+        """Return what loading and the first answers took: load_s, peak_mb, forward_ms by number of rows."""
         ready = self.workers[0].ready if self.workers else None
         found: dict[str, Any] = {"load_s": ready.load_s, "peak_mb": ready.peak_mb} if ready else {}
         if self.warmth is not None:
             found |= {"forward_ms": dict(self.warmth.forward_ms), "peak_mb": self.warmth.peak_mb}
-            found["packed_layers"] = self.warmth.packed_layers
         return found
 
     def kill(self, address: str) -> None:
@@ -138,7 +134,6 @@ class Replicas:
             cwd=self.folder,
             log=self.folder / f"worker-{self.version.version}.log",
             threads=threads,
-            packed=self.serve.packed_weights,
             address=address,
         )
         try:

@@ -335,8 +335,7 @@ def _secret(name: str, given: Mapping[str, str]) -> str:
 
 
 def _same_workers(one: control.Limits, other: control.Limits) -> bool:
-    names = ("workers", "threads", "packed_weights", "isolation")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+    return (one.workers, one.threads, one.isolation) == (other.workers, other.threads, other.isolation)
 
 
 def _fronts(asked: int | str) -> int:

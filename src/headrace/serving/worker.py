@@ -130,14 +130,12 @@ def start_worker(
     cwd: Path,
     log: Path,
     threads: int = 1,
-    packed: bool = True,
     address: str = "",
 ) -> Worker:
     """Start a child that loads `version`, and return at once. Call it from a thread that outlives the child.
 
     Args:
         variables: a clean base environment; the version's own variables go on top.
-        packed: weights may be laid out for the processor when the child is warmed up, if it is measured to pay.
 
     Raises:
         ModelRefused: the folder is no MLflow model or not what its seal says, loading it would unpickle and that is not
@@ -155,7 +153,7 @@ def start_worker(
         command += ["-X", f"pycache_prefix={variables['PYTHONPYCACHEPREFIX']}"]
     command += [str(CHILD), "--model", str(version.model), "--seal", version.seal, "--threads", str(threads)]
     command += ["--control-fd", str(theirs.fileno()), "--parent", str(os.getpid()), "--listen", address]
-    command += [*([] if packed else ["--plain"]), *_limits(version.limits)]
+    command += _limits(version.limits)
     if model.pt2 is not None:
         command += ["--pt2", model.pt2.relative_to(version.model).as_posix()]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -214,11 +212,6 @@ def _environment(version: ServedVersion, variables: Mapping[str, str], threads: 
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
-        # Threads that wait for each other let others have the core sooner: 0.3 ms instead of 17 ms and more.
-        "GOMP_SPINCOUNT": "5000",
-        # What glibc comes to by itself in the end; until then a batch's memory is given back and zeroed anew each time.
-        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-        "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "HF_HUB_OFFLINE": "1",

@@ -1,4 +1,4 @@
-"""A model in a process of its own. This file, with `packed_layers`, is all that its environment gets from headrace.
+"""A model in a process of its own. This one file is all that a version's environment gets from headrace.
 
 Run by the version's own interpreter, it needs the standard library, numpy, and what the model needs. It checks the
 model folder's seal before it loads anything, then answers frames. A frame is
@@ -17,7 +17,6 @@ import contextlib
 import faulthandler
 import gc
 import hashlib
-import importlib.util
 import json
 import math
 import os
@@ -25,12 +24,10 @@ import resource
 import selectors
 import signal
 import socket
-import statistics
 import struct
 import sys
 import time
 import traceback
-from collections import deque
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -45,10 +42,6 @@ SKIPPED = {"__pycache__", ".DS_Store"}
 #: How a model takes a smaller batch: with the same answers, with others, or not at all.
 SAME, DIFFERENT, REFUSED = "same", "different", "refused"
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
-#: Batches that take less are not spread over more threads.
-SPREAD_MS = 5.0
-#: Of how many of either way the first judgement is made, then of how many; and which one tries the other way.
-FIRST, LAST, EVERY = 3, 9, 32
 
 #: (name or names, array); a table's block has names and shape (rows, names).
 Named = list[tuple[Any, Any]]
@@ -223,8 +216,6 @@ def folder_digest(folder: str) -> str:
 class Pt2:
     """A `torch.export` archive without mlflow in between: same inputs and answers as its pytorch flavor."""
 
-    packed_layers = 0
-
     def __init__(self, path: str, threads: int) -> None:
         import torch
 
@@ -312,24 +303,16 @@ class Pt2:
 class Pyfunc:
     """Any MLflow flavor."""
 
-    packed: Any = None
-    packed_layers = 0
-
-    def __init__(self, folder: str, threads: int, *, packed: bool = True) -> None:
+    def __init__(self, folder: str, threads: int) -> None:
         import mlflow.pyfunc
 
         self.model = mlflow.pyfunc.load_model(folder)
         torch = sys.modules.get("torch")  # Importing it for a model that does without would cost seconds.
-        self.packed = _packed_layers(torch) if packed and torch is not None else None
         if torch is not None:
             torch.set_num_threads(threads)
 
     def prepare(self, example: Batch) -> None:
-        """Keep packed weights only if they give the same answers for less."""
-        if self.packed is not None:
-            examples = [example.cut(0, 1), example]
-            self.packed.choose(lambda: [self.predict(one) for one in examples], _same)
-            self.packed_layers = len(self.packed.layers)
+        pass
 
     def predict(self, batch: Batch) -> Answer:
         return as_answer(self.model.predict(self._given(batch), params=batch.params or None))
@@ -349,27 +332,8 @@ class Pyfunc:
         return pd.DataFrame({name: listed[name] for name in batch.order})
 
 
-def _packed_layers(torch: Any) -> Any:
-    """Return the layers that may be packed; their code lies beside this file, where no import finds it."""
-    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "packed_layers.py")
-    spec: Any = importlib.util.spec_from_file_location("headrace_packed_layers", place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Packed(torch)
-
-
 def _columns(named: Named) -> dict[str, Any]:
     return {name: block[:, place] for names, block in named for place, name in enumerate(names)}
-
-
-def _same(answers: list[Answer], expected: list[Answer]) -> bool:
-    """Tell whether answers are the same within a tenth of what golden ones may differ by."""
-    pairs = [
-        (found, wanted)
-        for answer, other in zip(answers, expected, strict=True)
-        for found, wanted in zip(answer.named, other.named, strict=True)
-    ]
-    return all(found[0] == wanted[0] and _agree(found[1], wanted[1], 1e-5) for found, wanted in pairs)
 
 
 def as_answer(given: Any) -> Answer:
@@ -423,73 +387,27 @@ def _stretch(values: Any, size: int) -> Any:
     return values if missing <= 0 else np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
 
 
-def _agree(values: Any, expected: Any, tolerance: float = 1e-3) -> bool:
+def _agree(values: Any, expected: Any) -> bool:
     """Tell whether two arrays hold the same, numbers with a fraction but for rounding."""
     import numpy as np
 
     if values.dtype.kind in "fc":
-        same_shape = values.shape == expected.shape
-        return same_shape and bool(np.allclose(values, expected, tolerance, tolerance, equal_nan=True))
+        return bool(np.allclose(values, expected, 1e-3, 1e-3, equal_nan=True))
     if values.dtype.kind != "O":
         return bool(np.array_equal(values, expected))
-    return _alike(values.ravel().tolist(), expected.ravel().tolist(), tolerance)
+    return _alike(values.ravel().tolist(), expected.ravel().tolist())
 
 
-def _alike(one: Any, other: Any, tolerance: float) -> bool:
+def _alike(one: Any, other: Any) -> bool:
     if hasattr(one, "tolist") and hasattr(other, "tolist"):
         one, other = one.tolist(), other.tolist()
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(_alike(a, b, tolerance) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_alike(one[name], other[name], tolerance) for name in one)
+        return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in one)
     if isinstance(one, float) and isinstance(other, float):
-        close = math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
-        return close or (math.isnan(one) and math.isnan(other))
+        return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-3) or (math.isnan(one) and math.isnan(other))
     return bool(one == other)
-
-
-class Threads:
-    """On how many threads torch computes: `own`, or as many as are offered where that was found to be quicker.
-
-    A batch that is alone is offered the threads of the workers that have nothing to do. Whether they help depends on
-    the model and on who else is on the machine, so it is found out as batches come: the median of the last few of
-    either way decides, and now and then the other way is taken to see.
-    """
-
-    def __init__(self, own: int) -> None:
-        self.own = self.used = own
-        self.lone = 0
-        self.is_timed = False
-        self.few: deque[float] = deque(maxlen=LAST)
-        self.many: deque[float] = deque(maxlen=LAST)
-
-    def start(self, offered: int) -> None:
-        """Set the threads for the next batch."""
-        offered = min(offered, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else offered
-        self.is_timed = offered > self.own
-        wanted = offered if self.is_timed and self._is_worth() else self.own
-        if wanted != self.used:
-            self.used = wanted
-            torch = sys.modules.get("torch")
-            if torch is not None:
-                torch.set_num_threads(wanted)
-
-    def _is_worth(self) -> bool:
-        self.lone += 1
-        if len(self.few) < FIRST:
-            return False
-        few = statistics.median(self.few)
-        if few < SPREAD_MS:
-            return False
-        if len(self.many) < FIRST:
-            return True
-        is_quicker = statistics.median(self.many) < few
-        return is_quicker != (self.lone % EVERY == 0)
-
-    def end(self, ms: float) -> None:
-        """Note how long the batch took."""
-        if self.is_timed:
-            (self.few if self.used == self.own else self.many).append(ms)
 
 
 class Model:
@@ -540,7 +458,6 @@ class Model:
         return {
             "by_row": by_row,
             "fixed_rows": self.only,
-            "packed_layers": self.inner.packed_layers,
             "forward_ms": {str(rows): self._best_ms(batch.cut(0, rows)) for rows in sorted(sizes)},
             "peak_mb": peak_mb(),
         }
@@ -581,7 +498,7 @@ def load(options: argparse.Namespace) -> Model:
             raise SealBroken(f"the model folder's digest is {found[:12]}, the sealed one is {options.seal[:12]}")
     if options.pt2:
         return Model(Pt2(os.path.join(options.model, options.pt2), options.threads))
-    return Model(Pyfunc(options.model, options.threads, packed=not options.plain))
+    return Model(Pyfunc(options.model, options.threads))
 
 
 # The process
@@ -631,7 +548,7 @@ class Told:
 told = Told()
 
 
-def answer_one(connection: socket.socket, model: Model, threads: Threads) -> bool:
+def answer_one(connection: socket.socket, model: Model) -> bool:
     """Read one frame and answer it; False where the peer has gone."""
     frame = receive(connection)
     if frame is None:
@@ -648,10 +565,7 @@ def answer_one(connection: socket.socket, model: Model, threads: Threads) -> boo
         if header["kind"] == "warm":
             reply["warm"] = model.warm(batch)
         else:
-            threads.start(header.get("threads", 0))
-            begun = time.perf_counter()
             answer = model.predict(batch)
-            threads.end((time.perf_counter() - begun) * 1000)
             reply["container"] = answer.container
             reply["blocks"], buffers = pack(answer.named)
     except Exception as error:  # noqa: BLE001 - the model's own failure is an answer; the process goes on
@@ -662,7 +576,7 @@ def answer_one(connection: socket.socket, model: Model, threads: Threads) -> boo
     return True
 
 
-def serve(control: socket.socket, address: str, model: Model, threads: Threads) -> None:
+def serve(control: socket.socket, address: str, model: Model) -> None:
     """Answer the frames of all connections in turn, until the parent closes `control`."""
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
@@ -678,7 +592,7 @@ def serve(control: socket.socket, address: str, model: Model, threads: Threads) 
                 continue
             connection: Any = key.fileobj
             try:
-                is_there = answer_one(connection, model, threads)
+                is_there = answer_one(connection, model)
             except Listen as asked:
                 listener, is_there = listen(address), True
                 selector.register(listener, selectors.EVENT_READ)
@@ -734,7 +648,6 @@ def main() -> None:
     parser.add_argument("--pt2", default="")
     parser.add_argument("--seal", default="")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--memory", type=int, default=0)
     parser.add_argument("--cores", default="")
     options = parser.parse_args()
@@ -755,7 +668,7 @@ def main() -> None:
     gc.freeze()
     send(control, {"ready": True, "load_s": round(time.perf_counter() - start, 3), "peak_mb": peak_mb()})
     with contextlib.suppress(ConnectionError):
-        serve(control, options.listen, model, Threads(options.threads))
+        serve(control, options.listen, model)
     os._exit(0)
 
 

@@ -143,13 +143,11 @@ def parsed(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seal", default="")
     parser.add_argument("--threads", default="1")
     parser.add_argument("--pt2", default="")
-    parser.add_argument("--plain", action="store_true")
     # The engine holds the container to its limits.
     parser.add_argument("--memory")
     parser.add_argument("--cores")
     options = parser.parse_args(arguments)
     worker = ["--seal", options.seal, "--threads", options.threads]
-    worker += ["--plain"] if options.plain else []
     return options, worker + (["--pt2", options.pt2] if options.pt2 else [])
 
 

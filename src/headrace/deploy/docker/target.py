@@ -25,8 +25,7 @@ LAUNCH = Path(__file__).with_name("launch.py")
 SEAL = "org.headrace.seal"
 #: What a supervisor sets for every worker, besides the version's own variables.
 WORKER_VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOMP_SPINCOUNT", "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_TRIM_THRESHOLD_", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION",
     "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE",
 )  # fmt: skip
 

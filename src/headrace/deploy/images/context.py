@@ -106,7 +106,7 @@ class Contexts:
         (known / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: headrace\nVersion: {installed_version('headrace')}\n"
         )
-        for script in (ENTER, RELAY, WORKER, WORKER.with_name("packed_layers.py")):
+        for script in (ENTER, RELAY, WORKER):
             shutil.copy(script, inside / script.name)
         _finish(inside, python)
         (folder / ".ready").touch()

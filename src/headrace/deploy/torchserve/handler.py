@@ -73,7 +73,7 @@ class Loaded:
             return
         options = types.SimpleNamespace(
             model=os.path.join(folder, "model"), seal=self.archive["seal"], pt2=self.archive["pt2"],
-            threads=self.archive["threads"], plain=True,
+            threads=self.archive["threads"],
         )  # fmt: skip
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true" if self.archive["allow_pickle"] else "false"
         self.model = worker.load(options)
