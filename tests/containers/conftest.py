@@ -55,6 +55,22 @@ def java() -> str:
 
 
 @dataclass(frozen=True)
+class Running:
+    """An engine, and the settings that reach it."""
+
+    engine: Engine
+    settings: Settings
+    own: OwnEngine | None  #: None where the tests use an engine that ran before
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Running]:
+    """The engine of the whole session."""
+    with engine_of(read_settings()) as (engine, settings, own):
+        yield Running(engine, settings, own)
+
+
+@dataclass(frozen=True)
 class Docker:
     """An engine, the settings that reach it, a base image and a component's environment."""
 
@@ -70,17 +86,16 @@ class Docker:
 
 
 @pytest.fixture(scope="session")
-def docker(component_python: Path) -> Iterator[Docker]:
-    """An engine with a base image, for the whole session."""
+def docker(component_python: Path, running: Running) -> Docker:
+    """The engine with a base image."""
     shared = read_settings()
     project = ROOT / "examples" / "digits"
     environments = UvEnvironments(shared)
     environment = environments.build(environments.lock(project), progress=print)
     if not environment.lock.python.startswith("3.11."):
         pytest.skip(f"the base image has Python 3.11, the component's environment {environment.lock.python}")
-    with engine_of(shared) as (engine, settings, own):
-        image = base_image(engine, shared.state / "cache" / "test-images")
-        yield Docker(engine, settings, image, environment, own)
+    image = base_image(running.engine, shared.state / "cache" / "test-images")
+    return Docker(running.engine, running.settings, image, environment, running.own)
 
 
 @pytest.fixture(scope="session")
