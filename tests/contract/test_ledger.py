@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headrace.clock import ManualClock
-from headrace.errors import Conflict, InvalidInput
+from headrace.errors import Conflict, InvalidInput, Unavailable
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.memory import MemoryLedger
 from headrace.ledger.sql import SqlLedger
@@ -46,15 +46,22 @@ def ledger(opened: Open) -> Any:
     return opened()
 
 
-def _new_database(server: str) -> str:
+def _new_database(server: str, options: str = "") -> str:
     from sqlalchemy import create_engine, text
 
     name = f"t{uuid.uuid4().hex}"
     engine = create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+        connection.execute(text(f"CREATE DATABASE {name} {options}"))
     engine.dispose()
     return f"{server}/{name}"
+
+
+def test_a_database_without_an_encoding_is_refused(postgres_url: str) -> None:
+    url = _new_database(postgres_url, "ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    with pytest.raises(Unavailable, match="has the encoding SQL_ASCII") as caught:
+        SqlLedger(url, ManualClock())
+    assert "ENCODING 'UTF8'" in caught.value.remedy
 
 
 def promotion(version: int | None, key: str = "", component: str = "digits") -> Draft:

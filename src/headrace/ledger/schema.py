@@ -79,10 +79,12 @@ def open_engine(url: str) -> Engine:
     """Return an engine on a ledger whose schema is the one that this code knows; an empty database gets it.
 
     Raises:
-        Unavailable: the database does not answer, or its schema is older or newer than this code.
+        Unavailable: the database does not answer, takes texts in no encoding, or has a schema that is older or newer
+            than this code.
     """
     engine = engine_of(url)
     try:
+        check_encoding(engine)
         revision = schema_revision(engine)
         if revision == "":
             migrate(engine)
@@ -99,11 +101,26 @@ def engine_of(url: str) -> Engine:
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite and parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    engine = create_engine(parsed, connect_args={"timeout": _BUSY_S} if is_sqlite else {}, pool_pre_ping=not is_sqlite)
+    # Without an encoding of the client's, a database in SQL_ASCII answers in bytes, on which SQLAlchemy breaks.
+    options = {"timeout": _BUSY_S} if is_sqlite else {"client_encoding": "utf8"}
+    engine = create_engine(parsed, connect_args=options, pool_pre_ping=not is_sqlite)
     if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def check_encoding(engine: Engine) -> None:
+    """Raise Unavailable where a PostgreSQL database does not know what its texts are written in."""
+    if engine.dialect.name != "postgresql":
+        return
+    with engine.connect() as connection:
+        encoding = connection.execute(text("SHOW server_encoding")).scalar()
+    if encoding == "SQL_ASCII":
+        raise Unavailable(
+            f"The database {engine.url.render_as_string(hide_password=True)} has the encoding SQL_ASCII, which is none",
+            "Make another one, and name it: CREATE DATABASE headrace ENCODING 'UTF8' TEMPLATE template0",
+        )
 
 
 def _configure_sqlite(connection: object, _: ConnectionPoolEntry) -> None:
