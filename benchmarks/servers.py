@@ -74,6 +74,7 @@ def ours(place: Place, *, log_sample: float = 1.0) -> Running:
 
 def torchserve(place: Place) -> Running:
     """TorchServe with batching, set up and started as headrace's own TorchServe target does it."""
+    from headrace.deploy.torchserve.process import ProcessLauncher
     from headrace.deploy.torchserve.target import TorchServeTarget
 
     body = (lambda row: json.dumps({"inputs": [row]})) if place.kind == "mlp" else None
@@ -81,7 +82,9 @@ def torchserve(place: Place) -> Running:
     path = f"/predictions/{place.kind}"
     requests = [load.request(path, encode(row).encode()) for row in place.rows]
     serve = Serve(workers=place.workers, deadline_ms=30_000, max_batch=8)
-    return _deployed(place, TorchServeTarget(place.settings), "torchserve", serve, requests)
+    return _deployed(
+        place, TorchServeTarget(place.settings, ProcessLauncher(place.settings)), "torchserve", serve, requests
+    )
 
 
 def _deployed(place: Place, target: Target, name: str, serve: Serve, requests: list[bytes]) -> Running:

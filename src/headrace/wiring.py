@@ -65,9 +65,16 @@ def target(settings: Settings) -> Target:
 
         return ProcessTarget(settings)
     if settings.target == "torchserve":
+        from headrace.deploy.torchserve.process import ProcessLauncher
         from headrace.deploy.torchserve.target import TorchServeTarget
 
-        return TorchServeTarget(settings)
+        return TorchServeTarget(settings, ProcessLauncher(settings))
+    if settings.target == "torchserve-docker":
+        from headrace.deploy.docker.engine import find_engine
+        from headrace.deploy.torchserve.container import ContainerLauncher
+        from headrace.deploy.torchserve.target import TorchServeTarget
+
+        return TorchServeTarget(settings, ContainerLauncher(settings, find_engine(settings)))
     if settings.target == "docker":
         from headrace.deploy.docker.engine import find_engine
         from headrace.deploy.docker.target import DockerTarget
@@ -76,7 +83,8 @@ def target(settings: Settings) -> Target:
         engine = find_engine(settings)
         return DockerTarget(settings, engine, ServeImages(engine, settings))
     raise InvalidConfig(
-        f"HEADRACE_TARGET is `{settings.target}`, which is no target.", "Use `process`, `docker` or `torchserve`."
+        f"HEADRACE_TARGET is `{settings.target}`, which is no target.",
+        "Use `process`, `docker`, `torchserve` or `torchserve-docker`.",
     )
 
 

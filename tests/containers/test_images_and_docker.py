@@ -228,7 +228,9 @@ def test_an_engine_that_does_not_answer_is_named(settings: Settings) -> None:
 
 def test_a_users_own_dockerfiles_are_used_and_never_overwritten(docker: Docker, tmp_path: Path) -> None:
     written = write_templates(tmp_path)
-    assert [path.name for path in written] == ["base.Dockerfile", "serve.Dockerfile", "train.Dockerfile"]
+    assert [path.name for path in written] == [
+        f"{kind}.Dockerfile" for kind in ("base", "serve", "torchserve", "train")
+    ]
     mine = tmp_path / "train.Dockerfile"
     mine.write_text(mine.read_text() + "LABEL mine=yes\n")
     assert write_templates(tmp_path) == []

@@ -17,7 +17,8 @@ from tests.containers.torchserve_cases import cases, write
 from headrace.config.settings import Settings
 from headrace.deploy.base import Route
 from headrace.deploy.torchserve.log import answer_cause, first_cause
-from headrace.deploy.torchserve.server import Server, start, write_workers
+from headrace.deploy.torchserve.process import ProcessLauncher, start
+from headrace.deploy.torchserve.server import Server, write_workers
 from headrace.deploy.torchserve.target import TorchServeTarget
 from headrace.errors import InvalidInput, ModelRefused
 from headrace.processes import free_port
@@ -35,7 +36,7 @@ def version(sealed: ServedVersion) -> ServedVersion:
 
 @pytest.fixture
 def target(settings: Settings) -> Iterator[TorchServeTarget]:
-    made = TorchServeTarget(settings)
+    made = TorchServeTarget(settings, ProcessLauncher(settings))
     yield made
     made.remove("digits", Stage.DEV)
 
@@ -110,7 +111,7 @@ def test_what_cannot_be_served_is_refused_with_its_cause_and_the_old_version_goe
 
 
 def test_tables_are_served_by_their_own_flavor(settings: Settings, small_models: SmallModels) -> None:
-    target = TorchServeTarget(settings)
+    target = TorchServeTarget(settings, ProcessLauncher(settings))
     table = ServedVersion("table", 1, small_models.table, small_models.python)
     try:
         status = target.apply(Route("table", Stage.DEV, [table], {1: 1.0}))
@@ -130,7 +131,7 @@ def test_texts_get_the_offline_answers_alone_and_together(settings: Settings, sm
     expected = [
         {"label": label, "length": length} for label, length in zip(offline["label"], offline["length"], strict=True)
     ]
-    target = TorchServeTarget(settings)
+    target = TorchServeTarget(settings, ProcessLauncher(settings))
     try:
         status = target.apply(Route("text", Stage.DEV, [version], {1: 1.0}))
         url = f"{status.endpoint.url}/predictions/text"

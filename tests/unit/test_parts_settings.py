@@ -1,14 +1,19 @@
 """Which parts the environment asks for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace import wiring
+from headrace.config.component import Serve
 from headrace.config.settings import Settings
+from headrace.deploy.base import Route
+from headrace.deploy.docker.engine import Engine
 from headrace.deploy.images.of_version import environment_of
-from headrace.errors import InvalidConfig
-from headrace.types import ServedVersion
+from headrace.deploy.torchserve.container import ContainerLauncher
+from headrace.errors import InvalidConfig, Unavailable
+from headrace.types import Resources, ServedVersion, Stage
 
 
 def settings(tmp_path: Path, **variables: str) -> Settings:
@@ -37,8 +42,22 @@ def test_a_file_that_holds_no_database_begins_no_other_ledger(tmp_path: Path, co
 def test_the_target_is_the_one_that_is_named(tmp_path: Path) -> None:
     assert type(wiring.target(settings(tmp_path))).__name__ == "ProcessTarget"
     assert type(wiring.target(settings(tmp_path, HEADRACE_TARGET="torchserve"))).__name__ == "TorchServeTarget"
+    with pytest.raises(Unavailable, match="no `docker` on PATH"):
+        wiring.target(settings(tmp_path, HEADRACE_TARGET="torchserve-docker", PATH=str(tmp_path)))
     with pytest.raises(InvalidConfig, match="`dokcer`, which is no target"):
         wiring.target(settings(tmp_path, HEADRACE_TARGET="dokcer"))
+
+
+def test_a_torchserve_container_holds_one_environment_and_one_set_of_limits(tmp_path: Path) -> None:
+    launcher = ContainerLauncher(settings(tmp_path), Engine("docker", {}))
+    first = ServedVersion("digits", 1, tmp_path, tmp_path / "first" / "bin" / "python")
+    other = replace(first, version=2, python=tmp_path / "other" / "bin" / "python")
+    limited = replace(first, version=3, limits=Resources(memory="1g", cpus=0.5))
+    route = Route("digits", Stage.DEV, [first, other, limited], {1: 1.0}, Serve(workers=2))
+    fits = {launcher.fit(route, one) for one in (first, other, limited)}
+    assert len(fits) == 3
+    assert launcher.fit(route, replace(first, version=4)) in fits
+    assert [launcher.fits(one, first) for one in route.versions] == [True, False, True]
 
 
 def test_an_image_needs_a_locked_environment(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Settings:
 
     @property
     def target(self) -> str:
-        """Where versions serve: `process`, `docker` or `torchserve`. `HEADRACE_TARGET`."""
+        """Where versions serve: `process`, `docker`, `torchserve` or `torchserve-docker`. `HEADRACE_TARGET`."""
         return self.variables.get("HEADRACE_TARGET") or "process"
 
     @property

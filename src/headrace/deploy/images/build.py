@@ -1,4 +1,4 @@
-"""Images of a component: a base with its locked environment, and from that base one to train and one to serve."""
+"""Images of a component: a base with its locked environment, and from that base those that train and serve."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -7,9 +7,10 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from headrace.config.settings import Settings
-from headrace.deploy.docker.engine import Engine, Image
+from headrace.deploy.docker.engine import Engine, EngineFailed, Image
 from headrace.deploy.images.context import Contexts, minor
 from headrace.environment.base import Environment
+from headrace.errors import Unavailable
 from headrace.files import sha256_file, sha256_json
 from headrace.types import ServedVersion
 
@@ -83,6 +84,34 @@ class Images:
         tag = f"{version.component}:v{version.version}"
         with self._contexts.serve(version) as context:
             return self._build("serve", context, tag, {"BASE": _base_tag(environment)}, labels)
+
+    def torchserve(self, environment: Environment, home: Path, launch: Path) -> Image:
+        """Build, or find among the engine's images, the image of TorchServe for the versions of one environment.
+
+        Args:
+            home: the folder of an installed TorchServe.
+            launch: the file that starts its workers.
+
+        Raises:
+            Unavailable: there is no Java in it.
+        """
+        self.base(environment)
+        context = self._contexts.torchserve(environment.python, home, launch)
+        tag, recipe = f"headrace-torchserve:{environment.digest[:16]}", self._recipe("torchserve")
+        labels = {f"{LABEL}.environment": environment.digest, f"{LABEL}.recipe": f"{recipe}-{context.parent.name}"}
+        found = self.engine.find(tag)
+        if found is not None and labels.items() <= found.labels.items():
+            return found
+        try:
+            return self._build("torchserve", context, tag, {"BASE": _base_tag(environment)}, labels)
+        except EngineFailed as error:
+            if "has no Java" not in error.fact:
+                raise
+            raise Unavailable(
+                f"TorchServe needs Java 17, and the base image {self.base_image} has none.",
+                "Name one that has it in HEADRACE_BASE_IMAGE (add `openjdk-17-jre-headless` to it), or take it from "
+                "another image in a torchserve.Dockerfile of your own: `headrace image templates docker/`.",
+            ) from error
 
     def _build(
         self, kind: str, context: Path, tag: str, arguments: Mapping[str, str], labels: Mapping[str, str]

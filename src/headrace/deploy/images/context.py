@@ -22,7 +22,7 @@ from headrace.environment.base import Environment
 from headrace.environment.packages import read_package_sources
 from headrace.environment.uv_command import Uv, find_uv, first_conflict
 from headrace.errors import EnvironmentFailed, ModelRefused, Unavailable
-from headrace.files import DISK_REMEDIES, sha256_file
+from headrace.files import DISK_REMEDIES, sha256_file, sha256_json
 from headrace.provenance.digest import digest_folder
 from headrace.types import ServedVersion
 
@@ -110,6 +110,22 @@ class Contexts:
             shutil.copy(script, inside / script.name)
         _finish(inside, python)
         (folder / ".ready").touch()
+
+    def torchserve(self, python: Path, home: Path, launch: Path) -> Path:
+        """Return the context of a TorchServe image: an installed TorchServe and what starts its workers. Made once.
+
+        Args:
+            python: an interpreter of the image's Python, which the byte code is for.
+        """
+        folder = self.folder / f"{home.name}-{sha256_json([str(python), sha256_file(launch)])[:16]}"
+        if not (folder / ".ready").exists():
+            with _room(self.folder), _alone(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                shutil.copytree(home, folder / "context" / "torchserve", ignore=NEVER_COPIED)
+                shutil.copy(launch, folder / "context" / "torchserve" / launch.name)
+                _finish(folder / "context", python)
+                (folder / ".ready").touch()
+        return folder / "context"
 
     @contextlib.contextmanager
     def serve(self, version: ServedVersion) -> Iterator[Path]:

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headrace.deploy.torchserve.server import Server
+from headrace.deploy.torchserve.server import Launcher, Server
 from headrace.files import write_atomically
-from headrace.processes import ProcessName
 
 NAME = "torchserve.json"
 
@@ -17,6 +16,7 @@ class Record:
     """One endpoint.
 
     Attributes:
+        fit: what its server was started for; see `Launcher`.
         default: the version that answers.
         content: version number to what it was registered with; equal text means that nothing needs to be done.
     """
@@ -25,6 +25,7 @@ class Record:
     stage: str
     server: Server
     port: int
+    fit: str = ""
     generation: int = 0
     default: int | None = None
     content: Mapping[int, str] = field(default_factory=dict)
@@ -36,10 +37,11 @@ def write(record: Record) -> None:
     document = {
         "component": record.component,
         "stage": record.stage,
-        "process": server.process.as_json(),
+        "process": server.running.as_json(),
         "inference": server.inference,
         "management": server.management,
         "port": record.port,
+        "fit": record.fit,
         "generation": record.generation,
         "default": record.default,
         "content": {str(number): text for number, text in record.content.items()},
@@ -47,16 +49,17 @@ def write(record: Record) -> None:
     write_atomically(server.folder / NAME, json.dumps(document, indent=1))
 
 
-def read(folder: Path) -> Record | None:
+def read(folder: Path, launcher: Launcher) -> Record | None:
     """Return the record of a folder; None where there is none that can be read."""
     try:
         found = json.loads((folder / NAME).read_text())
-        process = ProcessName(int(found["process"]["pid"]), float(found["process"]["started"]))
+        running = launcher.found(found["process"])
         return Record(
             component=found["component"],
             stage=found["stage"],
-            server=Server(folder, process, found["inference"], found["management"]),
+            server=Server(folder, running, found["inference"], found["management"]),
             port=int(found["port"]),
+            fit=found.get("fit", ""),  # Records of earlier versions lack it.
             generation=int(found["generation"]),
             default=found["default"],
             content={int(number): text for number, text in found["content"].items()},

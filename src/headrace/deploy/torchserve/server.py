@@ -1,30 +1,79 @@
-"""One TorchServe on this machine: installing it, starting and stopping its process, and its two HTTP interfaces."""
+"""One started TorchServe: its folder, its configuration, its two HTTP interfaces; where it runs is its launcher's."""
 
 import json
-import os
 import secrets
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import httpx
 
-from headrace.config.settings import Settings
-from headrace.errors import EnvironmentFailed, Unavailable
+from headrace.deploy.base import Route
+from headrace.errors import Unavailable
 from headrace.files import write_atomically
-from headrace.processes import ProcessName, free_port, is_alive, start_detached, stop
-from headrace.types import Json
+from headrace.processes import free_port
+from headrace.types import Json, ServedVersion
 
-VERSION = "0.12.0"
 LAUNCH = Path(__file__).with_name("launch.py")
-#: What TorchServe's worker imports beyond its own package.
-FALLBACK_PACKAGES = ("psutil>=5.9", "pyyaml>=6", "packaging>=23")
 UP_WITHIN_S = 120
+
+
+class Running(Protocol):
+    """What a started TorchServe runs as."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def is_alive(self) -> bool: ...
+
+    def stop(self) -> None:
+        """End it with all of its workers, and wait until they are gone."""
+        ...
+
+    def as_json(self) -> Json:
+        """Return what `Launcher.found` finds it by."""
+        ...
+
+
+class Launcher(Protocol):
+    """Where TorchServe runs: as a process, or in a container.
+
+    Attributes:
+        name: of the folder below `run` that holds its endpoints.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def start(self, folder: Path, route: Route, default: ServedVersion, *, port: int) -> "Server":
+        """Start TorchServe without models, such that it can serve `default`, and wait until it answers."""
+        ...
+
+    def found(self, document: Mapping[str, Any]) -> Running:
+        """Return what `Running.as_json` said."""
+        ...
+
+    def fit(self, route: Route, default: ServedVersion) -> str:
+        """Return what a TorchServe must be started for to serve `default`: one that was for other cannot."""
+        ...
+
+    def fits(self, version: ServedVersion, default: ServedVersion) -> bool:
+        """Tell whether one TorchServe can hold both versions."""
+        ...
+
+    def python(self, version: ServedVersion) -> str:
+        """Return the interpreter of a version's workers, as TorchServe sees it."""
+        ...
+
+    def write_workers(self, folder: Path, workers: Mapping[str, Json]) -> None: ...
+
+    def sweep(self, folder: Path) -> None:
+        """Remove what a start in that folder may have left that nobody knows any more."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +82,12 @@ class Server:
 
     Attributes:
         folder: its configuration, model store, logs.
-        inference, management: URLs; the second is for headrace alone and listens on loopback.
+        inference: URL.
+        management: for headrace alone: a URL on loopback, or the path of a socket.
     """
 
     folder: Path
-    process: ProcessName
+    running: Running
     inference: str
     management: str
 
@@ -50,14 +100,18 @@ class Server:
         return self.folder / "logs" / "ts_log.log"
 
     def is_alive(self) -> bool:
-        return is_alive(self.process)
+        return self.running.is_alive()
 
     def call(
         self, method: str, path: str, *, params: Mapping[str, str] | None = None, timeout_s: float = 60.0
     ) -> httpx.Response:
         """Ask the management interface. Raises Unavailable where it does not answer."""
+        socket = self.management if self.management.startswith("/") else ""
+        transport = httpx.HTTPTransport(uds=socket) if socket else None
+        base = "http://localhost" if socket else self.management
         try:
-            return httpx.request(method, f"{self.management}{path}", params=dict(params or {}), timeout=timeout_s)
+            with httpx.Client(transport=transport, timeout=timeout_s) as client:
+                return client.request(method, f"{base}{path}", params=dict(params or {}))
         except httpx.HTTPError as cause:
             raise Unavailable(
                 f"TorchServe does not answer at {self.management}: {type(cause).__name__}.", f"See {self.server_log}."
@@ -82,74 +136,19 @@ class Server:
 
     def stop(self) -> None:
         """End it with all of its workers, and wait until they are gone."""
-        stop(self.process, grace_s=15)
-        _forget_sockets(self.folder)
+        self.running.stop()
+        forget_sockets(self.folder)
 
 
-def installed(settings: Settings) -> Path:
-    """Return the folder that holds TorchServe, installing it (25 MB) on first use.
+def configuration(*, inference: str, management: str, folder: Path, max_body: int, queue: int) -> str:
+    """Return the `config.properties` of one TorchServe, at whose place its folder is `folder`.
 
-    TorchServe's own package lies in `home`, what its workers need beyond that in `fallback`: apart, so that a version's
-    own packages come first.
-
-    Raises:
-        EnvironmentFailed: it cannot be fetched.
-    """
-    folder = settings.state / "tools" / f"torchserve-{VERSION}"
-    if (folder / ".ready").exists():
-        return folder
-    from headrace.environment.packages import read_package_sources
-    from headrace.environment.uv_command import find_uv, first_conflict
-
-    uv = find_uv(settings)
-    options = read_package_sources(settings.variables).uv_options()
-    making = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
-    for place, packages in (("home", [f"torchserve=={VERSION}"]), ("fallback", list(FALLBACK_PACKAGES))):
-        done = uv.run(
-            "pip", "install", "--python", sys.executable, "--no-deps", "--target", making / place, *options, *packages,
-            cwd=making,
-        )  # fmt: skip
-        if done.returncode != 0:
-            shutil.rmtree(making, ignore_errors=True)
-            raise EnvironmentFailed(
-                f"TorchServe {VERSION} cannot be installed: {first_conflict(done.stderr)}.",
-                "Check the network and pip's settings (`pip config list`), then repeat the command.",
-            )
-    (making / ".ready").touch()
-    if not folder.exists():  # Another process may have been faster.
-        making.rename(folder)
-    shutil.rmtree(making, ignore_errors=True)
-    return folder
-
-
-def java(settings: Settings) -> str:
-    """Return a Java runtime. Raises Unavailable where there is none, or one that is too old."""
-    home = settings.variables.get("JAVA_HOME")
-    program = f"{home}/bin/java" if home else shutil.which("java", path=settings.variables.get("PATH"))
-    remedy = "Install one: `apt-get install openjdk-17-jre-headless`, or serve with `target: process`."
-    if program is None:
-        raise Unavailable("TorchServe needs Java 17 and there is no `java` on PATH.", remedy)
-    try:
-        done = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError) as cause:
-        raise Unavailable(f"{program} does not run.", remedy) from cause
-    found = done.stderr.partition('"')[2].partition(".")[0]
-    if found.isdigit() and int(found) < 17:
-        raise Unavailable(f"TorchServe needs Java 17; {program} is Java {found}.", remedy)
-    return program
-
-
-def configuration(*, host: str, inference: int, management: int, folder: Path, max_body: int, queue: int) -> str:
-    """Return the `config.properties` of one TorchServe.
-
-    Its tokens are off because its management listens on loopback; model snapshots are off because the ledger says what
+    Its tokens are off because nobody else reaches its management; model snapshots are off because the ledger says what
     runs.
     """
     lines = {
-        "inference_address": f"http://{host}:{inference}",
-        "management_address": f"http://127.0.0.1:{management}",
+        "inference_address": inference,
+        "management_address": management,
         "metrics_address": f"http://127.0.0.1:{free_port()}",
         # It listens for gRPC too; the fixed default ports would keep a second TorchServe from starting.
         "grpc_inference_port": str(free_port()),
@@ -173,68 +172,49 @@ def configuration(*, host: str, inference: int, management: int, folder: Path, m
     return "".join(f"{name}={value}\n" for name, value in lines.items() if value)
 
 
-def start(settings: Settings, folder: Path, *, port: int, max_body: int, queue: int, host: str = "127.0.0.1") -> Server:
-    """Start TorchServe without models in a folder of its own, and wait until it answers.
-
-    Raises:
-        Unavailable: there is no Java, the port is taken, or it does not come up; the first cause is named.
-    """
-    home = installed(settings)
-    program = java(settings)
+def prepare(folder: Path) -> Path:
+    """Make an endpoint's folders, and return the one for TorchServe's temporary files."""
     for name in ("store", "logs", "tmp"):
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = _socket_folder(folder)
-    management = free_port()
-    config = folder / "config.properties"
-    write_atomically(
-        config,
-        configuration(host=host, inference=port, management=management, folder=folder, max_body=max_body, queue=queue),
-    )
-    write_launcher(folder, home)
-    variables = settings.child_environment(
-        {"LOG_LOCATION": str(folder / "logs"), "METRICS_LOCATION": str(folder / "logs"), "TMPDIR": str(temporary)}
-    )
-    command = [
+    shutil.rmtree(folder / "tmp" / "models", ignore_errors=True)  # What a killed one had unpacked.
+    return _socket_folder(folder)
+
+
+def command(program: str, *, home: Path, temporary: Path, folder: Path) -> list[str]:
+    """Return the command that starts TorchServe."""
+    return [
         program, f"-Dmodel_server_home={home / 'home'}", f"-Djava.io.tmpdir={temporary}", "-Xmx512m",
         "-XX:+UseSerialGC", "-cp", f"{home / 'home'}/ts/frontend/*", "org.pytorch.serve.ModelServer",
-        "--python", str(folder / "python"), "-f", str(config), "-s", str(folder / "store"), "-ncs",
+        "--python", str(folder / "python"), "-f", str(folder / "config.properties"), "-s", str(folder / "store"),
+        "-ncs",
     ]  # fmt: skip
-    process = start_detached(command, env=variables, cwd=folder, log=folder / "logs" / "console.log")
-    server = Server(folder, process, f"http://{host}:{port}", f"http://127.0.0.1:{management}")
-    try:
-        _wait(server)
-    except BaseException:
-        server.stop()
-        raise
-    return server
 
 
 def _socket_folder(folder: Path) -> Path:
     """Return where TorchServe may put its workers' sockets, whose paths may have 107 characters at most."""
     if len(str(folder / "tmp" / ".ts.sock.9999")) < 100:
         return folder / "tmp"
-    _forget_sockets(folder)
+    forget_sockets(folder)
     made = Path(tempfile.mkdtemp(prefix="headrace-ts-"))
     (folder / "tmp" / f"elsewhere-{made.name}").symlink_to(made)
     return made
 
 
-def _forget_sockets(folder: Path) -> None:
+def forget_sockets(folder: Path) -> None:
     """Remove what a start made elsewhere, by the link to it."""
     for old in (folder / "tmp").glob("elsewhere-*"):
         shutil.rmtree(old.readlink(), ignore_errors=True)
         old.unlink(missing_ok=True)
 
 
-def write_launcher(folder: Path, home: Path) -> None:
-    """Write the program that TorchServe takes for its Python; see `launch`."""
-    script = (
+def launcher_script(folder: Path, *, python: str, launch: Path, home: Path) -> str:
+    """Return the program that TorchServe takes for its Python; see `launch`."""
+    return (
         "#!/bin/sh\n"
         f"export HEADRACE_TORCHSERVE_MAP='{folder / 'workers.json'}'\n"
         f"export HEADRACE_TORCHSERVE_FALLBACK='{home / 'fallback'}'\n"
-        f"exec '{sys.executable}' -S '{LAUNCH}' \"$@\"\n"
+        f"exec '{python}' -S '{launch}' \"$@\"\n"
     )
-    write_atomically(folder / "python", script, mode=0o700)
 
 
 def write_workers(folder: Path, workers: Mapping[str, Json]) -> None:
@@ -258,6 +238,16 @@ def tail(path: Path, lines: int = 3) -> str:
         if len(found) <= lines
         else " | ".join(found[-lines:])
     )
+
+
+def up(server: Server) -> Server:
+    """Wait until a started TorchServe answers; one that does not is stopped. Raises Unavailable."""
+    try:
+        _wait(server)
+    except BaseException:
+        server.stop()
+        raise
+    return server
 
 
 def _wait(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""The `torchserve` target: a stage of a component on a TorchServe of its own, as a process on this machine.
+"""The `torchserve` target: a stage of a component on a TorchServe of its own, as a process or in a container.
 
 It serves one version at a time and keeps others registered for an instant rollback. TorchServe has no canaries, no
 shadow traffic, no prediction ids and no prediction log: a route that asks for shares of traffic is refused, not
@@ -8,6 +8,7 @@ approximated.
 import contextlib
 import fcntl
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from headrace.deploy.golden import check_golden
 from headrace.deploy.torchserve import archive, record
 from headrace.deploy.torchserve.log import answer_cause, first_cause
 from headrace.deploy.torchserve.record import Record
-from headrace.deploy.torchserve.server import Server, start, unpacked_name, write_workers
+from headrace.deploy.torchserve.server import Launcher, Server, unpacked_name
 from headrace.errors import Conflict, HeadraceError, InvalidInput, ModelRefused, Unavailable
 from headrace.files import sha256_json
 from headrace.processes import free_port
@@ -30,19 +31,24 @@ LOADED_WITHIN_S = 150.0
 
 @dataclass(frozen=True, slots=True)
 class TorchServeTarget:
-    """Endpoints on TorchServe processes, one for each component and stage."""
+    """Endpoints on TorchServe, one for each component and stage."""
 
     settings: Settings
+    launcher: Launcher
 
     def apply(self, route: Route) -> Status:
         """Register what is new, check it, then make it the version that answers; see `Target`."""
         default = _only_version(route)
+        route = replace(route, versions=[one for one in route.versions if self.launcher.fits(one, default)])
         folder = self._folder(route.component, route.stage)
         with _alone(folder):
-            before = record.read(folder)
+            before = record.read(folder, self.launcher)
             if before is not None and before.server.is_alive():
-                return self._move(route, default, before)
-            fresh = self._start(route, folder, before)
+                if before.fit == self.launcher.fit(route, default):
+                    return self._move(route, default, before)
+                self._rehearse(route, default, before)
+                before.server.stop()
+            fresh = self._start(route, default, folder, before)
             try:
                 return self._move(route, default, fresh)
             except BaseException:
@@ -50,7 +56,7 @@ class TorchServeTarget:
                 raise
 
     def status(self, component: str, stage: Stage) -> Status | None:
-        found = record.read(self._folder(component, stage))
+        found = record.read(self._folder(component, stage), self.launcher)
         if found is None or not found.server.is_alive():
             return None
         return _status(found)
@@ -60,30 +66,49 @@ class TorchServeTarget:
         if not folder.exists():
             return
         with _alone(folder):
-            found = record.read(folder)
+            found = record.read(folder, self.launcher)
             if found is not None:
                 found.server.stop()
             (folder / record.NAME).unlink(missing_ok=True)
             (folder / "workers.json").unlink(missing_ok=True)
             for path in (folder / "store").glob("*.mar"):
                 path.unlink()
+            for place in (folder, _next(folder)):
+                self.launcher.sweep(place)
+            shutil.rmtree(_next(folder), ignore_errors=True)
 
     def endpoints(self) -> Sequence[Endpoint]:
-        found = [record.read(path.parent) for path in sorted(self._root.glob(f"*/{record.NAME}"))]
+        found = [record.read(path.parent, self.launcher) for path in sorted(self._root.glob(f"*/{record.NAME}"))]
         return [_endpoint(one) for one in found if one is not None and one.server.is_alive()]
 
     @property
     def _root(self) -> Path:
-        return self.settings.run / "torchserve"
+        return self.settings.run / self.launcher.name
 
     def _folder(self, component: str, stage: Stage) -> Path:
         return self._root / f"{component}-{stage}"
 
-    def _start(self, route: Route, folder: Path, before: Record | None) -> Record:
+    def _start(self, route: Route, default: ServedVersion, folder: Path, before: Record | None) -> Record:
         port = route.serve.port or (before.port if before else 0) or free_port()
-        server = start(self.settings, folder, port=port, max_body=route.serve.max_body_bytes, queue=route.serve.queue)
+        server = self.launcher.start(folder, route, default, port=port)
         generation = before.generation if before else 0
-        return Record(route.component, route.stage.value, server, port, generation)
+        return Record(route.component, route.stage.value, server, port, self.launcher.fit(route, default), generation)
+
+    def _rehearse(self, route: Route, default: ServedVersion, before: Record) -> None:
+        """See that a TorchServe of another kind serves the route, beside the one that answers and that it will replace.
+
+        Both cannot have the port: what could fail has been done before the one that answers is stopped.
+        """
+        folder = _next(before.server.folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        server = self.launcher.start(folder, route, default, port=free_port())
+        try:
+            self.launcher.write_workers(folder, self._workers(route))
+            for version in route.versions:
+                _register(server, version, route.serve)
+        finally:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _move(self, route: Route, default: ServedVersion, before: Record) -> Status:
         wanted = {version.version: _content(version, route.serve) for version in route.versions}
@@ -92,7 +117,7 @@ class TorchServeTarget:
         server = before.server
         self._check_unchanged(route, wanted, before)
         new = [version for version in route.versions if before.content.get(version.version) != wanted[version.version]]
-        write_workers(server.folder, self._workers(route, server.folder))
+        self.launcher.write_workers(server.folder, self._workers(route))
         registered: list[ServedVersion] = []
         try:
             for version in new:
@@ -121,7 +146,7 @@ class TorchServeTarget:
                 f"Release another version, or `headrace down {route.component}` and up again.",
             )
 
-    def _workers(self, route: Route, folder: Path) -> dict[str, Json]:
+    def _workers(self, route: Route) -> dict[str, Json]:
         """Return the interpreter and the variables of each version's workers."""
         workers: dict[str, Json] = {}
         for version in route.versions:
@@ -130,7 +155,7 @@ class TorchServeTarget:
             variables |= dict(version.environment_variables)
             variables |= {name: self._secret(name, version) for name in version.secrets}
             workers[f"{version.component}/{version.version}"] = {
-                "python": str(version.python), "variables": variables, "memory": version.limits.memory_bytes,
+                "python": self.launcher.python(version), "variables": variables, "memory": version.limits.memory_bytes,
                 "cores": math.ceil(version.limits.cpus),
             }  # fmt: skip
         return workers
@@ -158,6 +183,11 @@ def _only_version(route: Route) -> ServedVersion:
     return found[0]
 
 
+def _next(folder: Path) -> Path:
+    """Return the folder of the TorchServe that is tried beside the one of `folder`."""
+    return folder.with_name(f"{folder.name}.next")
+
+
 def _content(version: ServedVersion, serve: Serve) -> str:
     return sha256_json(
         {
@@ -175,6 +205,7 @@ def _register(server: Server, version: ServedVersion, serve: Serve) -> None:
     built = archive.build(version, server.folder / "store", serve=serve)
     # TorchServe unpacks by file name: an archive that it has seen before would be served as it was then.
     path = built.path.rename(built.path.with_name(unpacked_name(built.path)))
+    path.chmod(0o644)  # Its folder is private; in a container somebody else reads it.
     mark = server.log_size()
     name = f"{version.component}/{version.version}"
     try:
@@ -240,7 +271,7 @@ def _status(found: Record) -> Status:
 
 
 def _endpoint(found: Record) -> Endpoint:
-    return Endpoint(found.component, Stage(found.stage), found.server.inference, found.server.process.pid)
+    return Endpoint(found.component, Stage(found.stage), found.server.inference, found.server.running.pid)
 
 
 def _text(path: Path) -> str:
