@@ -181,11 +181,12 @@ def test_other_limits_get_another_container_and_a_killed_one_a_new_one(
     assert before is not None
     limits = Resources(memory="1500m", cpus=0.5)
     broken = replace(version, version=4, seal="0" * 64, limits=limits)
+    second = replace(version, version=2)
     with pytest.raises(ModelRefused, match="not the one that was sealed"):
-        target.apply(route(broken, serving=4))
+        target.apply(route(second, broken, serving=2))  # as a version is made ready before it is promoted
     assert target.status("digits", Stage.DEV) == before
     asked(before.endpoint.url, 2)
-    limited = route(replace(version, version=5, limits=limits), serving=5)
+    limited = route(second, replace(version, version=5, limits=limits), serving=5)
     moved = target.apply(limited)
     assert (moved.generation, list(moved.warm)) == (3, [5])
     assert moved.endpoint.url == before.endpoint.url

@@ -105,11 +105,8 @@ class ContainerLauncher:
     def found(self, document: Mapping[str, Any]) -> Container:
         return Container(self.engine, str(document["container"]))
 
-    def fit(self, route: Route, default: ServedVersion) -> str:
-        return sha256_json([str(default.python), *_limits(route, default)])
-
-    def fits(self, version: ServedVersion, default: ServedVersion) -> bool:
-        return version.python == default.python
+    def fit(self, route: Route, version: ServedVersion) -> str:
+        return sha256_json([str(version.python), *_limits(route, version)])
 
     def python(self, version: ServedVersion) -> str:
         return PYTHON

@@ -57,11 +57,8 @@ class ProcessLauncher:
     def found(self, document: Mapping[str, Any]) -> Process:
         return Process(ProcessName(int(document["pid"]), float(document["started"])))
 
-    def fit(self, route: Route, default: ServedVersion) -> str:
+    def fit(self, route: Route, version: ServedVersion) -> str:
         return ""
-
-    def fits(self, version: ServedVersion, default: ServedVersion) -> bool:
-        return True
 
     def python(self, version: ServedVersion) -> str:
         return str(version.python)

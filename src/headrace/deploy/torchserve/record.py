@@ -19,6 +19,7 @@ class Record:
         fit: what its server was started for; see `Launcher`.
         default: the version that answers.
         content: version number to what it was registered with; equal text means that nothing needs to be done.
+        tried: the same of versions that are to be ready, and that this server cannot hold: what they were tried with.
     """
 
     component: str
@@ -29,6 +30,7 @@ class Record:
     generation: int = 0
     default: int | None = None
     content: Mapping[int, str] = field(default_factory=dict)
+    tried: Mapping[int, str] = field(default_factory=dict)
 
 
 def write(record: Record) -> None:
@@ -45,6 +47,7 @@ def write(record: Record) -> None:
         "generation": record.generation,
         "default": record.default,
         "content": {str(number): text for number, text in record.content.items()},
+        "tried": {str(number): text for number, text in record.tried.items()},
     }
     write_atomically(server.folder / NAME, json.dumps(document, indent=1))
 
@@ -63,6 +66,7 @@ def read(folder: Path, launcher: Launcher) -> Record | None:
             generation=int(found["generation"]),
             default=found["default"],
             content={int(number): text for number, text in found["content"].items()},
+            tried={int(number): text for number, text in found.get("tried", {}).items()},
         )
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError, ValueError):
         return None

@@ -57,12 +57,8 @@ class Launcher(Protocol):
         """Return what `Running.as_json` said."""
         ...
 
-    def fit(self, route: Route, default: ServedVersion) -> str:
-        """Return what a TorchServe must be started for to serve `default`: one that was for other cannot."""
-        ...
-
-    def fits(self, version: ServedVersion, default: ServedVersion) -> bool:
-        """Tell whether one TorchServe can hold both versions."""
+    def fit(self, route: Route, version: ServedVersion) -> str:
+        """Return what a TorchServe must be started for to serve a version; one holds those of equal text."""
         ...
 
     def python(self, version: ServedVersion) -> str:

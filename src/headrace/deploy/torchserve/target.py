@@ -39,18 +39,22 @@ class TorchServeTarget:
     def apply(self, route: Route) -> Status:
         """Register what is new, check it, then make it the version that answers; see `Target`."""
         default = _only_version(route)
-        route = replace(route, versions=[one for one in route.versions if self.launcher.fits(one, default)])
+        fit = self.launcher.fit(route, default)
+        held = [one for one in route.versions if self.launcher.fit(route, one) == fit]
+        others = [one for one in route.versions if one not in held]
         folder = self._folder(route.component, route.stage)
         with _alone(folder):
             before = record.read(folder, self.launcher)
+            tried = self._try(route, others, before, folder)
+            route = replace(route, versions=held)
             if before is not None and before.server.is_alive():
-                if before.fit == self.launcher.fit(route, default):
-                    return self._move(route, default, before)
-                self._rehearse(route, default, before)
+                if before.fit == fit:
+                    return self._move(route, default, before, tried)
+                self._rehearse(route, default, folder)
                 before.server.stop()
             fresh = self._start(route, default, folder, before)
             try:
-                return self._move(route, default, fresh)
+                return self._move(route, default, fresh, tried)
             except BaseException:
                 fresh.server.stop()
                 raise
@@ -94,12 +98,23 @@ class TorchServeTarget:
         generation = before.generation if before else 0
         return Record(route.component, route.stage.value, server, port, self.launcher.fit(route, default), generation)
 
-    def _rehearse(self, route: Route, default: ServedVersion, before: Record) -> None:
-        """See that a TorchServe of another kind serves the route, beside the one that answers and that it will replace.
+    def _try(
+        self, route: Route, versions: Sequence[ServedVersion], before: Record | None, folder: Path
+    ) -> dict[int, str]:
+        """See that versions serve which are to be ready and cannot be held beside the one that answers."""
+        known = {**before.tried, **before.content} if before else {}
+        tried = {version.version: _content(version, route.serve) for version in versions}
+        for version in versions:
+            if known.get(version.version) != tried[version.version]:
+                self._rehearse(replace(route, versions=[version]), version, folder)
+        return tried
 
-        Both cannot have the port: what could fail has been done before the one that answers is stopped.
+    def _rehearse(self, route: Route, default: ServedVersion, beside: Path) -> None:
+        """See that a TorchServe of another kind serves the route, beside the one that answers.
+
+        Both cannot have the port: what could fail is done before the one that answers is stopped.
         """
-        folder = _next(before.server.folder)
+        folder = _next(beside)
         shutil.rmtree(folder, ignore_errors=True)
         server = self.launcher.start(folder, route, default, port=free_port())
         try:
@@ -110,9 +125,11 @@ class TorchServeTarget:
             server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _move(self, route: Route, default: ServedVersion, before: Record) -> Status:
+    def _move(self, route: Route, default: ServedVersion, before: Record, tried: Mapping[int, str]) -> Status:
         wanted = {version.version: _content(version, route.serve) for version in route.versions}
         if wanted == before.content and default.version == before.default:
+            if tried != before.tried:
+                record.write(replace(before, tried=tried))
             return _status(before)
         server = before.server
         self._check_unchanged(route, wanted, before)
@@ -132,7 +149,7 @@ class TorchServeTarget:
         _expect(server, "PUT", f"/models/{route.component}/{default.version}/set-default")
         for number in before.content.keys() - wanted.keys():
             _unregister(server, route.component, number)
-        after = replace(before, generation=before.generation + 1, default=default.version, content=wanted)
+        after = replace(before, generation=before.generation + 1, default=default.version, content=wanted, tried=tried)
         record.write(after)
         return _status(after)
 
