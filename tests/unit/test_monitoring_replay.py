@@ -142,3 +142,11 @@ def test_a_given_stream_is_judged_like_a_stored_one(timed: bool) -> None:
     assert [seen.labelled for seen in unlabelled.windows] == [0, 0, 0]
     assert unlabelled.windows[2].alarm.consequence is Consequence.WARN
     assert "<svg" in html(found)
+
+
+def test_a_lone_output_without_a_name_is_the_answer_and_no_embedding() -> None:
+    (truth, scores), (later, given) = answered(0, 1000), answered(1, 200)
+    profile = build(Rows(np.arange(1000), truth, scores.argmax(axis=1)), task=Task.CLASSIFICATION)
+    rows = Given({"n": np.ones(200)}, {"": given.argmax(axis=1)}, later.tolist())
+    [seen] = replay_given("churn", 2, rows, Seasons(profile), Monitor(window=200)).windows
+    assert (seen.labelled, seen.alarm.consequence) == (200, Consequence.NONE)

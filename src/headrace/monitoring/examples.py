@@ -30,7 +30,7 @@ class HardExample:
 
 def hardest_of(
     pages: Iterable[Sequence[Joined]], task: Task, *, classes: Sequence[str] = (), most: int = 200,
-    usual_error: float | None = None, embedding: str = "",
+    usual_error: float | None = None, embedding: str | None = None,
 ) -> list[HardExample]:  # fmt: skip
     """Return the hardest rows of many pages; no more than one page and the hardest are kept in memory."""
     kept: list[HardExample] = []
@@ -42,7 +42,7 @@ def hardest_of(
 
 def hard_examples(
     rows: Sequence[Joined], task: Task, *, classes: Sequence[str] = (), most: int = 200,
-    usual_error: float | None = None, embedding: str = "",
+    usual_error: float | None = None, embedding: str | None = None,
 ) -> list[HardExample]:  # fmt: skip
     """Return the hardest rows, hardest first: wrong answers by how sure they were, then right ones by how unsure.
 
@@ -53,7 +53,7 @@ def hard_examples(
     if not rows:
         return []
     outputs, labels = [row.prediction.output for row in rows], np.array(classes) if classes else None
-    answers = read_values(outputs, task, classes=labels, ignored=embedding or None)
+    answers = read_values(outputs, task, classes=labels, ignored=embedding)
     truth = [row.actual for row in rows]
     known = np.array([row.is_labelled for row in rows])
     if task is Task.REGRESSION:

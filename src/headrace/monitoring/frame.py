@@ -58,7 +58,7 @@ class Frame:
         )
 
 
-def frame_of(window: Window, task: Task, *, classes: Array | None = None, embedding: str = "") -> Frame:
+def frame_of(window: Window, task: Task, *, classes: Array | None = None, embedding: str | None = None) -> Frame:
     """Return a window by columns.
 
     Args:
@@ -72,12 +72,12 @@ def frame_of(window: Window, task: Task, *, classes: Array | None = None, embedd
     known = np.array([row.is_labelled for row in window.rows], bool)
     labelled = known & np.array([is_usable(row.actual, task) for row in window.rows], bool)
     inputs = {name: column([one.inputs.get(name) for one in predictions]) for name in names}
-    if embedding:
+    if embedding is not None:
         given = [one.output.get(embedding) if isinstance(one.output, Mapping) else None for one in predictions]
         inputs[embedding] = column(given)
     return Frame(
         inputs,
-        read_values([one.output for one in predictions], task, classes=classes, ignored=embedding or None),
+        read_values([one.output for one in predictions], task, classes=classes, ignored=embedding),
         truths([row.actual for row in window.rows], labelled, task),
         labelled,
         np.array([one.latency_ms for one in predictions], float),

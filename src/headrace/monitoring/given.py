@@ -60,11 +60,11 @@ def _frame(given: Given, part: slice, known: Seasons) -> Frame:
     outputs = {name: values[part] for name, values in given.outputs.items()}
     classes = np.array(usual.classes) if usual.classes else None
     inputs = {name: _flat(values[part]) for name, values in given.inputs.items()}
-    if usual.embedding in outputs:
+    if usual.embedding is not None and usual.embedding in outputs:
         inputs[usual.embedding] = matrix_of(outputs[usual.embedding])
     return Frame(
         inputs,
-        read_outputs(outputs, usual.task, classes=classes, ignored=usual.embedding or None),
+        read_outputs(outputs, usual.task, classes=classes, ignored=usual.embedding),
         truths(truth, labelled, usual.task),
         labelled,
         seconds=np.array([one.timestamp() for one in given.moments[part]]),

@@ -64,9 +64,9 @@ class Reference:
     slices: dict[str, Groups] = field(default_factory=dict)
 
     @property
-    def embedding(self) -> str:
-        """Return the output that holds each row's embedding; empty where none is watched."""
-        return next((one.name for one in self.fields if one.is_output), "")
+    def embedding(self) -> str | None:
+        """Return the output that holds each row's embedding; None where none is watched."""
+        return next((one.name for one in self.fields if one.is_output), None)
 
     @property
     def right(self) -> int:
