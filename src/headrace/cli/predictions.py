@@ -58,15 +58,14 @@ def labels(
 
     from headrace.cli.terminal import console, duration, print_json
     from headrace.cli.watching import log_of
-    from headrace.lifecycle.watching.label_wait import LOOKBACK, UNKNOWN_S, lasting
-    from headrace.predictions.labels import FEWEST, coverage
+    from headrace.lifecycle.watching.label_wait import LOOKBACK, lasting, usual_s
+    from headrace.predictions.labels import coverage
 
     log = log_of(component)
     counts = log.counts(component)
     now = datetime.now(UTC)
     taken = log.delays(component, since=now - LOOKBACK, now=now)
-    auto_s = taken.within_s if taken.labels >= FEWEST else UNKNOWN_S
-    maturity_s = auto_s if maturity == "auto" else duration(maturity)
+    maturity_s = usual_s(taken) if maturity == "auto" else duration(maturity)
     found = coverage(log.snapshot(component), now=now, maturity_s=maturity_s)
     if as_json:
         print_json(

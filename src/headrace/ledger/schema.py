@@ -84,9 +84,9 @@ def open_engine(url: str) -> Engine:
     """
     engine = engine_of(url)
     try:
-        check_encoding(engine)
         revision = schema_revision(engine)
         if revision == "":
+            check_encoding(engine)
             migrate(engine)
             revision = HEAD
     except DatabaseError as error:

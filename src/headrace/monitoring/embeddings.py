@@ -24,7 +24,8 @@ def learned(field: Field, values: Any) -> Field:
 
     The odd ones are for the profile: rows lie closer to directions that were fitted to them than new rows do.
     """
-    matrix = matrix_of(values)[::2].astype(float)
+    matrix = matrix_of(values)
+    matrix = matrix[fitted_rows(len(matrix))].astype(float)
     center = matrix.mean(axis=0) if len(matrix) else np.zeros(field.width)
     _, _, axes = np.linalg.svd(matrix - center, full_matrices=False)
     return replace(field, center=_kept(center), axes=tuple(_kept(one) for one in axes[:DIRECTIONS]))

@@ -37,13 +37,18 @@ def label_wait(rooms: Rooms, component: str, monitor: Monitor) -> LabelWait:
     if monitor.label_delay != "auto":
         return LabelWait(monitor.label_delay, f"`monitor.label_delay` is {lasting(monitor.label_delay)}")
     known, most = delays(rooms, component), monitor.label_delay_at_most
+    seconds = min(usual_s(known), most)
     if known.labels < FEWEST:
-        sentence = f"{known.labels} actuals do not say yet how long they take"
-        return LabelWait(min(UNKNOWN_S, most), sentence)
+        return LabelWait(seconds, f"{known.labels} actuals do not say yet how long they take")
     sentence = f"99 of 100 actuals came within {lasting(known.within_s)}"
     if known.within_s > most:
         sentence += f", longer than `monitor.label_delay_at_most`, {lasting(most)}: windows are judged without the rest"
-    return LabelWait(min(known.within_s, most), sentence)
+    return LabelWait(seconds, sentence)
+
+
+def usual_s(known: Delays) -> float:
+    """Return how long nearly all labels take, as far as it is known."""
+    return known.within_s if known.labels >= FEWEST else UNKNOWN_S
 
 
 def delays(rooms: Rooms, component: str) -> Delays:

@@ -12,7 +12,7 @@ from scipy.special import bdtrc
 from headrace.monitoring.base import Signal
 from headrace.monitoring.columns import fits
 from headrace.monitoring.frame import Frame
-from headrace.monitoring.profiles import OTHER, Categories, Field, Numbers, count_values
+from headrace.monitoring.profiles import OTHER, Categories, Numbers, count_values
 from headrace.monitoring.reference_profile import Reference
 from headrace.monitoring.statistics.shares import rose_p
 from headrace.monitoring.statistics.twosample import anderson_darling, ks_distance, stacked
@@ -56,7 +56,7 @@ class Schema:
             elif frame.watched.missing[name] == rows or frame.watched.kinds[name] == "nothing":
                 if not self._was_empty(name):
                     yield _fired(BREAK, f"{label} has no values any more", name)
-            elif _differs(one, frame.watched.kinds[name]):
+            elif not fits(frame.watched.kinds[name], one.kind):
                 yield _fired(BREAK, f"{label} was {_article(one.kind)} and is {frame.watched.kinds[name]} now", name)
             else:
                 yield from self._nulls(name, label, frame.watched.missing[name], rows)
@@ -183,10 +183,6 @@ def _moves(name: str, before: Numbers, values: np.ndarray) -> Iterator[Signal]:
     if share >= LEAST:
         sentence = f"`{name}` was always {before.low:g} and now moves between {values.min():.3g} and {values.max():.3g}"
         yield _fired(MEANING, sentence, name, is_range=True)
-
-
-def _differs(known: Field, now: str) -> bool:
-    return not fits(now, known.kind)
 
 
 def _article(kind: str) -> str:
