@@ -28,6 +28,7 @@ from headrace.config.settings import read_settings
 from headrace.deploy.base import Route, Status
 from headrace.errors import NotFound, TrainingFailed
 from headrace.evaluation.base import Finding, Rows
+from headrace.files import use_wal
 from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle import engine
 from headrace.lifecycle.candidates import candidate
@@ -140,7 +141,7 @@ class FileRegistry:
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._open() as database:
-            database.execute("PRAGMA journal_mode=WAL")
+            use_wal(database)
             database.execute("CREATE TABLE IF NOT EXISTS runs (key TEXT PRIMARY KEY, id TEXT, state TEXT)")
             database.execute(
                 "CREATE TABLE IF NOT EXISTS versions (component TEXT, number INTEGER, key TEXT UNIQUE, run TEXT)"

@@ -83,6 +83,9 @@ def play(folder: Path, variables: dict[str, str], url: str, rounds: int) -> list
         for _, orders in players:
             _heard(orders)
         rows = [_round(folder, url, [orders for _, orders in players], turn) for turn in range(rounds)]
+    except EOFError as error:
+        said = "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("player*.log")))
+        raise RuntimeError(f"a process that promotes has ended:\n{said}") from error
     finally:
         for process, _ in players:
             process.kill()

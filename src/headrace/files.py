@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,26 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def use_wal(database: sqlite3.Connection, *, most_s: float = 30.0) -> None:
+    """Set a database's journal to WAL: readers then never wait for a writer.
+
+    Of several processes that do so at once on a new file, SQLite lets one and tells the others at once that it is busy,
+    whatever their timeout; they ask again.
+
+    Raises:
+        sqlite3.Error: it could not be set within `most_s` seconds.
+    """
+    until = time.monotonic() + most_s
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
 
 
 def sha256_file(path: Path) -> str:

@@ -1,13 +1,25 @@
 """Files are whole or absent, and documents have one text."""
 
 import errno
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from headrace.dashboard.post import cut_logs
 from headrace.errors import HeadraceError, Unavailable
-from headrace.files import append_line, canonical_json, disk_trouble, read_lines, rotate, sha256_file, write_atomically
+from headrace.files import (
+    append_line,
+    canonical_json,
+    disk_trouble,
+    read_lines,
+    rotate,
+    sha256_file,
+    use_wal,
+    write_atomically,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -93,3 +105,19 @@ def test_a_log_is_cut_while_its_writer_lives(tmp_path: Path) -> None:
         writer.write(b"later")
     assert log.read_bytes() == b"later"
     assert log.with_name("worker-1.log.1").stat().st_size == 300
+
+
+def test_a_database_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
+        closing(sqlite3.connect(path, timeout=0)) as mine,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        ending = threading.Timer(0.2, other.execute, ["COMMIT"])
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            use_wal(mine, most_s=0)
+        ending.start()
+        use_wal(mine)
+        ending.join()
+        assert mine.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,5 +1,6 @@
 """The ledger's tables and how a ledger is opened. Alembic is imported only where a schema must be made or moved."""
 
+import sqlite3
 from pathlib import Path
 
 from sqlalchemy import (
@@ -23,6 +24,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from headrace.errors import Unavailable
+from headrace.files import use_wal
 from headrace.ledger.base import SCHEMA
 
 #: The newest revision in `migrations/versions`.
@@ -123,13 +125,11 @@ def check_encoding(engine: Engine) -> None:
         )
 
 
-def _configure_sqlite(connection: object, _: ConnectionPoolEntry) -> None:
+def _configure_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
     # The driver's own transactions would end at each DDL statement and could not begin IMMEDIATE.
-    connection.isolation_level = None  # type: ignore[attr-defined]
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
+    connection.isolation_level = None
+    use_wal(connection)
+    connection.execute("PRAGMA synchronous=FULL")
 
 
 def _begin_sqlite(connection: Connection) -> None:

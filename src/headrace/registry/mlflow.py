@@ -16,6 +16,7 @@ import httpx
 
 from headrace.config.settings import Settings
 from headrace.errors import Conflict, InvalidInput, NotFound, Unavailable
+from headrace.files import use_wal
 from headrace.registry.base import Run, RunState, Version
 
 if TYPE_CHECKING:
@@ -275,8 +276,7 @@ def _store(home: Path) -> Iterator[None]:
         with (home / "mlflow.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with contextlib.closing(sqlite3.connect(home / "mlflow.db", timeout=20)) as database:
-                if database.execute("pragma journal_mode").fetchone()[0] != "wal":
-                    database.execute("pragma journal_mode=wal")
+                use_wal(database)
             with told(f"the store {home / 'mlflow.db'}"):
                 yield
     except (OSError, sqlite3.Error) as error:
