@@ -98,10 +98,12 @@ class Resources:
     Attributes:
         memory: `512m` or `2g`; empty for no limit.
         cpus: how many, such as 1.5; 0 for no limit.
+        gpus: `all` or a number, for a container; empty for none.
     """
 
     memory: str = ""
     cpus: float = 0.0
+    gpus: str = ""
 
     @property
     def memory_bytes(self) -> int:

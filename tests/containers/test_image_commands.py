@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -106,3 +107,17 @@ def test_own_templates_are_used(
     monkeypatch.setenv("HEADRACE_IMAGE_TEMPLATES", str(folder))
     built = call("image", "build", "digits/1")
     assert docker.engine.image(str(built["image"])).labels["org.example.team"] == "ada"
+
+
+def test_a_base_image_that_moved_under_its_name_is_built_on(installed: Path, docker: Docker, tmp_path: Path) -> None:
+    told: list[str] = []
+    images = replace(docker.images, templates=tmp_path / "small", base_image="hr-moved:1", progress=told.append)
+    docker.engine.run("tag", docker.base_image, "hr-moved:1")
+    try:
+        assert images.base(docker.environment) == images.base(docker.environment)
+        (tmp_path / "Dockerfile").write_text(f"FROM {docker.base_image}\nLABEL org.example.moved=yes\n")
+        docker.engine.build(tmp_path / "small", tmp_path / "Dockerfile", tag="hr-moved:1", arguments={}, labels={})
+        assert images.base(docker.environment).labels["org.example.moved"] == "yes"
+    finally:
+        docker.engine.run("rmi", "--force", "hr-moved:1")
+    assert sum("images are built on that" in line for line in told) == 1

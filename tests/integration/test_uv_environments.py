@@ -188,6 +188,25 @@ def test_without_a_gpu_a_cpu_build_is_taken_where_one_is_offered(
     assert "nvidia-cublas==12.0" in environments.lock(write("torch==2.13.1")).text
 
 
+def test_where_gpus_are_asked_for_their_build_is_taken_without_one_here(
+    environments: UvEnvironments, write: Callable[..., Path], wheels: Path
+) -> None:
+    make_wheel(wheels, "torch", "2.13.0+cpu")
+    with pytest.raises(EnvironmentFailed, match=r"asks for GPUs, and of torch only the CPU build 2\.13\.0\+cpu"):
+        environments.lock(write("torch"), for_gpus=True)
+    make_wheel(wheels, "torch", "2.13.0", "nvidia-cublas")
+    make_wheel(wheels, "nvidia-cublas", "12.0")
+    project = write("torch==2.13.0")
+    lock = environments.lock(project, for_gpus=True)
+    assert "nvidia-cublas==12.0" in lock.text
+    assert "\ntorch==2.13.0 " in lock.text
+    assert "torch==2.13.0+cpu" in environments.lock(project).text
+    assert environments.lock(project, for_gpus=True) == lock
+    assert environments.lock(write("alpha", name="without"), for_gpus=True) == environments.lock(
+        write("alpha", name="without")
+    )
+
+
 def test_a_uv_lock_is_taken_as_it_is(environments: UvEnvironments, tmp_path: Path, wheels: Path) -> None:
     project = tmp_path / "locked"
     project.mkdir()

@@ -26,7 +26,7 @@ CHURN = Component(component="churn")
 class Ready:
     """Environments that are there already."""
 
-    def lock(self, project: Path) -> Lock:
+    def lock(self, project: Path, *, for_gpus: bool = False) -> Lock:
         return Lock("c" * 64, (project / "requirements.txt").read_text(), "3.11.7")
 
     def download(self, lock: Lock) -> Download:

@@ -342,9 +342,11 @@ class StageLimits(Frozen):
 
     memory: Annotated[str | None, BeforeValidator(amount)] = None
     cpus: float | None = Field(default=None, gt=0)
+    #: Given to containers; a process sees whatever its machine has.
+    gpus: Literal["all", "none"] | Annotated[int, Field(ge=1)] = "none"
 
     def as_resources(self) -> Resources:
-        return Resources(self.memory or "", self.cpus or 0.0)
+        return Resources(self.memory or "", self.cpus or 0.0, "" if self.gpus == "none" else str(self.gpus))
 
 
 class StageSettings(Frozen):
@@ -399,6 +401,12 @@ class Component(Frozen):
     def is_trained_in_container(self) -> bool:
         """Tell whether the entry point that trains runs in a container of the train image."""
         return (self.training.target or self.environment) in ("docker", EnvironmentKind.DOCKER)
+
+    @property
+    def wants_gpus(self) -> bool:
+        """Tell whether a container of it must be given GPUs, so that its environment must have what uses them."""
+        served = [stage.limits.gpus for stage in self.stages.values()]
+        return self.training.gpus not in ("auto", "none") or any(gpus != "none" for gpus in served)
 
     @property
     def project_folder(self) -> Path:

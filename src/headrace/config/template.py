@@ -170,7 +170,7 @@ _WATCH = """\
 #   production:
 #     environment_variables: {LOG_LEVEL: warning}
 #     secrets: [API_KEY]
-#     limits: {memory: 2g, cpus: 2}  # of each worker
+#     limits: {memory: 2g, cpus: 2}  # of each worker; gpus: all (in containers)
 """
 
 

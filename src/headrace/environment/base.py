@@ -49,13 +49,17 @@ class Environment:
 class Environments(Protocol):
     """What every kind of environment does."""
 
-    def lock(self, project: Path) -> Lock:
+    def lock(self, project: Path, *, for_gpus: bool = False) -> Lock:
         """Resolve what the MLproject of a project, or a saved MLflow model itself, names.
 
         The same project with the same sources gives the same lock.
 
+        Args:
+            for_gpus: its torch must be one for GPUs, also where this machine has none.
+
         Raises:
-            EnvironmentFailed: it cannot be solved; the message names the first conflict.
+            EnvironmentFailed: it cannot be solved; the message names the first conflict. Or torch is to be had for CPUs
+                alone, and it must be one for GPUs.
             InvalidConfig: the project names nothing that can be used (conda packages that pip cannot give, by name).
         """
         ...

@@ -22,8 +22,8 @@ class InheritedEnvironments:
 
     settings: Settings
 
-    def lock(self, project: Path) -> Lock:
-        """Freeze what the interpreter has."""
+    def lock(self, project: Path, *, for_gpus: bool = False) -> Lock:
+        """Freeze what the interpreter has, for GPUs or not."""
         python = self.python()
         try:
             found = installed(python, self.settings.child_environment())

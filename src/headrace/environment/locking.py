@@ -38,11 +38,14 @@ class Resolution:
         return "torch" in self.packages and any(name.startswith("nvidia-") for name in self.packages)
 
 
-def resolve(uv: Uv, sources: Sources, project: Path, *, python: Path, places: PackageSources) -> Resolution:
+def resolve(
+    uv: Uv, sources: Sources, project: Path, *, python: Path, places: PackageSources, for_gpus: bool
+) -> Resolution:
     """Return what the sources come to on this machine.
 
     Without a GPU a CPU build of torch is looked for: first in what pip is configured with, then in the public
     PyTorch index for CPUs (`uv --torch-backend cpu`). A CUDA build is taken only where neither has one.
+    Where GPUs are asked for, a CPU build, which wins over others of its version, is left out if there is another.
 
     Raises:
         EnvironmentFailed: there is no solution; the message names the first conflict.
@@ -52,16 +55,35 @@ def resolve(uv: Uv, sources: Sources, project: Path, *, python: Path, places: Pa
         asked.write_text(_requirements(uv, sources, project))
         ask: list[str | Path] = [asked, "--python", python, *places.uv_options()]
         answer = _compile(uv, ask, project)
-        if not answer.is_cuda or has_gpu(uv.variables):
+        is_right = answer.is_cuda if for_gpus else not answer.is_cuda or has_gpu(uv.variables)
+        if is_right or "torch" not in answer.packages:
             return answer
-        for attempt, header in _cpu_attempts(places, Path(scratch)):
+        attempts = _cuda_attempts(answer, Path(scratch)) if for_gpus else _cpu_attempts(places, Path(scratch))
+        for attempt, header in attempts:
             try:
                 found = _compile(uv, [*ask, *attempt], project, header=header)
             except EnvironmentFailed:
                 continue  # That place has none that fits the other requirements; the next may.
-            if not found.is_cuda:
+            if found.is_cuda is for_gpus:
                 return found
         return answer
+
+
+def refuse_cpu_build(text: str, project: Path) -> None:
+    """Raise EnvironmentFailed where a lock that is for GPUs has a torch that is not."""
+    found = re.search(r"^torch==(\S+\+cpu)", text, re.MULTILINE)
+    if found is not None:
+        raise EnvironmentFailed(
+            f"headrace.yaml of {project} asks for GPUs, and of torch only the CPU build {found[1]} can be had.",
+            "Name an index that has one for GPUs (`PIP_EXTRA_INDEX_URL`), or take `gpus` out of headrace.yaml.",
+        )
+
+
+def _cuda_attempts(answer: Resolution, scratch: Path) -> Iterator[tuple[list[str | Path], str]]:
+    if answer.packages["torch"].endswith("+cpu"):
+        constraint = scratch / "gpus.txt"
+        constraint.write_text(f"torch!={answer.packages['torch']}\n")
+        yield ["--constraint", constraint], ""
 
 
 def _cpu_attempts(places: PackageSources, scratch: Path) -> Iterator[tuple[list[str | Path], str]]:

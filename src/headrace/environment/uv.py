@@ -23,7 +23,7 @@ from headrace.environment.base import Download, Environment, Lock
 from headrace.environment.byte_code import inherit_byte_code
 from headrace.environment.downloads import sizes
 from headrace.environment.interpreters import Interpreter, find_interpreter
-from headrace.environment.locking import TORCH_BACKEND, resolve
+from headrace.environment.locking import TORCH_BACKEND, refuse_cpu_build, resolve
 from headrace.environment.packages import has_gpu, read_package_sources
 from headrace.environment.sources import read_sources
 from headrace.environment.uv_command import find_uv, first_conflict
@@ -41,7 +41,7 @@ class UvEnvironments:
 
     settings: Settings
 
-    def lock(self, project: Path) -> Lock:
+    def lock(self, project: Path, *, for_gpus: bool = False) -> Lock:
         """Resolve what the project names; the answer to the same sources is kept and given again."""
         project = project.resolve()
         sources = read_sources(project)
@@ -56,6 +56,7 @@ class UvEnvironments:
                 "platform": f"{sys.platform}-{platform.machine()}",
                 "options": list(places.uv_options()),
                 "gpu": has_gpu(self.settings.variables),
+                **({"for_gpus": True} if for_gpus else {}),
                 "uv": {k: v for k, v in self.settings.variables.items() if k.startswith("UV_") and k != "UV_CACHE_DIR"},
             }
         )
@@ -63,7 +64,8 @@ class UvEnvironments:
         with _disk(self.settings.environments):
             document = _read_json(kept)
         if document is None:
-            answer = resolve(find_uv(self.settings), sources, project, python=interpreter.path, places=places)
+            uv = find_uv(self.settings)
+            answer = resolve(uv, sources, project, python=interpreter.path, places=places, for_gpus=for_gpus)
             document = {"text": answer.text, "python": interpreter.version}
             with _disk(self.settings.environments):
                 write_atomically(kept, json.dumps(document))
@@ -71,6 +73,8 @@ class UvEnvironments:
                     self._addresses(lock_digest(answer.text, interpreter.version)), json.dumps(answer.addresses)
                 )
         text, python = str(document["text"]), str(document["python"])
+        if for_gpus:
+            refuse_cpu_build(text, project)
         return Lock(digest=lock_digest(text, python), text=text, python=python, sources=tuple(sources.files))
 
     def download(self, lock: Lock) -> Download:

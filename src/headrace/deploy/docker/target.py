@@ -16,6 +16,7 @@ from pathlib import Path
 from headrace.config.settings import Settings
 from headrace.deploy.base import Route, Status
 from headrace.deploy.docker.engine import Engine, Image
+from headrace.deploy.docker.gpus import gpu_options
 from headrace.deploy.process import ProcessTarget
 from headrace.errors import ModelRefused
 from headrace.files import sha256_json, write_atomically
@@ -89,13 +90,21 @@ class DockerTarget:
         return image
 
     def _contained(self, version: ServedVersion, stage: Stage, image: Image) -> ServedVersion:
-        """Return the version with an interpreter that starts containers."""
+        """Return the version with an interpreter that starts containers.
+
+        Raises:
+            Unavailable: its stage wants GPUs, and the engine cannot pass any on.
+        """
         variables = [*WORKER_VARIABLES, *version.environment_variables, *version.secrets]
         labels = {
             "org.headrace.endpoint": f"{version.component}-{stage.value}",
             "org.headrace.version": version.version,
         }
         marks = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
+        gpus = gpu_options(
+            self.engine, version.limits.gpus, asked_by=f"stages.{stage}.limits.gpus: {version.limits.gpus}",
+            otherwise="leave the line out",
+        )  # fmt: skip
         plan: dict[str, Json] = {
             "docker": [self.engine.program],
             # By its digest: a tag that moves later moves nothing here.
@@ -105,7 +114,7 @@ class DockerTarget:
             "sockets": self._sockets(version.component, stage),
             "far": self.engine.far,
             "endpoint": f"org.headrace.endpoint={version.component}-{stage.value}",
-            "options": [*marks, *limit_options(version.limits)],
+            "options": [*marks, *limit_options(version.limits), *gpus],
         }
         return replace(version, python=self._launcher(version, stage, plan))
 

@@ -43,14 +43,23 @@ class Images:
     progress: Callable[[str], None] = lambda _: None
 
     def base(self, environment: Environment) -> Image:
-        """Build, or find among the engine's images, the base image of an environment."""
+        """Build, or find among the engine's images, the base image of an environment.
+
+        It is built again where the engine knows `base_image` as another image now than it was built on.
+        """
         tag, recipe = _base_tag(environment), self._recipe("base")
-        found = self.engine.find(tag)
+        found, under = self.engine.find(tag), self.engine.find(self.base_image)
+        # One that the engine has under no name, fetched by a build or removed since, moved nowhere.
+        known = found.labels.get(f"{LABEL}.base", "") if found else ""
+        below = under.id if under else known
         if found is not None and found.labels.get(f"{LABEL}.recipe") == recipe:
-            return found
+            if below == known:
+                return found
+            if known:
+                self.progress(f"{self.base_image} was {known[:19]} and is {below[:19]} now: images are built on that")
         context = self._contexts.environment(environment)
         arguments = {"BASE_IMAGE": self.base_image, "PYTHON": minor(environment.lock.python)}
-        labels = {f"{LABEL}.environment": environment.digest, f"{LABEL}.recipe": recipe}
+        labels = {f"{LABEL}.environment": environment.digest, f"{LABEL}.recipe": recipe, f"{LABEL}.base": below}
         return self._build("base", context, tag, arguments, labels)
 
     def train(
@@ -95,10 +104,14 @@ class Images:
         Raises:
             Unavailable: there is no Java in it.
         """
-        self.base(environment)
+        base = self.base(environment)
         context = self._contexts.torchserve(environment.python, home, launch)
         tag, recipe = f"headrace-torchserve:{environment.digest[:16]}", self._recipe("torchserve")
-        labels = {f"{LABEL}.environment": environment.digest, f"{LABEL}.recipe": f"{recipe}-{context.parent.name}"}
+        labels = {
+            f"{LABEL}.environment": environment.digest,
+            f"{LABEL}.recipe": f"{recipe}-{context.parent.name}",
+            f"{LABEL}.base": base.id,
+        }
         found = self.engine.find(tag)
         if found is not None and labels.items() <= found.labels.items():
             return found

@@ -1,18 +1,17 @@
 """What a training's container is given: the train image, and the engine's options for what it may use."""
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from headrace.config.component import Training
 from headrace.config.settings import Settings
 from headrace.deploy.docker.engine import Engine, EngineFailed
+from headrace.deploy.docker.gpus import LACKING, gpu_options, passes_gpus
 from headrace.deploy.images.build import TaggedImage
 from headrace.deploy.images.of_version import images
 from headrace.environment.base import Environment
 from headrace.environment.packages import has_gpu
-from headrace.errors import InvalidConfig, Unavailable
+from headrace.errors import InvalidConfig
 
 #: PyTorch's data loaders hand batches over in shared memory; the engine's own 64 MB are too few for them.
 SHARED_MEMORY = "2g"
@@ -62,22 +61,9 @@ def options(engine: Engine, settings: Settings, wanted: Training, *, tell: Calla
     is_asked = wanted.gpus not in ("auto", "none")
     if wanted.gpus == "none" or not (is_asked or has_gpu(settings.variables)):
         return said
-    if not passes_gpus(engine):
-        fact = "The engine cannot pass GPUs on to containers: it has no NVIDIA Container Toolkit"
-        if is_asked:
-            raise Unavailable(
-                f"{fact}, and headrace.yaml says `training.gpus: {wanted.gpus}`.",
-                "Install it (`apt-get install nvidia-container-toolkit`), or write `gpus: auto`.",
-            )
-        tell(f"{fact}; training without them")
+    if not is_asked and not passes_gpus(engine):
+        tell(f"{LACKING}; training without them")
         return said
-    said += ["--gpus", "all" if wanted.gpus == "auto" else str(wanted.gpus)]
-    # An image that says nothing gets no CUDA from some toolkits, whose default is `utility` alone.
-    return [*said, "--env", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"]
-
-
-def passes_gpus(engine: Engine) -> bool:
-    """Tell whether the engine, which is on this machine, can give GPUs to containers."""
-    runtimes = json.loads(engine.run("info", "--format", "{{json .Runtimes}}") or "{}")
-    path = engine.variables.get("PATH")
-    return "nvidia" in runtimes or shutil.which("nvidia-container-runtime-hook", path=path) is not None
+    count = "all" if wanted.gpus == "auto" else str(wanted.gpus)
+    asked = f"training.gpus: {wanted.gpus}"
+    return [*said, *gpu_options(engine, count, asked_by=asked, otherwise="write `gpus: auto`")]

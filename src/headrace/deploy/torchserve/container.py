@@ -16,6 +16,7 @@ from typing import Any
 from headrace.config.settings import Settings
 from headrace.deploy.base import Route
 from headrace.deploy.docker.engine import Engine, EngineFailed, Image
+from headrace.deploy.docker.gpus import gpu_options
 from headrace.deploy.images.of_version import environment_of, images
 from headrace.deploy.torchserve.archive import workers_of
 from headrace.deploy.torchserve.runtime import installed
@@ -82,7 +83,7 @@ class ContainerLauncher:
     name: str = "torchserve-docker"
 
     def start(self, folder: Path, route: Route, default: ServedVersion, *, port: int) -> Server:
-        """See `Launcher`. Raises Unavailable: no Java in the image, an engine elsewhere, a port that is taken."""
+        """See `Launcher`. Raises Unavailable: no Java, no GPUs, an engine elsewhere, a port that is taken."""
         self.engine.require_local("TorchServe's container shares a folder with headrace")
         image = self._image(default)
         user = self.engine.user(image.user)
@@ -91,7 +92,11 @@ class ContainerLauncher:
         management = temporary / "management.sock"
         management.unlink(missing_ok=True)
         _write(folder, temporary, user, management=f"unix:{FOLDER / 'tmp' / management.name}", route=route)
-        options = [*self._options(folder, temporary, user, port), *_limits(route, default)]
+        gpus = gpu_options(
+            self.engine, default.limits.gpus, asked_by=f"stages.{route.stage}.limits.gpus: {default.limits.gpus}",
+            otherwise="leave the line out",
+        )  # fmt: skip
+        options = [*self._options(folder, temporary, user, port), *_limits(route, default), *gpus]
         words = command("java", home=HOME, temporary=FOLDER / "tmp", folder=FOLDER)
         # Not to the engine's own log, which grows without end.
         shell = ["sh", "-c", f'exec "$@" > {FOLDER}/logs/console.log 2>&1', "torchserve"]
@@ -106,7 +111,8 @@ class ContainerLauncher:
         return Container(self.engine, str(document["container"]))
 
     def fit(self, route: Route, version: ServedVersion) -> str:
-        return sha256_json([str(version.python), *_limits(route, version)])
+        gpus = [version.limits.gpus] if version.limits.gpus else []
+        return sha256_json([str(version.python), *_limits(route, version), *gpus])
 
     def python(self, version: ServedVersion) -> str:
         return PYTHON

@@ -44,7 +44,7 @@ def adopt(rooms: Rooms, uri: str, component: Component, *, actor: Actor, reason:
         # A copy of what is registered: the files that the run logged stay as they are.
         model = rooms.registry.download(uri, Path(name) / "model")
         environments = rooms.environments(component.environment)
-        lock = environments.lock(model)
+        lock = environments.lock(model, for_gpus=component.wants_gpus)
         environment = environments.build(lock, progress=lambda _: None)
         draft = replace(draft_of_registered(rooms, component, version, model, lock), actor=actor, reason=reason)
         sealed = baseline.seal(draft, folder / "baseline", sign.own_signer(rooms.settings.keys))

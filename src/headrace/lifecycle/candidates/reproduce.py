@@ -91,7 +91,7 @@ def reproduce(original: Original, workshop: Workshop, *, here: bool = False) -> 
     baseline = original.baseline
     copy = checkout(original.folder, workshop.folder / "checkout", None if here else _commit(baseline))
     component = Component.model_validate({**baseline.settings, "folder": copy.folder})
-    lock = workshop.environments.lock(component.project_folder)
+    lock = workshop.environments.lock(component.project_folder, for_gpus=component.wants_gpus)
     sources = {use: _source(workshop.settings, facts, here=here) for use, facts in baseline.data.items()}
     gaps = [
         *_code_gaps(baseline, copy.code.diff, copy.code.commit),

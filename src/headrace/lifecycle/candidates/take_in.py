@@ -54,7 +54,7 @@ def build_environment(rooms: Rooms, request: CandidateRequest, component: Compon
     journal = rooms.journal(request.flow_id)
     with journal.step("environment", "locking what the model names") as note:
         environments = rooms.environments(component.environment)
-        lock = environments.lock(Path(run.model))
+        lock = environments.lock(Path(run.model), for_gpus=component.wants_gpus)
         environment = environments.build(lock, progress=lambda text: journal.progress("environment", text))
         note.found = f"Python {lock.python}, environment {lock.digest[:12]}"
     return Built(str(environment.python), lock.digest, lock.python, lock.text)

@@ -148,7 +148,7 @@ def build_environment(work: Work) -> Built:
     with journal.step("environment", "locking what the MLproject names") as note:
         if work.component.is_trained_in_container:
             work.rooms.containers.check(work.component)
-        lock = environments.lock(work.component.project_folder)
+        lock = environments.lock(work.component.project_folder, for_gpus=work.component.wants_gpus)
         download = environments.download(lock)
         if download.packages:
             journal.progress("environment", f"downloading {describe_download(download.packages, download.bytes)}")
