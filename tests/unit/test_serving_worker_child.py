@@ -1,6 +1,9 @@
 """How a loaded model is judged when it is warmed up, and what of its answers travels. No process is started here."""
 
+import importlib
+import io
 import json
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -174,3 +177,13 @@ def test_failing_requests_do_not_fill_the_log(
     written = capsys.readouterr().err
     assert "5 more requests failed" in written
     assert written.count("Traceback") == 1
+
+
+def test_a_module_is_hidden_for_a_while_and_can_be_had_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with worker_child.without("this"), pytest.raises(ImportError):
+        importlib.import_module("this")
+    assert importlib.import_module("this")
+    with worker_child.without("this"):
+        assert importlib.import_module("this"), "one that is loaded stays"

@@ -28,6 +28,7 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -42,6 +43,9 @@ SKIPPED = {"__pycache__", ".DS_Store"}
 #: How a model takes a smaller batch: with the same answers, with others, or not at all.
 SAME, DIFFERENT, REFUSED = "same", "different", "refused"
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
+#: What scikit-learn has for users of torch tensors. skops visits every module of scikit-learn for the names that it
+#: trusts, and through this one would load torch for a model that does without: seconds, and 180 MB.
+TORCH_BRIDGE = "sklearn.externals.array_api_compat.torch"
 
 #: (name or names, array); a table's block has names and shape (rows, names).
 Named = list[tuple[Any, Any]]
@@ -306,7 +310,8 @@ class Pyfunc:
     def __init__(self, folder: str, threads: int) -> None:
         import mlflow.pyfunc
 
-        self.model = mlflow.pyfunc.load_model(folder)
+        with without(TORCH_BRIDGE):
+            self.model = mlflow.pyfunc.load_model(folder)
         torch = sys.modules.get("torch")  # Importing it for a model that does without would cost seconds.
         if torch is not None:
             torch.set_num_threads(threads)
@@ -330,6 +335,19 @@ class Pyfunc:
         columns = _columns(batch.named)
         listed = {name: v.tolist() if v.dtype.kind == "O" else v for name, v in columns.items()}
         return pd.DataFrame({name: listed[name] for name in batch.order})
+
+
+@contextlib.contextmanager
+def without(module: str) -> Iterator[None]:
+    """Let imports of a module fail for a while, as if it were not installed; one that is loaded stays."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # That is how Python is told.
+    try:
+        yield
+    finally:
+        sys.modules.pop(module, None)
 
 
 def _columns(named: Named) -> dict[str, Any]:
