@@ -44,14 +44,14 @@ def small_endpoints(models: SmallModels, home: Path) -> Iterator[Endpoints]:
         version = ServedVersion(name, 1, getattr(models, name), models.python)
         serve = Serve(
             fronts=2 if name == "mlp" else 1,
-            deadline_ms=5000,
+            deadline_ms=60_000,
             max_body_bytes=BODY_BYTES,
             queue=256,
             predict_keys=("PREDICT_KEY",) if name == "text" else (),
             feedback_keys=("FEEDBACK_KEY",) if name == "text" else (),
         )
         status = target.apply(Route(name, Stage.PRODUCTION, [version], {1: 1.0}, serve))
-        return httpx.Client(base_url=status.endpoint.url, timeout=20, trust_env=False)
+        return httpx.Client(base_url=status.endpoint.url, timeout=120, trust_env=False)
 
     try:
         with ThreadPoolExecutor(3) as starting:

@@ -123,9 +123,9 @@ def stack(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def component(folder: Path) -> None:
     """Put a component into the folder that the workers have, under git as its user has it."""
-    made = House(folder / "components" / "home", dict(os.environ)).component("flowers")
-    with (made / "headrace.yaml").open("a") as file:
-        file.write("serve: {port: 8081}\n")
+    made = House(folder / "components" / "home", dict(os.environ)).component(
+        "flowers", serve="{port: 8081, deadline_ms: 30000}"
+    )
     environment = made / "python_env.yaml"
     lines = environment.read_text().splitlines(keepends=True)
     environment.write_text("".join(line for line in lines if "torch" not in line and "pytest" not in line))

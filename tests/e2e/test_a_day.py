@@ -82,7 +82,9 @@ class Day:
         signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
         headers = {"x-hub-signature-256": f"sha256={signature}", "x-github-event": "push"}
         url = f"{place}/hooks/{NAME}"
-        return [httpx.post(url, content=body, headers=headers, trust_env=False).status_code for _ in range(3)]
+        return [
+            httpx.post(url, content=body, headers=headers, trust_env=False, timeout=60).status_code for _ in range(3)
+        ]
 
     def until(self, what: str, is_so: Callable[[], bool], limit_s: float = 300) -> None:
         deadline = time.monotonic() + limit_s

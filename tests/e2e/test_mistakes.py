@@ -186,9 +186,7 @@ def test_a_port_that_is_taken_is_named_and_nothing_serves(house: House) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        folder = house.component("crowded")
-        with (folder / "headrace.yaml").open("a") as file:
-            file.write(f"serve: {{port: {port}}}\n")
+        folder = house.component("crowded", serve=f"{{port: {port}}}")
         told = house.headrace("run", folder, "--json")
     assert told.code == 10, told.out
     assert str(port) in str(error_of(told)["fact"])

@@ -38,10 +38,10 @@ def test_serve_answers_until_it_is_interrupted(small_models: SmallModels, tmp_pa
         url = json.loads(text)["url"]
         family = psutil.Process(server.pid).children(recursive=True)
         row = {"age": 1.5, "rooms": 3, "town": "Bern"}
-        answer = httpx.post(f"{url}/invocations", json={"instances": [row]}, trust_env=False)
+        answer = httpx.post(f"{url}/invocations", json={"instances": [row]}, trust_env=False, timeout=60)
         assert answer.json()["predictions"] == [16.0]
         server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 0
+        assert server.wait(120) == 0
     assert len(family) >= 2
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert list((tmp_path / "home" / "run").iterdir()) == []

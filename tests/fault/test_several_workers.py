@@ -345,7 +345,7 @@ def test_nodes_drain_and_restart(house: House) -> None:
     found = {node["name"]: node for node in command("nodes")["nodes"]}
     assert found["serve"]["roles"] == ["serve", "monitor"]
     assert found["serve"]["condition"] == "alive"
-    assert httpx.get(found["control"]["url"] + "/api/status").status_code == 401
+    assert httpx.get(found["control"]["url"] + "/api/status", timeout=60).status_code == 401
     assert command("drain", "train-1")["condition"] == Condition.DRAINED
     assert command("restart", "train-1")["condition"] == Condition.ALIVE
     assert command("logs", "train-1")["logs"][0]["lines"]

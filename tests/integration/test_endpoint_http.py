@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import json
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -133,7 +134,9 @@ def test_metrics_of_two_fronts_add_up(endpoints: Endpoints) -> None:
     before = requests()
     for _ in range(20):
         # A fresh connection each time, so that both fronts get some.
-        answer = httpx.post(f"{endpoints.mlp.base_url}/invocations", json={"instances": [ROW]}, trust_env=False)
+        answer = httpx.post(
+            f"{endpoints.mlp.base_url}/invocations", json={"instances": [ROW]}, trust_env=False, timeout=120
+        )
         assert answer.status_code == 200
     assert requests() == before + 20
 
@@ -233,9 +236,8 @@ def test_slow_senders_hold_up_nobody_and_are_given_up(endpoints: Endpoints) -> N
             senders.append(slow.enter_context(socket.create_connection((url.host, url.port or 80), timeout=60)))
             head = f"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{{"
             senders[-1].sendall(head.encode())
-        start = time.monotonic()
         assert score(endpoints.mlp, {"instances": [ROW]}).status_code == 200
-        assert time.monotonic() - start < 10
+        assert select.select(senders, [], [], 0)[0] == [], "neither has been given up yet"
         assert [sender.recv(12) for sender in senders] == [b"HTTP/1.1 408"] * 2
 
 
@@ -260,7 +262,7 @@ def test_other_versions_wait_behind_the_same_address(endpoints: Endpoints, small
     target = ProcessTarget(replace(shared, home=endpoints.folder))
     one = ServedVersion("table", 1, small_models.table, small_models.python)
     two = replace(one, version=2)
-    route = Route("table", Stage.PRODUCTION, [one, two], {1: 0.5, 2: 0.5}, Serve(deadline_ms=5000))
+    route = Route("table", Stage.PRODUCTION, [one, two], {1: 0.5, 2: 0.5}, Serve(deadline_ms=60_000))
     target.apply(route)
     found = {
         key: {
@@ -284,7 +286,9 @@ def test_keys_and_secrets_outlive_the_supervisor(small_models: SmallModels, tmp_
     home = tmp_path / "home"
     secret = ProcessTarget(home_settings(home, {"PREDICT_KEY": "open sesame", "TOKEN": "hidden"}))
     version = ServedVersion("text", 1, small_models.text, small_models.python, secrets=("TOKEN",))
-    route = Route("text", Stage.PRODUCTION, [version], {1: 1.0}, Serve(predict_keys=("PREDICT_KEY",)))
+    route = Route(
+        "text", Stage.PRODUCTION, [version], {1: 1.0}, Serve(predict_keys=("PREDICT_KEY",), deadline_ms=60_000)
+    )
     document = {"dataframe_records": [{"text": "hi"}]}
     try:
         before = secret.apply(route)
@@ -293,7 +297,7 @@ def test_keys_and_secrets_outlive_the_supervisor(small_models: SmallModels, tmp_
         after = ProcessTarget(home_settings(home)).apply(route)
         assert (after.endpoint.url, after.problem) == (before.endpoint.url, "")
         assert after.endpoint.pid != before.endpoint.pid
-        with httpx.Client(base_url=after.endpoint.url, timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=after.endpoint.url, timeout=120, trust_env=False) as client:
             assert score(client, document).status_code == 401
             assert score(client, document, authorization="Bearer open sesame").status_code == 200
         assert ((home / "run" / "text-production" / "given.json").stat().st_mode & 0o777) == 0o600
@@ -313,7 +317,7 @@ def _count(text: str) -> int:
 
 def _shadowed(client: httpx.Client, expected: int) -> bool:
     """Wait until the shadow has answered; it may be behind the champion."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while time.monotonic() < end:
         if _count(client.get("/metrics").text) == expected:
             return True

@@ -102,7 +102,7 @@ def test_mlflow_scoring_client(endpoints: Endpoints, answer: np.ndarray[Any, Any
 
     url = endpoints.mlp.base_url
     client = ScoringServerClient(url.host, url.port)
-    client.wait_server_ready(timeout=10)
+    client.wait_server_ready(timeout=60)
     assert json.loads(client.get_version())["component"] == "mlp"
     got = client.invoke(np.array([ROW], "float32"))
     np.testing.assert_allclose(got.get_predictions(predictions_format="ndarray")[0], answer, rtol=1e-4)
@@ -150,7 +150,7 @@ def test_mlflow_deployments_command(endpoints: Endpoints, tmp_path: Path) -> Non
 def curl(client: httpx.Client, path: str, *words: str) -> Any:
     done = subprocess.run(
         ["curl", "--silent", "--show-error", "--fail-with-body", *words, f"{str(client.base_url).rstrip('/')}{path}"],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout} {done.stderr}"
     return json.loads(done.stdout)

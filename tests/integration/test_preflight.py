@@ -90,10 +90,14 @@ def test_a_broken_model_is_refused_with_its_cause_and_remedy(
 
 @pytest.mark.parametrize("name", ["hangs_while_loading", "hangs_while_predicting"])
 def test_a_model_that_hangs_is_stopped_and_its_place_named(corpus: Path, component_python: Path, name: str) -> None:
-    # Loading has to be over before the clock that matters starts, so the time is generous for a busy machine.
-    result = check(corpus, name, component_python, limits=Limits(timeout_s=15))
     what = "load" if name.endswith("loading") else "predict"
-    assert f"it did not {what} within 15 s; it was at good_model.py, line" in result.findings[0].fact
+    found = ""
+    # The model's libraries have to be there before the place that matters is reached: a busy machine gets more time.
+    for seconds in (10, 40, 160):
+        found = check(corpus, name, component_python, limits=Limits(timeout_s=seconds)).findings[0].fact
+        if f"it did not {what} within {seconds} s; it was at good_model.py, line" in found:
+            return
+    raise AssertionError(found)
 
 
 def test_a_huge_model_is_stopped_at_its_limit(corpus: Path, component_python: Path) -> None:

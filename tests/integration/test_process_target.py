@@ -54,7 +54,7 @@ def target(settings: Settings) -> Iterator[ProcessTarget]:
 
 
 def route(*versions: ServedVersion, serving: int, stage: Stage = Stage.PRODUCTION, serve: Serve | None = None) -> Route:
-    return Route("small", stage, versions, {serving: 1.0}, serve or Serve())
+    return Route("small", stage, versions, {serving: 1.0}, serve or Serve(deadline_ms=60_000))
 
 
 def ask(url: str, version: ServedVersion) -> int:
@@ -81,7 +81,7 @@ def test_release_rollback_and_restart_keep_one_address(target: ProcessTarget, fi
 
     everything = family(back.endpoint.pid)
     os.kill(back.endpoint.pid, signal.SIGKILL)
-    psutil.wait_procs(everything, timeout=20)
+    psutil.wait_procs(everything, timeout=120)
     assert target.status("small", Stage.PRODUCTION) is None
     again = target.apply(route(first, serving=1))
     assert (again.endpoint.url, ask(url, first)) == (url, 1)
@@ -144,7 +144,7 @@ def test_taken_port_is_named_with_a_remedy(target: ProcessTarget, first: ServedV
 
 
 def test_two_fronts_answer_as_one(target: ProcessTarget, first: ServedVersion) -> None:
-    url = target.apply(route(first, serving=1, serve=Serve(fronts=2, workers=2))).endpoint.url
+    url = target.apply(route(first, serving=1, serve=Serve(fronts=2, workers=2, deadline_ms=60_000))).endpoint.url
     for _ in range(8):
         assert ask(url, first) == 1
     with Scorer(url) as scorer:

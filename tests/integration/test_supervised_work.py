@@ -122,7 +122,7 @@ def _pid(folder: Path) -> int:
 
 def _wait_for(path: Path) -> None:
     deadline = threading.Event()
-    for _ in range(600):
+    for _ in range(3600):
         if path.exists():
             return
         deadline.wait(0.05)

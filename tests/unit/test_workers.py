@@ -1,5 +1,7 @@
 """Workers: the words of their command, their logs, what they share, and how a route is asked for from afar."""
 
+import fcntl
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from headrace.clock import ManualClock
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.base import Route, Status
 from headrace.errors import Conflict, InvalidConfig, InvalidInput, Unavailable
+from headrace.lifecycle import home_lock
 from headrace.lifecycle.claims import Superseded
 from headrace.lifecycle.durable import Role, roles_of
 from headrace.lifecycle.events import Journal
@@ -27,6 +30,18 @@ def test_roles_are_read_and_a_wrong_one_is_named() -> None:
     assert roles_of("") == list(Role)
     with pytest.raises(InvalidInput, match="`fly` is no role"):
         roles_of("fly,train")
+
+
+def test_who_only_looks_at_a_lock_is_taken_for_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_in(tmp_path).prepare()
+    with (settings.run / "control.lock").open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        monkeypatch.setattr(home_lock.time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        os.close(home_lock.take_lock(settings))
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        monkeypatch.setattr(home_lock.time, "sleep", lambda _: None)
+        with pytest.raises(Conflict, match="runs here already"):
+            home_lock.take_lock(settings)
 
 
 def test_the_end_of_a_log_is_its_last_lines(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from headrace.lifecycle.home_lock import is_taken
 from headrace.processes import ProcessName, is_alive, start_detached
 from headrace.types import Json
 
-START_S = 60.0
+#: A machine that is busy takes long to start what a quiet one starts in two seconds; what has died is told at once.
+START_S = 180.0
 POLL_S = 0.2
 
 

@@ -17,6 +17,8 @@ from headrace.processes import stop_alone
 from headrace.types import Json, Stage
 
 WAIT_S = 60.0
+#: Each component's model is loaded, one after the other.
+UP_S = 1800.0
 #: A control process that says nothing for so long hangs.
 SILENT_S = 20.0
 #: How this machine reaches what listens everywhere.
@@ -29,7 +31,7 @@ def up(*, as_json: bool) -> None:
     out = console(as_json=as_json)
     with out.status("starting …"):
         client = control.ensure(settings)
-        answer = client.ask("POST", "/api/up")
+        answer = client.ask("POST", "/api/up", timeout_s=UP_S)
     show(answer, as_json=as_json)
     elsewhere = other_address(settings, client)
     if elsewhere:

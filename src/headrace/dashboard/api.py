@@ -1,5 +1,6 @@
 """The control API: the twin of the command line, over HTTP, for those who hold a token of the rank that is needed."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -168,8 +169,12 @@ class Api:
         return JSONResponse(found | self._places | {"control": str(request.base_url)})
 
     async def bring_up(self, request: Request, caller: Caller) -> Response:
-        await run_in_threadpool(self.control.bring_up)
-        self._places["mlflow"] = await run_in_threadpool(self.start_tracking)
+        # MLflow's pages take as long to start as a model takes to load.
+        tracking = asyncio.create_task(run_in_threadpool(self.start_tracking))
+        bringing = asyncio.create_task(run_in_threadpool(self.control.bring_up))
+        await asyncio.wait([tracking, bringing])
+        await bringing
+        self._places["mlflow"] = await tracking
         return await self.status(request, caller)
 
     async def triggers(self, request: Request, _caller: Caller) -> Response:

@@ -24,7 +24,7 @@ from headrace.types import Endpoint, Json, ServedVersion, Stage
 
 HOST = "127.0.0.1"
 #: One that ends is told at once; a busy machine takes its time.
-START_S = 60.0
+START_S = 180.0
 #: Loading a large model and importing its libraries for the first time can take minutes.
 PREPARE_S = 600.0
 ANSWER_S = 60.0

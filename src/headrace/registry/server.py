@@ -102,7 +102,7 @@ def running(settings: Settings) -> MlflowServer | None:
         return None
 
 
-def wait_until_ready(server: MlflowServer, settings: Settings, *, timeout_s: float = 60.0) -> None:
+def wait_until_ready(server: MlflowServer, settings: Settings, *, timeout_s: float = 180.0) -> None:
     """Return when the server answers. Raises Unavailable with the end of its log."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and processes.is_alive(server.process):

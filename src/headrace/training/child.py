@@ -20,6 +20,8 @@ from pathlib import Path
 import psutil
 
 LOCK_IS_HELD = 75
+#: Who looks whether anything lives holds the lock for a moment, and is not to be taken for another child.
+TRIES, TRY_AGAIN_S = 20, 0.01
 GRACE_S = 5.0
 
 
@@ -27,9 +29,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     work = json.loads((folder / "work.json").read_text())
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not is_taken(lock):
         return LOCK_IS_HELD
     if (folder / "exit.json").exists():
         return 0
@@ -43,6 +43,17 @@ def main() -> int:
     code = child.wait()
     write(folder / "exit.json", {"code": code, "seconds": round(time.monotonic() - began, 3)})
     return 0
+
+
+def is_taken(lock: int) -> bool:
+    """Take the lock; tell whether it could be had."""
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(TRY_AGAIN_S)
+    return False
 
 
 def _stop() -> None:

@@ -164,7 +164,8 @@ def _is_held(folder: Path) -> bool:
         return False
     handle = os.open(folder / "lock", os.O_RDWR)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: of several that look at once none may take another for the work.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
         return True
