@@ -12,7 +12,7 @@ from headrace.errors import InvalidInput, NotFound
 from headrace.evaluation.answers import probabilities, read_outputs, read_values, task_of
 from headrace.evaluation.base import Rows
 from headrace.monitoring.base import Alarm, Consequence, Window
-from headrace.monitoring.judge import judge, watch
+from headrace.monitoring.judge import LABELLED, judge, look_early, watch
 from headrace.monitoring.memory import Memory
 from headrace.monitoring.reference import Reference, build, load, save
 from headrace.monitoring.seasons import Seasons
@@ -68,6 +68,18 @@ def test_a_harmful_change_retrains_with_its_evidence_in_one_sentence() -> None:
     assert "over the last 300 labelled predictions" in found.sentence
     assert "the answers' confidence changed" in found.sentence
     assert found.sentence.endswith(").")
+
+
+def test_an_early_look_fires_on_what_the_verdict_fires_on_and_on_nothing_else() -> None:
+    often = Monitor(window=200, false_alarms=0.9)
+    seen = set()
+    for seed in range(40):
+        truth, scores = answered(seed, 200)
+        rows, known = window(truth, list(scores.tolist()), labelled=0.5), Seasons(reference())
+        early = {one.name for one in look_early(rows, known, often, Memory()).alarm.signals if one.fired}
+        assert early == {one.name for one in judge(rows, known, often).signals if one.fired} - LABELLED
+        seen |= early
+    assert seen  # Chance alone fires at such a budget, at both looks or at none.
 
 
 def test_drift_without_labels_warns_only() -> None:

@@ -57,4 +57,4 @@ class Judging:
                 self.waits_for = found.sentence
                 return
             # Each step may be repeated: what it writes is named by the window.
-            yield FLOWS["watch"](Undurable({}), rooms, found.request).as_json()
+            yield FLOWS[found.request.flow](Undurable({}), rooms, found.request).as_json()

@@ -35,6 +35,8 @@ WATCH_S = 0.5
 PATROL_S = 1.0
 #: How long the watch leaves a component alone whose settings cannot be read.
 TROUBLE_S = 60.0
+#: How soon it looks again where a window was due.
+AGAIN_S = 2.0
 #: So long what is being answered may take at the end, and what listens is cut off then.
 STOP_S = 5.0
 
@@ -197,8 +199,11 @@ def watch_regularly(control: Control, ended: threading.Event) -> None:
                 continue
             next_look_s[component] = now_s + TROUBLE_S  # Where not even its settings can be read.
             try:
-                next_look_s[component] = now_s + due.pause_s(control.rooms, component)
-                control.watch(component)
+                pause_s = due.pause_s(control.rooms, component)
+                next_look_s[component] = now_s + pause_s
+                flow, _ = control.watch(component)
+                if flow:  # There may be more; windows must not fill more quickly than they are judged.
+                    next_look_s[component] = now_s + min(pause_s, AGAIN_S)
             except HeadraceError as error:
                 LOG.warning("watch of %s: %s", component, error.fact)
             except Exception:  # The loop's boundary: one component's trouble must not end the watch of the others.

@@ -18,7 +18,16 @@ from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.events import Mark, read_events
 from headrace.lifecycle.nodes.base import Nodes, OneNode
 from headrace.lifecycle.production import aliases, approvals, reconcile, retire, rollback
-from headrace.lifecycle.request import CandidateRequest, Cause, Outcome, PromoteRequest, State, Trigger
+from headrace.lifecycle.request import (
+    CandidateRequest,
+    Cause,
+    EarlyRequest,
+    Outcome,
+    PromoteRequest,
+    State,
+    Trigger,
+    WatchRequest,
+)
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.book import Book, books
@@ -234,9 +243,19 @@ class Control:
         while request is not None and self.engine.has_ended(request.flow_id):
             # It was judged a moment ago; or what broke it also kept it from being noted, and it gets a flow of its own.
             found = due.standing(self.rooms, component, is_asked=is_asked)
-            is_same = found.request is not None and found.request.first == request.first
-            request = replace(request, attempt=request.attempt + 1) if is_same else None
-        return (self.engine.start("watch", request.flow_id, request) if request else "", found.sentence)
+            ended, request = request, found.request
+            if request is not None and (request.flow, request.first) == (ended.flow, ended.first):
+                request = replace(request, attempt=ended.attempt + 1)
+        if request is None or self._is_looked_at(request):
+            return "", found.sentence
+        return self.engine.start(request.flow, request.flow_id, request), found.sentence
+
+    def _is_looked_at(self, request: WatchRequest) -> bool:
+        """Tell whether an early look at the window is under way; its verdict comes after that."""
+        early = EarlyRequest(request.component, request.version, request.first, request.last, request.attempt)
+        if request.flow == early.flow or self.engine.state(early.flow_id) is None:
+            return False
+        return not self.engine.has_ended(early.flow_id)
 
     def rollback(self, component: str, *, to: int | None, actor: str, reason: str, key: str) -> Entry:
         """Serve an earlier champion again, at once; a repeat with the same key is no second one."""

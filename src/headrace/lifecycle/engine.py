@@ -35,7 +35,7 @@ Flow = Callable[..., Outcome]
 APPLICATION_VERSION = "1"
 POLL_S = 0.25
 #: Whose queue a flow waits in. A promotion moves traffic, so it runs where the traffic is.
-FLOW_ROLES = {"promote": Role.SERVE, "watch": Role.MONITOR}
+FLOW_ROLES = {"promote": Role.SERVE, "watch": Role.MONITOR, "look": Role.MONITOR}
 #: Phases that need a whole machine.
 TRAININGS = ("train", "take-in")
 

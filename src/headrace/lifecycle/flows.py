@@ -15,6 +15,7 @@ from headrace.lifecycle.production.promote import promote
 from headrace.lifecycle.request import Outcome, State
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.stopping import stop_if_asked
+from headrace.lifecycle.watching.early import look
 from headrace.lifecycle.watching.watch import watch
 
 
@@ -77,6 +78,7 @@ FLOWS: dict[str, Callable[..., Outcome]] = {
     "candidate": told(candidate),
     "promote": told(promote),
     "watch": told(watch),
+    "look": told(look),
 }
 PHASES: dict[str, Callable[..., object]] = {
     "train": train_phase,

@@ -101,8 +101,33 @@ class WatchRequest:
         return f"{self.component}/watch/v{self.version}-{self.first}"
 
     @property
+    def flow(self) -> str:
+        """Return the name of the flow that does it."""
+        return "watch"
+
+    @property
     def flow_id(self) -> str:
         return f"{self.window_id}-again-{self.attempt}" if self.attempt else self.window_id
+
+
+class EarlyRequest(WatchRequest):
+    """Judge one window of predictions whose labels are awaited, without them."""
+
+    __slots__ = ()
+
+    @property
+    def flow(self) -> str:
+        return "look"
+
+    @property
+    def flow_id(self) -> str:
+        own = early_id(self)
+        return f"{own}-again-{self.attempt}" if self.attempt else own
+
+
+def early_id(request: WatchRequest) -> str:
+    """Return what the early look at a window is named by, beside the window's own id."""
+    return f"{request.window_id}-early"
 
 
 class State(StrEnum):

@@ -4,6 +4,9 @@ What leads where: drift of inputs or outputs alone warns. A labelled loss retrai
 together with output drift in consecutive windows. Right after a change of version, a labelled loss that the version
 before did not have, a schema break or service errors roll back. A change of meaning stops retraining, and one that
 lasts asks a person for a rebuild.
+
+A full window whose labels are awaited is looked at early, without them. The same tests on the same rows say the same
+later, so that look costs no budget; what it remembers is kept apart, so that no window counts twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,11 +68,35 @@ def judge(window: Window, known: Seasons, monitor: Monitor) -> Alarm:
 
 def watch(window: Window, known: Seasons, monitor: Monitor, memory: Memory, *, facts: Service | None = None) -> Watched:
     """Return what a window means after all that came before it."""
+    frame, season = _seen(window, known)
+    return watch_frame(frame, known.overall, monitor, memory, version=window.version, facts=facts, season=season)
+
+
+def look_early(
+    window: Window, known: Seasons, monitor: Monitor, memory: Memory, *, facts: Service | None = None
+) -> Watched:
+    """Return what a window means as far as no label is needed; those that are in are not looked at.
+
+    It never asks for retraining, which can wait for the labels that it needs.
+
+    Args:
+        memory: of the early looks before. It is not `watch`'s, which starts from its own for the same window.
+    """
+    frame, season = _seen(window, known)
+    unlabelled = np.zeros(len(frame), bool)
+    frame = replace(frame, watched=expand(frame.inputs, season.fields), labelled=unlabelled, useless=0)
+    past = _of_version(memory, window.version)
+    looking = [one for one in detectors(season, monitor, facts) if one.name not in LABELLED]
+    signals = [signal for one in looking for signal in one.look(frame)]
+    after = _remember(past, signals, frame)
+    return _say_early(verdict(signals, memory=after, rows=len(frame)), past, after)
+
+
+def _seen(window: Window, known: Seasons) -> tuple[Frame, Reference]:
     usual = known.overall
     classes = np.array(usual.classes) if usual.classes else None
     frame = frame_of(window, usual.task, classes=classes, embedding=usual.embedding)
-    season = known.at([row.prediction.at for row in window.rows])
-    return watch_frame(frame, usual, monitor, memory, version=window.version, facts=facts, season=season)
+    return frame, known.at([row.prediction.at for row in window.rows])
 
 
 def judge_frame(frame: Frame, reference: Reference, monitor: Monitor) -> Alarm:
@@ -138,7 +165,7 @@ def verdict(signals: Sequence[Signal], *, memory: Memory, rows: int, lost: Losse
 
 
 def _consequence(fired: Mapping[str, list[Signal]], memory: Memory, lost: Losses | None) -> Consequence:
-    is_new = bool(memory.previous.rows or memory.previous.mean) and memory.windows <= NEW_WINDOWS
+    is_new = bool(memory.before or memory.previous.rows) and memory.windows <= NEW_WINDOWS
     lost_quality = bool(LABELLED & fired.keys())
     if is_new and (schema.BREAK in fired or service.ERRORS in fired or (lost_quality and _is_worse(lost, memory))):
         return Consequence.ROLL_BACK
@@ -193,7 +220,10 @@ def _joined(told: Sequence[str]) -> str:
 def _of_version(memory: Memory, version: int) -> Memory:
     if memory.version == version:
         return memory
-    return Memory(version=version, previous=memory.losses, after=memory.after, labelled_at=memory.labelled_at)
+    return Memory(
+        version=version, previous=memory.losses, after=memory.after, labelled_at=memory.labelled_at,
+        before=memory.version,
+    )  # fmt: skip
 
 
 def _labelled_at(frame: Frame, memory: Memory) -> float:
@@ -236,13 +266,28 @@ def _say(alarm: Alarm, memory: Memory) -> Watched:
     names = sorted({signal.name for signal in alarm.signals if signal.fired})
     said = f"{alarm.consequence.value}: {', '.join(names)}"
     repeats = memory.repeats + 1 if said == memory.said else 0
-    since = min((memory.since[name] for name in names), default="")
+    return Watched(_dated(alarm, memory, repeats), replace(memory, said=said, repeats=repeats))
+
+
+def _say_early(alarm: Alarm, past: Memory, after: Memory) -> Watched:
+    """Tell it as something new unless all of it fired in the window before, whatever else fired there."""
+    if alarm.consequence is Consequence.NONE:
+        return Watched(replace(alarm, sentence=f"{alarm.sentence[:-1]} as far as is seen without labels."), after)
+    consequence, awaited = alarm.consequence, "Its labels are awaited."
+    if consequence is Consequence.RETRAIN:
+        consequence, awaited = Consequence.WARN, "Whether to retrain is decided once its labels are in."
+    repeats = min(past.streaks.get(signal.name, 0) for signal in alarm.signals if signal.fired)
+    told = replace(alarm, consequence=consequence, sentence=f"{alarm.sentence} {awaited}")
+    return Watched(_dated(told, after, repeats), after)
+
+
+def _dated(alarm: Alarm, memory: Memory, repeats: int) -> Alarm:
+    since = min((memory.since[signal.name] for signal in alarm.signals if signal.fired), default="")
     sentence = alarm.sentence
     if repeats:
         before = "the window" if repeats == 1 else f"{repeats} windows"
         sentence += f" This began at {_moment(since)}; {before} before said the same."
-    told = replace(alarm, sentence=sentence, since=since, repeats=repeats)
-    return Watched(told, replace(memory, said=said, repeats=repeats))
+    return replace(alarm, sentence=sentence, since=since, repeats=repeats)
 
 
 def _moment(prediction_id: str) -> str:

@@ -23,6 +23,7 @@ class Memory:
 
     Attributes:
         version: whose windows these are; `windows` is how many of it were judged.
+        before: the version whose windows came before these; 0 where there were none.
         streaks: signal to how many windows in a row it has fired; `since` to the first prediction of the first.
         detector: the sequential detector of the labelled losses.
         losses: of the last window of this version; `previous` those of the last window of the version before.
@@ -43,6 +44,7 @@ class Memory:
     repeats: int = 0
     after: str = ""
     labelled_at: float = 0.0
+    before: int = 0
 
     def as_json(self) -> dict[str, Json]:
         """Return the memory as a JSON document."""

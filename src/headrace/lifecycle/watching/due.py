@@ -1,13 +1,15 @@
-"""When a window is due: once it is full and its labels had time to come in."""
+"""When a window is due: once it is full and its labels had time to come in; and until then once, without them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from headrace.lifecycle.request import WatchRequest
+from headrace.lifecycle.request import EarlyRequest, WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall
 from headrace.lifecycle.watching.label_wait import label_wait
-from headrace.lifecycle.watching.watchbook import failure, watermark
+from headrace.lifecycle.watching.looks import Look, looks_of
+from headrace.lifecycle.watching.watchbook import failure, rows_until, watermark
 from headrace.types import Stage
 
 
@@ -34,23 +36,52 @@ def standing(rooms: Rooms, component: str, *, is_asked: bool = False) -> Standin
     if serving is None or serving.version is None:
         return Standing(None, f"No version of {component} is in production.")
     version, monitor = serving.version, recall(rooms, component, serving.version).settings.monitor
-    after = watermark(rooms, component, version)
-    rows = rooms.predictions.joined(component, after=after, limit=monitor.window, version=version)
-    if len(rows) < monitor.window:
-        return Standing(None, f"{len(rows)} of the next window's {monitor.window} predictions of v{version} are in.")
+    looks = looks_of(rooms, component, version)
+    rows = rows_until(rooms, _seen(component, looks[0]), monitor.window) if looks else []
+    if not rows:  # None was looked at, or they were pruned since.
+        looks = []
+        after = watermark(rooms, component, version)
+        rows = list(rooms.predictions.joined(component, after=after, limit=monitor.window, version=version))
+        if len(rows) < monitor.window:
+            are_in = f"{len(rows)} of the next window's {monitor.window} predictions of v{version} are in."
+            return Standing(None, are_in)
+    found = WatchRequest(component, version, rows[0].prediction.id, rows[-1].prediction.id)
+    request = _seen(component, looks[0]) if looks else found
     labelled = sum(row.is_labelled for row in rows)
     if labelled < len(rows):
         wait = label_wait(rooms, component, monitor)
         until = rows[-1].prediction.at + timedelta(seconds=wait.seconds)
         if rooms.clock.now() < until:
             are_in = f"{labelled} of {len(rows)} actuals are in; the others may come until {until:%F %T} UTC"
-            return Standing(None, f"{are_in} ({wait.sentence}).")
-    first, last = rows[0].prediction.id, rows[-1].prediction.id
-    failed = failure(rooms, component, first)
+            return _early(rooms, request, monitor.window, looks, f"{are_in} ({wait.sentence}).", is_asked=is_asked)
+    return _unless_failed(rooms, request, f"{len(rows)} predictions of v{version} are due.", is_asked=is_asked)
+
+
+def _seen(component: str, look: Look) -> WatchRequest:
+    return WatchRequest(component, look.version, look.first, look.last)
+
+
+def _early(
+    rooms: Rooms, oldest: WatchRequest, window: int, looks: Sequence[Look], waits: str, *, is_asked: bool
+) -> Standing:
+    """Return the first full window that was not looked at yet, which may be a later one than the oldest that waits."""
+    first, last = oldest.first, oldest.last
+    if looks:
+        after = looks[-1].last
+        rows = rooms.predictions.joined(oldest.component, after=after, limit=window, version=oldest.version)
+        if len(rows) < window:
+            return Standing(None, f"{waits} What needs no labels was judged at {looks[0].at}: {looks[0].sentence}")
+        first, last = rows[0].prediction.id, rows[-1].prediction.id
+    request = EarlyRequest(oldest.component, oldest.version, first, last)
+    due = f"{window} predictions of v{oldest.version} wait for their labels; what needs none is due."
+    return _unless_failed(rooms, request, due, is_asked=is_asked)
+
+
+def _unless_failed(rooms: Rooms, request: WatchRequest, due: str, *, is_asked: bool) -> Standing:
+    failed = failure(rooms, request.component, request.first)
     if failed and not is_asked and rooms.clock.now() < failed.again_at:
         return Standing(None, f"The window could not be judged; it is tried again at {failed.again_at:%F %T} UTC.")
-    request = WatchRequest(component, version, first, last, failed.times if failed else 0)
-    return Standing(request, f"{len(rows)} predictions of v{version} are due.")
+    return Standing(replace(request, attempt=failed.times if failed else 0), due)
 
 
 def pause_s(rooms: Rooms, component: str) -> float:

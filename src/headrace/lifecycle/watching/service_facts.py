@@ -1,5 +1,6 @@
 """What the endpoint's own counters say about a window, beside what is promised and what was usual before."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace.config.component import Component
@@ -19,11 +20,18 @@ class Facts:
     counters: dict[str, list[int]]
 
 
-def facts_of(rooms: Rooms, request: WatchRequest, settings: Component) -> Facts:
-    """Return what happened since the last window was judged. Where no endpoint counts, only ages are known."""
+def facts_of(
+    rooms: Rooms, request: WatchRequest, settings: Component, *, since: Mapping[str, list[int]] | None = None
+) -> Facts:
+    """Return what happened since the last window was judged. Where no endpoint counts, only ages are known.
+
+    Args:
+        since: how far the counters stood then, where that is not what was kept with the last verdict.
+    """
     status = rooms.target.status(request.component, Stage.PRODUCTION)
     now = dict(tallies(status.endpoint.url, slow_s=1.0)) if status else {}
-    before = {int(version): Tally(*counters) for version, counters in kept_tallies(rooms, request.component).items()}
+    kept = kept_tallies(rooms, request.component) if since is None else since
+    before = {int(version): Tally(*counters) for version, counters in kept.items()}
     serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
     earlier = (serving.from_version if serving else None) or 0
     own = now.get(request.version, Tally()).since(before.get(request.version, Tally()))

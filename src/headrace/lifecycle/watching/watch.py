@@ -11,15 +11,18 @@ from headrace.ledger.base import Action, Draft
 from headrace.lifecycle.claims import Superseded
 from headrace.lifecycle.durable import Durable
 from headrace.lifecycle.production.rollback import roll_back
-from headrace.lifecycle.request import Cause, Outcome, State, Trigger, WatchRequest
+from headrace.lifecycle.request import Cause, Outcome, State, Trigger, WatchRequest, early_id
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event
 from headrace.lifecycle.triggers.book import Book
 from headrace.lifecycle.versions import recall, version_folder
-from headrace.lifecycle.watching.service_facts import facts_of
-from headrace.lifecycle.watching.watchbook import Judged, mark, note_failure, remembered, watermark
+from headrace.lifecycle.watching.looks import facts_at
+from headrace.lifecycle.watching.service_facts import Facts, facts_of
+from headrace.lifecycle.watching.told import news
+from headrace.lifecycle.watching.watchbook import Judged, mark, note_failure, remembered, rows_until
 from headrace.monitoring import judge, seasons
 from headrace.monitoring.base import Alarm, Consequence, Window
+from headrace.monitoring.memory import Memory
 from headrace.types import Actor, Json, Stage
 
 
@@ -47,23 +50,27 @@ def watch(durable: Durable, rooms: Rooms, request: WatchRequest) -> Outcome:
 def judge_window(rooms: Rooms, request: WatchRequest) -> Judged:
     """Look at the window with every detector and make one verdict."""
     settings = recall(rooms, request.component, request.version).settings
-    log = rooms.predictions
     journal = rooms.journal(request.flow_id)
     with journal.step("judge", f"the last {settings.monitor.window} predictions of v{request.version}") as note:
-        after = watermark(rooms, request.component, request.version)
-        rows = log.joined(request.component, after=after, limit=settings.monitor.window, version=request.version)
+        rows = rows_until(rooms, request, settings.monitor.window)
         profile = seasons.load(version_folder(rooms, request.component, request.version) / "reference")
         window = Window(request.component, request.version, rows)
-        known = facts_of(rooms, request, settings)
+        # Counters are read once for each window; what came after an early look belongs to the next one.
+        known = facts_at(rooms, request) or facts_of(rooms, request, settings)
         past = remembered(rooms, request.component)
         watched = judge.watch(window, profile, settings.monitor, past, facts=known.service)
         alarm = watched.alarm
         note.found = alarm.sentence
+    return judged_of(alarm, watched.memory, known, len(rows))
+
+
+def judged_of(alarm: Alarm, memory: Memory, known: Facts, rows: int) -> Judged:
+    """Return a verdict in stored form."""
     signals = [signal_json(alarm, i) for i in range(len(alarm.signals))]
-    memory = watched.memory.as_json()
     return Judged(
-        alarm.consequence.value, alarm.sentence, signals, len(rows), memory, alarm.repeats, known.counters, alarm.since
-    )
+        alarm.consequence.value, alarm.sentence, signals, rows, memory.as_json(), alarm.repeats, known.counters,
+        alarm.since,
+    )  # fmt: skip
 
 
 def signal_json(alarm: Alarm, index: int) -> Json:
@@ -90,19 +97,9 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> Event | None:
     if judged.repeats and judged.consequence == Consequence.WARN.value:
         return None  # The first window said so already; it is in `windows.jsonl` all the same.
     retrains = judged.consequence == Consequence.RETRAIN.value and may_retrain(rooms, request, judged)
-    evidence: dict[str, Json] = {
-        "window": {"first": request.first, "last": request.last, "rows": judged.rows},
-        "consequence": judged.consequence,
-        "since": judged.since,
-        "retrains": retrains,
-        "signals": judged.signals,
-    }
-    rooms.ledger.append(
-        Draft(
-            request.component, Action.ALARM, Actor("monitor"), judged.sentence, f"{request.window_id}/alarm",
-            version=request.version, evidence=evidence,
-        )
-    )  # fmt: skip
+    sentence = news(judged, rooms.ledger.find(f"{early_id(request)}/alarm"))
+    if sentence:
+        sound(rooms, request, judged, sentence, key=f"{request.window_id}/alarm", retrains=retrains)
     if judged.consequence == Consequence.ROLL_BACK.value:
         go_back(rooms, request, judged)
     if not retrains:
@@ -110,6 +107,21 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> Event | None:
     trigger = Trigger(Cause.ALARM, request.first, "monitor", judged.sentence, {"alarm": request.flow_id})
     folder = recall(rooms, request.component, request.version).folder
     return Event(request.component, trigger, folder=folder, with_production_rows=True)
+
+
+def sound(rooms: Rooms, request: WatchRequest, judged: Judged, sentence: str, *, key: str, retrains: bool) -> None:
+    """Write an alarm to the ledger, once for each key."""
+    evidence: dict[str, Json] = {
+        "window": {"first": request.first, "last": request.last, "rows": judged.rows},
+        "consequence": judged.consequence,
+        "since": judged.since,
+        "retrains": retrains,
+        "signals": judged.signals,
+    }
+    actor, version = Actor("monitor"), request.version
+    rooms.ledger.append(
+        Draft(request.component, Action.ALARM, actor, sentence, key, version=version, evidence=evidence)
+    )
 
 
 def go_back(rooms: Rooms, request: WatchRequest, judged: Judged) -> None:

@@ -10,6 +10,7 @@ from headrace.files import append_line, read_lines, write_atomically
 from headrace.lifecycle.request import WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.monitoring.memory import Memory
+from headrace.predictions.base import Joined
 from headrace.types import Json
 
 MEMORY, MARKS, WINDOWS = "memory.json", "watermarks.json", "windows.jsonl"
@@ -51,6 +52,17 @@ def watermark(rooms: Rooms, component: str, version: int) -> str:
     """Return the id of the last judged prediction of a version."""
     marks: dict[str, str] = _read(place(rooms, component, MARKS))
     return marks.get(str(version), "")
+
+
+def rows_until(rooms: Rooms, request: WatchRequest, window: int, *, after: str = "") -> list[Joined]:
+    """Return a window's rows: the unjudged ones up to its last, also those that came in after it was found full.
+
+    Args:
+        after: the last prediction that is not of it, where that is newer than the last judged one.
+    """
+    after = max(after, watermark(rooms, request.component, request.version))
+    found = rooms.predictions.joined(request.component, after=after, limit=2 * window, version=request.version)
+    return [row for row in found if row.prediction.id <= request.last]
 
 
 def remembered(rooms: Rooms, component: str) -> Memory:
