@@ -172,6 +172,14 @@ def test_labels_that_never_come_change_nothing_of_it(rooms: Rooms) -> None:
     assert standing(rooms, "digits").sentence.startswith("0 of the next window's")
 
 
+def test_a_verdict_that_is_near_is_not_forestalled(rooms: Rooms) -> None:
+    predict(rooms, shift=1)
+    assert isinstance(rooms.clock, ManualClock)
+    rooms.clock.advance(WAIT_S - 60)
+    waiting = standing(rooms, "digits")
+    assert (waiting.request, waiting.sentence[:26]) == (None, "0 of 200 actuals are in; t")
+
+
 def test_windows_that_fill_while_others_wait_are_looked_at_too(rooms: Rooms) -> None:
     truths = [predict(rooms)]
     look(rooms)

@@ -12,6 +12,9 @@ from headrace.lifecycle.watching.looks import Look, looks_of
 from headrace.lifecycle.watching.watchbook import failure, rows_until, watermark
 from headrace.types import Stage
 
+#: A window whose verdict is so near is not looked at before it.
+SOON = timedelta(minutes=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -53,7 +56,10 @@ def standing(rooms: Rooms, component: str, *, is_asked: bool = False) -> Standin
         until = rows[-1].prediction.at + timedelta(seconds=wait.seconds)
         if rooms.clock.now() < until:
             are_in = f"{labelled} of {len(rows)} actuals are in; the others may come until {until:%F %T} UTC"
-            return _early(rooms, request, monitor.window, looks, f"{are_in} ({wait.sentence}).", is_asked=is_asked)
+            waits = f"{are_in} ({wait.sentence})."
+            if until - rooms.clock.now() <= SOON and not looks:
+                return Standing(None, waits)
+            return _early(rooms, request, monitor.window, looks, waits, is_asked=is_asked)
     return _unless_failed(rooms, request, f"{len(rows)} predictions of v{version} are due.", is_asked=is_asked)
 
 
