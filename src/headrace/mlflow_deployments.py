@@ -4,6 +4,7 @@
 imports it.
 """
 
+import json
 from typing import Any, NoReturn
 
 import httpx
@@ -20,6 +21,8 @@ from headrace.errors import InvalidInput
 from headrace.types import Stage
 
 TIMEOUT_S = 60.0
+#: What the documents of `/invocations` consist of.
+DOCUMENT = frozenset({"dataframe_records", "dataframe_split", "inputs", "instances", "params"})
 
 
 class HeadraceDeployments(BaseDeploymentClient):  # type: ignore[misc]  # mlflow is not typed
@@ -76,7 +79,7 @@ class HeadraceDeployments(BaseDeploymentClient):  # type: ignore[misc]  # mlflow
         }
 
     def predict(self, deployment_name: str | None = None, inputs: Any = None, endpoint: Any = None) -> Any:
-        """Return the endpoint's answer for a DataFrame, an array, or a dict of arrays."""
+        """Return the answer for a DataFrame, an array, a dict of arrays by input, or a document of `/invocations`."""
         if deployment_name is None:
             raise MlflowException("Name the deployment with `--name`.", INVALID_PARAMETER_VALUE)
         status = self._status(deployment_name)
@@ -88,7 +91,7 @@ class HeadraceDeployments(BaseDeploymentClient):  # type: ignore[misc]  # mlflow
         headers = {"content-type": "application/json", **key}
         try:
             answer = httpx.post(
-                url, content=dump_input_data(inputs), headers=headers, timeout=TIMEOUT_S, trust_env=False
+                url, content=dump_input_data(_document(inputs)), headers=headers, timeout=TIMEOUT_S, trust_env=False
             )
         except httpx.HTTPError as cause:
             raise MlflowException(
@@ -108,6 +111,15 @@ class HeadraceDeployments(BaseDeploymentClient):  # type: ignore[misc]  # mlflow
         return status
 
 
+def _document(inputs: Any) -> Any:
+    """Return a dict of arrays as a document: MLflow's own conversion unpacks its names as if they were pairs."""
+    if not isinstance(inputs, dict):
+        return inputs
+    is_document = DOCUMENT.issuperset(inputs) and not any(hasattr(value, "tolist") for value in inputs.values())
+    named = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in inputs.items()}
+    return json.dumps(inputs if is_document else {"inputs": named})
+
+
 def _through_the_gate(name: str) -> NoReturn:
     raise MlflowException(
         f"A version of `{name}` gets into a stage through its gate. Use `headrace promote {name} --version N`.",
@@ -115,7 +127,7 @@ def _through_the_gate(name: str) -> NoReturn:
     )
 
 
-def run_local(target: str, name: str, model_uri: str, flavor: Any = None, config: Any = None) -> NoReturn:
+def run_local(name: str, model_uri: str, flavor: Any = None, config: Any = None) -> NoReturn:
     """Refuse, with the command that serves a model here and now."""
     raise MlflowException(f"Use `headrace serve {model_uri}`.", INVALID_PARAMETER_VALUE)
 

@@ -98,7 +98,7 @@ def test_a_changed_model_gets_no_image(installed: Path) -> None:
 def test_own_templates_are_used(
     installed: Path, docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "docker"
+    folder = tmp_path / "templates"
     call("image", "templates", str(folder))
     assert {path.stem for path in folder.iterdir()} == {"base", "train", "serve", "torchserve"}
     assert call("image", "templates", str(folder))["written"] == []

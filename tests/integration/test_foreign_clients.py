@@ -121,6 +121,9 @@ def test_mlflow_deployments_client(endpoints: Endpoints, monkeypatch: pytest.Mon
     assert [one["name"] for one in client.list_deployments()] == ["mlp", "table", "text"]
     assert client.get_deployment("table")["shares"] == {"1": 1.0}
     assert client.predict("table", pd.DataFrame([RECORD])).get_predictions().iloc[0, 0] == 16.0
+    named = client.predict("table", {"age": np.array([1.5]), "rooms": np.array([3]), "town": ["Bern"]})
+    assert named.get_predictions().iloc[0, 0] == 16.0
+    assert client.predict("table", {"dataframe_records": [RECORD]}).get_predictions().iloc[0, 0] == 16.0
     with pytest.raises(MlflowException, match="answered 422"):
         client.predict("table", pd.DataFrame([{"age": 1.0}]))
     with pytest.raises(MlflowException, match="headrace up"):
@@ -129,6 +132,31 @@ def test_mlflow_deployments_client(endpoints: Endpoints, monkeypatch: pytest.Mon
         client.create_deployment("table", "models:/table/2")
     with pytest.raises(MlflowException, match="headrace:/dev"):
         get_deploy_client("headrace:/moon")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("help", "headrace:/dev   the stage dev"),
+        ("list", "'name': 'text', 'stage': 'production'"),
+        ("get --name table", "shares: {'1': 1.0}"),
+        ("get --name nobody", "No production endpoint of `nobody` runs here"),
+        ("create --name table --model-uri models:/table/2", "Use `headrace promote table --version N`"),
+        ("update --name table --model-uri models:/table/2", "Use `headrace promote table --version N`"),
+        ("delete --name table", "go back with `headrace rollback table`"),
+        ("run-local --name table --model-uri models:/table/1", "Use `headrace serve models:/table/1`"),
+    ],
+)  # fmt: skip
+def test_mlflow_deployments_commands_answer_or_say_what_to_type(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch, words: str, told: str
+) -> None:
+    from click.testing import CliRunner
+    from mlflow.deployments.cli import commands
+
+    monkeypatch.setenv("HEADRACE_HOME", str(endpoints.folder))
+    verb, *options = words.split()
+    done = CliRunner().invoke(commands, [verb, "--target", "headrace", *options])
+    assert told in (str(done.exception) if done.exit_code else done.output)
 
 
 def test_mlflow_deployments_command(endpoints: Endpoints, tmp_path: Path) -> None:
