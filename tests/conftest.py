@@ -29,13 +29,14 @@ DIGITS = ROOT / "examples" / "digits"
 
 @dataclass(frozen=True)
 class SmallModels:
-    """MLflow model folders: `mlp` is pt2; `table`, `text` and `sleepy` (20 ms a row) are pyfuncs over columns."""
+    """MLflow model folders: `mlp` is pt2; `table`, `text`, `topics` and `sleepy` (20 ms a row) are pyfuncs."""
 
     python: Path
     mlp: Path
     table: Path
     text: Path
     sleepy: Path
+    topics: Path
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def small_models(component_python: Path) -> SmallModels:
             command = [component_python, MODELS / "make.py", folder]
             subprocess.run(command, env=settings.child_environment(), cwd=folder, check=True, timeout=300)
             (folder / ".ready").touch()
-    return SmallModels(component_python, *(folder / name for name in ("mlp", "table", "text", "sleepy")))
+    return SmallModels(component_python, *(folder / name for name in ("mlp", "table", "text", "sleepy", "topics")))
 
 
 @pytest.fixture

@@ -65,6 +65,26 @@ def text(path: Path) -> None:
     )
 
 
+def topics(path: Path) -> None:
+    """A model from code whose answer holds an embedding of the text; how sure it is has nothing to do with that."""
+    import pandas as pd
+
+    code = path.parent / "topics_model.py"
+    code.write_text(
+        "import mlflow\nimport numpy as np\n\n"
+        "class Topics(mlflow.pyfunc.PythonModel):\n"
+        "    def predict(self, context, model_input, params=None):\n"
+        "        meaning = np.array([[text.count(one) for one in 'abcdefgh'] for text in model_input['text']], float)\n"
+        "        sure = 0.5 + 0.4 * np.sin(meaning @ np.arange(1, 9) ** 3)\n"
+        "        chances = np.stack([sure, 1 - sure], axis=1)\n"
+        "        return {'probabilities': chances, 'meaning': meaning.astype(np.float32)}\n\n"
+        "mlflow.models.set_model(Topics())\n"
+    )
+    answer = {"probabilities": np.array([[0.5, 0.5]]), "meaning": np.zeros((1, 8), np.float32)}
+    signature = infer_signature(pd.DataFrame({"text": ["abba"]}), answer)
+    mlflow.pyfunc.save_model(path, python_model=str(code), signature=signature, pip_requirements=["mlflow==3.17.2"])
+
+
 def sleepy(path: Path) -> None:
     """A model that takes 20 ms for each row, whatever the machine does besides; on a row below zero it hangs."""
     import pandas as pd
@@ -86,6 +106,6 @@ def sleepy(path: Path) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    for kind in (mlp, table, text, sleepy):
+    for kind in (mlp, table, text, topics, sleepy):
         if not (target / kind.__name__).exists():
             kind(target / kind.__name__)
