@@ -1,13 +1,15 @@
 """The bare HTTP engine, answering every request with a body of fixed size: the floor that the front stands on."""
 
 import asyncio
+import gc
 import socket
 import sys
-from typing import Any
 
 import uvloop
 
-from headrace.serving.front import SharedListener
+from headrace.serving.exchange import Exchange
+from headrace.serving.front import GARBAGE
+from headrace.serving.http1 import Listener
 
 ANSWER = b'{"predictions":[[0.1234567890123,0.1234567890123,0.1234567890123]]}'
 HEADERS = [("content-type", "application/json")]
@@ -16,19 +18,33 @@ HEADERS = [("content-type", "application/json")]
 class Echo:
     """Reads the body and answers."""
 
-    async def __rsgi__(self, scope: Any, proto: Any) -> None:
-        await proto()
-        proto.response_bytes(200, HEADERS, ANSWER)
+    def take(self, exchange: Exchange) -> None:
+        def look() -> None:
+            if exchange.is_whole:
+                exchange.take()
+                exchange.answer(200, HEADERS, ANSWER)
+
+        if exchange.is_whole:
+            look()
+        else:
+            exchange.when_more(look)
+
+
+async def echo(port: int) -> None:
+    """Answer until somebody ends the process."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    listening.listen(1024)
+    listening.setblocking(False)
+    Listener(Echo(), listening).start()
+    await asyncio.Event().wait()
 
 
 def main() -> None:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", int(sys.argv[1])))
-    listener.listen(1024)
-    listener.setblocking(False)
+    gc.set_threshold(GARBAGE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(SharedListener(Echo(), listener).serve())  # type: ignore[arg-type]
+        runner.run(echo(int(sys.argv[1])))
 
 
 if __name__ == "__main__":

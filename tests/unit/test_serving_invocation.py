@@ -1,7 +1,6 @@
 """Requests for answers that go their way without a task."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,14 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from headrace.serving import exchange as exchanges
 from headrace.serving import generation as generations
 from headrace.serving.app import App
 from headrace.serving.batch import Job
 from headrace.serving.control import Limits, Plan, VersionPlan
+from headrace.serving.exchange import Exchange
 from headrace.serving.frames import Outputs
 from headrace.serving.metrics import Counts
 from headrace.serving.recorder import Recorder
+from headrace.serving.rejection import SLOW, Rejected
 from headrace.types import Field, FieldKind, Signature
 
 SIGNATURE = Signature((Field("age", FieldKind.COLUMN, "double"),))
@@ -52,25 +52,25 @@ class Link:
 
 
 class Request:
-    """A request as the engine hands it over, and what came of it."""
+    """A request as a connection hands it over, and what came of it."""
 
     def __init__(self, **headers: str) -> None:
         given = {"content-type": "application/json", "content-length": str(len(ROW))}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        self.scope = SimpleNamespace(path="/invocations", method="POST", headers=given)
-        self.proto = self
-        self.body: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.exchange = Exchange(self, "POST", "/invocations", given)
         self.answers: list[tuple[int, Any]] = []
 
-    def __call__(self) -> "asyncio.Future[bytes]":
-        return self.body
+    def send_body(self) -> None:
+        self.exchange.feed(ROW)
+        self.exchange.is_whole = True
+        self.exchange.look()
 
-    def client_disconnect(self) -> "asyncio.Future[None]":
-        return self.gone
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def respond(self, _: Exchange, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.answers.append((status, msgspec.json.decode(body)))
+
+    def go_on(self) -> None: ...
+
+    def resume(self) -> None: ...
 
 
 class Bench:
@@ -92,8 +92,8 @@ class Bench:
 
     async def ask(self, *requests: Request) -> None:
         for request in requests:
-            self.app.take(request)
-            request.body.set_result(ROW)
+            self.app.take(request.exchange)
+            request.send_body()
         for _ in range(4):
             await asyncio.sleep(0)
 
@@ -136,15 +136,14 @@ def test_an_output_that_json_cannot_say_fails_its_own_request_alone(bench: Bench
     run(story)
 
 
-def test_a_body_that_does_not_come_is_given_up_and_answered_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_come_is_given_up_and_answered_once(bench: Bench) -> None:
     async def story() -> None:
         await bench.begin()
         request = Request()
-        bench.app.take(request)
-        monkeypatch.setattr(exchanges, "BODY_S", -1.0)
-        exchanges.READING._sweep()
+        bench.app.take(request.exchange)
+        request.exchange.fail(Rejected(SLOW, "The body did not come."))
         assert [status for status, _ in request.answers] == [408]
-        request.body.set_result(ROW)
+        request.send_body()
         await asyncio.sleep(0)
         assert len(request.answers) == 1
         assert (bench.app.active, bench.link.working_on) == (0, [])
@@ -156,8 +155,8 @@ def test_a_connection_that_breaks_within_the_body_harms_nobody(bench: Bench) -> 
     async def story() -> None:
         await bench.begin()
         broken, good = Request(), Request()
-        bench.app.take(broken)
-        broken.body.set_exception(ConnectionError("closed"))
+        bench.app.take(broken.exchange)
+        broken.exchange.lose()
         await bench.ask(good)
         bench.link.answer([1])
         assert [status for status, _ in good.answers] == [200]
@@ -172,10 +171,7 @@ def test_who_leaves_is_taken_out_of_the_queue(bench: Bench) -> None:
         running, waiting = Request(), Request()
         await bench.ask(running)
         await bench.ask(waiting)
-        waiting.gone.set_result(None)
-        end = time.monotonic() + 60
-        while not bench.counts.cancelled and time.monotonic() < end:
-            await asyncio.sleep(0.01)
+        waiting.exchange.lose()
         assert bench.counts.cancelled == 1
         bench.link.answer([1])
         await asyncio.sleep(0)
@@ -195,7 +191,7 @@ def test_what_is_wrong_with_the_headers_is_told_before_the_body_is_read(
         await bench.begin()
         # Who asks whether to go on sends no body that would have to be forgotten.
         request = Request(**headers, expect="100-continue")
-        bench.app.take(request)
+        bench.app.take(request.exchange)
         assert [answered for answered, _ in request.answers] == [status]
         assert (bench.counts.errors, bench.app.active) == ({f"{status}:": 1}, 0)
 

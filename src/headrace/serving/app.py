@@ -17,7 +17,7 @@ from headrace.serving.answer import scored
 from headrace.serving.batch import Asker, Job, Part
 from headrace.serving.exchange import Exchange
 from headrace.serving.generation import Generation, Served, copy_to_shadows
-from headrace.serving.invocation import Invocation, left
+from headrace.serving.invocation import Invocation
 from headrace.serving.keys import check_key
 from headrace.serving.metrics import Counts, prometheus
 from headrace.serving.plain import read_csv
@@ -51,7 +51,7 @@ decode_actuals = msgspec.json.Decoder(Actuals).decode
 
 
 class App:
-    """The RSGI application of one front.
+    """The application of one front.
 
     Attributes:
         generation: what serves; None before the first commit.
@@ -80,14 +80,17 @@ class App:
             "/v2": partial(handle_v2, self),
         }
 
-    def take(self, watcher: Any) -> None:
-        """Begin on a request that the engine hands over. Most need no task; the others get one."""
-        exchange = Exchange(watcher.scope, watcher.proto)
+    def take(self, exchange: Exchange) -> None:
+        """Begin on a request. Most need no task; the others get one."""
         self.active += 1
         try:
+            if exchange.problem is not None:
+                raise exchange.problem
             if exchange.path == "/invocations":
                 is_csv = self._is_csv(exchange)
-                if exchange.has_short_body(self._body_bytes()):
+                limit = self._body_bytes()
+                exchange.check_body(limit)
+                if exchange.buffered <= limit and Invocation.is_for(exchange):
                     Invocation(self, exchange, is_csv=is_csv).start()
                     return
         except Exception as error:  # noqa: BLE001 - the request's boundary: it is answered, the front goes on
@@ -115,9 +118,7 @@ class App:
             self.counts.cancelled += 1
         else:
             self.counts.failed(error.status)
-        if exchange.may_send_more:
-            self._go(_turn_away(exchange, error))
-        elif not exchange.is_answered:
+        if not exchange.is_answered:
             exchange.reject(error)
 
     def _go(self, work: Coroutine[Any, Any, None]) -> None:
@@ -145,20 +146,13 @@ class App:
     async def predict(self, exchange: Exchange, generation: Generation, served: Served, asked: Asked) -> Part:
         """Have rows answered. Raises Rejected."""
         done: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
-        watching: list[asyncio.Task[None]] = []
         try:
-            self.submit(
-                exchange, generation, served, asked, done=done,
-                watch=lambda job: watching.append(asyncio.ensure_future(left(exchange, job))),
-            )  # fmt: skip
+            self.submit(exchange, generation, served, asked, done=done)
             part = await done
         except Rejected as rejected:
             if rejected.status >= MODEL_FAILED:
                 served.pool.counts.errors += 1
             raise
-        finally:
-            for task in watching:
-                task.cancel()
         served.pool.counts.answered(time.monotonic() - exchange.start, asked.rows.count)
         return part
 
@@ -170,17 +164,13 @@ class App:
         asked: Asked,
         *,
         done: Asker,
-        watch: Callable[[Job], None],
     ) -> None:
-        """Put rows into the queue of the version that answers, and copies into those of its shadows. Raises Rejected.
-
-        Args:
-            watch: looks for a client that leaves. Not called for all: most are answered before this.
-        """
+        """Put rows into the queue of the version that answers, copies into those of its shadows. Raises Rejected."""
         is_probe = generation is not self.generation or self._is_probe(exchange)
         deadline = exchange.start + generation.deadline_s
-        job = Job(asked.rows, asked.params, done, exchange.start, deadline, asked.length, not is_probe, watch)
-        served.pool.submit(job, is_only=self.active == 1)
+        job = Job(asked.rows, asked.params, done, exchange.start, deadline, asked.length, not is_probe)
+        served.pool.submit(job)
+        exchange.leave = job.leave
         if generation.plan.shadow and not is_probe:
             copy_to_shadows(generation, job, served)
 
@@ -288,12 +278,6 @@ class App:
             raise Rejected(FULL, error.fact, error.remedy, retry_after_s=5) from error
         self.counts.feedback += len(actuals)
         exchange.json({"accepted": len(actuals)}, 202)
-
-
-async def _turn_away(exchange: Exchange, rejected: Rejected) -> None:
-    """Answer who still sends: what comes is read first, or the sender would see a broken connection."""
-    await exchange.forget_body()
-    exchange.reject(rejected)
 
 
 def read_actuals(body: bytes) -> list[Actual]:

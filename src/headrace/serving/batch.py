@@ -15,8 +15,6 @@ from headrace.types import Json
 
 #: How often late requests are looked for.
 SWEEP_S = 0.01
-#: A client is watched for leaving once it has waited this long: most are answered before.
-WATCH_S = 0.05
 #: How long past a request's deadline a worker may go on with it before it counts as hung.
 HANG_S = 2.0
 #: From this on a batch counts as heavy.
@@ -45,7 +43,6 @@ class Job:
         done: gets the `Part` of the answer; None for a shadow's copy, whose answer is only logged.
         deadline: when it is too late, in `time.monotonic`; the loop's own time may be rounded.
         kept: it goes into the prediction log; golden probes do not.
-        watch: is called once, when the request has waited for long; it calls `leave` when the client has gone.
         alone: it was in a batch that failed, so it goes by itself.
     """
 
@@ -56,7 +53,6 @@ class Job:
     deadline: float
     length: int = 0
     kept: bool = True
-    watch: "Callable[[Job], None] | None" = None
     alone: bool = False
     tries: int = 0
 
@@ -156,11 +152,8 @@ class Pool:
 
     # Coming in
 
-    def submit(self, job: Job, *, is_only: bool = False) -> None:
+    def submit(self, job: Job) -> None:
         """Put rows in the queue.
-
-        Args:
-            is_only: no other request is on its way in, so that waiting for company is in vain.
 
         Raises:
             Rejected: 503 where the queue is full or so long that the deadline would pass in it, 413 for more rows than
@@ -181,9 +174,7 @@ class Pool:
         self.waiting.append(job)
         self.queued_rows += count
         self._idle.clear()
-        if is_only:
-            self._dispatch()
-        elif not self._scheduled:
+        if not self._scheduled:
             self._scheduled = True
             # Requests that arrive in the same turn of the loop join the batch.
             self.loop.call_soon(self._dispatch)
@@ -355,9 +346,6 @@ class Pool:
                 if job.deadline <= now and job.done is not None and not job.done.done():
                     where = "in the queue" if jobs is self.waiting else "in the model"
                     job.done.set_exception(Rejected(LATE, self._late(where, job)))
-                elif job.watch is not None and now - job.start > WATCH_S:
-                    watch, job.watch = job.watch, None
-                    watch(job)
         self._forget(now)
         for worker in self.workers:
             if worker.working_on and all(job.deadline + HANG_S < now for job in worker.working_on):

@@ -2,167 +2,153 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import msgspec
 
-from headrace.serving.rejection import MEDIA_TYPE, METHOD, SLOW, TOO_LARGE, Rejected
+from headrace.serving.rejection import GONE, MEDIA_TYPE, METHOD, TOO_LARGE, Rejected
 
 encode = msgspec.json.Encoder().encode
 JSON = [("content-type", "application/json")]
 #: How long a client may take to send its body.
 BODY_S = 20.0
-SWEEP_S = 1.0
-SMALL_BYTES = 65_536
-#: So much of a refused body is read and forgotten, so long: its sender then sees the answer, not a broken connection.
-FORGOTTEN_BYTES = 64_000_000
-FORGET_S = 5.0
 #: Passed through from the request to the answer, so that calls can be followed.
 TRACED = ("x-request-id", "traceparent", "tracestate")
 
 
-class Reading:
-    """The exchanges whose short bodies are awaited; now and then, those that wait too long are given up."""
+class Sender(Protocol):
+    """The connection that a request came in on."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[Exchange, Callable[[], object]] = {}
-        self._is_sweeping = False
+    def respond(self, exchange: "Exchange", status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
 
-    def watch(self, exchange: "Exchange", give_up: Callable[[], object]) -> None:
-        self._waiting[exchange] = give_up
-        if not self._is_sweeping:
-            self._is_sweeping = True
-            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+    def go_on(self) -> None: ...
 
-    def done(self, exchange: "Exchange") -> None:
-        self._waiting.pop(exchange, None)
-
-    def _sweep(self) -> None:
-        late = time.monotonic() - BODY_S
-        for exchange in [one for one in self._waiting if one.start < late]:
-            self._waiting.pop(exchange)()
-        self._is_sweeping = bool(self._waiting)
-        if self._is_sweeping:
-            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
-
-
-READING = Reading()
+    def resume(self) -> None: ...
 
 
 class Exchange:
-    """A request with the means to answer it."""
+    """A request with the means to answer it.
 
-    __slots__ = ("headers", "is_answered", "is_read", "path", "proto", "scope", "start")
+    Attributes:
+        headers: by names in lower case; of several with one name, the last.
+        buffered: bytes of the body that are there and were not taken.
+        is_whole: the body is there to its end.
+        stays: the client would send another request on this connection.
+        problem: why there will be no more of the body.
+        leave: is called when the client has gone before its answer.
+    """
 
-    def __init__(self, scope: Any, proto: Any) -> None:
-        self.scope = scope
-        self.proto = proto
-        self.path: str = scope.path
-        self.headers = scope.headers
+    __slots__ = (
+        "_connection", "_look", "_pieces", "buffered", "headers", "is_answered", "is_whole", "leave",
+        "method", "path", "problem", "start", "stays",
+    )  # fmt: skip
+
+    def __init__(self, connection: Sender, method: str, path: str, headers: dict[str, str]) -> None:
+        self._connection = connection
+        self.method, self.path, self.headers = method, path, headers
         self.start = time.monotonic()
-        self.is_answered = False
-        self.is_read = False
-
-    @property
-    def method(self) -> str:
-        return str(self.scope.method)
+        self._pieces: list[bytes] = []
+        self._look: Callable[[], object] | None = None
+        self.buffered = 0
+        self.is_answered = self.is_whole = self.stays = False
+        self.problem: Exception | None = None
+        self.leave: Callable[[], None] | None = None
 
     def header(self, name: str) -> str:
         """Return a header's value, empty where it is absent."""
-        return self.headers.get(name) or ""
+        return self.headers.get(name, "")
 
     def needs(self, method: str) -> None:
         """Refuse other methods. Raises Rejected."""
-        if self.scope.method != method:
+        if self.method != method:
             raise Rejected(METHOD, f"`{self.path[:100]}` takes {method}.")
 
-    def has_short_body(self, limit: int) -> bool:
-        """Tell whether the body is announced and short; such a one mostly came with the headers.
+    # The body, from the connection
 
-        Raises:
-            Rejected: 415 for a compressed one; 413 for more than `limit` bytes.
-        """
+    def feed(self, piece: bytes) -> None:
+        """Here is more of the body."""
+        self._pieces.append(piece)
+        self.buffered += len(piece)
+
+    def look(self) -> None:
+        """Have whoever waits for the body look at what there is of it now."""
+        if self._look is not None:
+            self._look()
+
+    def fail(self, problem: Exception) -> None:
+        """There will be no more of the body."""
+        self.problem = problem
+        self.look()
+
+    def lose(self) -> None:
+        """The client has gone."""
+        if self.leave is not None:
+            self.leave()
+        else:
+            self.fail(Rejected(GONE, "The client has gone."))
+
+    # The body, to whoever reads it
+
+    def check_body(self, limit: int) -> None:
+        """Refuse a body for what the headers say. Raises Rejected: 415 if compressed; 413 beyond `limit` bytes."""
         if self.headers.get("content-encoding", "identity") != "identity":
             raise Rejected(MEDIA_TYPE, "Compressed bodies are not read here.", "Send it without a content encoding.")
         length = self.headers.get("content-length")
-        if length is None or not length.isdigit():
-            return False
-        if int(length) > limit:
+        if length is not None and int(length) > limit:
             raise Rejected(TOO_LARGE, f"The body has {length} bytes; the limit is {limit}.")
-        return int(length) <= SMALL_BYTES
 
-    def body(self, limit: int) -> Awaitable[bytes]:
-        """Return what gives the body when it is awaited.
+    def when_more(self, look: Callable[[], object]) -> None:
+        """Have `look` called each time that there is more of the body, or none to come."""
+        self._look = look
+        # Who asked whether to send it has not begun.
+        if not self.buffered and self.headers.get("expect", "").lower() == "100-continue":
+            self._connection.go_on()
+
+    def take(self) -> bytes:
+        """Return what there is of the body and was not taken yet."""
+        pieces = self._pieces
+        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces, self.buffered = [], 0
+        return content
+
+    async def body(self, limit: int) -> bytes:
+        """Return the body.
 
         Raises:
             Rejected: 415 for a compressed one; 413 for more than `limit` bytes, which are not kept; 408 for a slow one.
         """
-        return self._whole() if self.has_short_body(limit) else self._in_time(limit)
+        self.check_body(limit)
+        return self.take() if self.is_whole and self.buffered <= limit else await self._pieces_of(limit)
 
-    async def _whole(self) -> bytes:
-        """Return a short body: one timer for all costs less than one for each."""
-        self.is_read = True
-        task = asyncio.current_task()
-        assert task is not None
-        is_slow = False
+    async def _pieces_of(self, limit: int) -> bytes:
+        content, more = bytearray(), asyncio.Event()
+        if not self.is_whole:
+            self.when_more(more.set)
+        while True:
+            is_last = self.is_whole
+            content += self.take()
+            if len(content) > limit:
+                raise Rejected(TOO_LARGE, f"The body has more than {limit} bytes.")
+            if is_last:
+                return bytes(content)
+            if self.problem is not None:
+                raise self.problem
+            more.clear()
+            self._connection.resume()
+            await more.wait()
 
-        def give_up() -> None:
-            nonlocal is_slow
-            is_slow = task.cancel()
-
-        READING.watch(self, give_up)
-        try:
-            body: bytes = await self.proto()
-            return body
-        except asyncio.CancelledError as cause:
-            if not is_slow:
-                raise
-            raise Rejected(SLOW, f"The body did not come within {BODY_S:g} s.") from cause
-        finally:
-            READING.done(self)
-
-    async def _in_time(self, limit: int) -> bytes:
-        self.is_read = True
-        try:
-            async with asyncio.timeout(BODY_S):
-                return await self._pieces(limit)
-        except TimeoutError as cause:
-            raise Rejected(SLOW, f"The body did not come within {BODY_S:g} s.") from cause
-
-    async def _pieces(self, limit: int) -> bytes:
-        content, length = bytearray(), 0
-        async for piece in self.proto:
-            length += len(piece)
-            if length <= limit:
-                content += piece
-            elif length > limit + FORGOTTEN_BYTES:
-                break
-        if length > limit:
-            raise Rejected(TOO_LARGE, f"The body has more than {limit} bytes.")
-        return bytes(content)
-
-    @property
-    def may_send_more(self) -> bool:
-        """True where a refused request still sends a body that nobody has asked for."""
-        # Who expects to be told sends its body only when told to go on.
-        return not self.is_read and self.scope.method not in ("GET", "HEAD") and not self.header("expect")
-
-    async def forget_body(self) -> None:
-        """Read and forget what a refused request still sends."""
-        with suppress(TimeoutError, Rejected):
-            async with asyncio.timeout(FORGET_S):
-                await self._pieces(0)
+    # The answer
 
     def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         """Send the answer."""
         self.is_answered = True
+        self.leave = None
         for name in TRACED:
             value = self.headers.get(name)
             if value is not None:
                 headers = [*headers, (name, value)]
-        self.proto.response_bytes(status, headers, body)
+        self._connection.respond(self, status, headers, body)
 
     def json(self, document: Any, status: int = 200) -> None:
         """Send a JSON document."""

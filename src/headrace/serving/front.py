@@ -10,83 +10,28 @@ import gc
 import logging
 import signal
 import socket
-from asyncio.tasks import _enter_task, _leave_task
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvloop
-from granian._granian import CallbackScheduler, RSGIWorker, SocketHolder
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from headrace.errors import HeadraceError
 from headrace.serving import control
 from headrace.serving.app import App
 from headrace.serving.control import AskCounts, AskPage, Commit, Committed, Counted, Page, Prepare, Prepared, Problem
 from headrace.serving.generation import Generation, Served, prepare
+from headrace.serving.http1 import Listener
 from headrace.serving.metrics import Counts
 from headrace.serving.recorder import Recorder
 
 log = logging.getLogger(__name__)
-BACKLOG = 1024
-#: Requests in flight that one front takes before it leaves connections in the listener's backlog.
-IN_FLIGHT = 8192
 DRAIN_S = 20.0
-HEADER_READ_MS = 10_000
 #: New objects until the collector looks: a full queue's worth, rather than a handful of requests'.
 GARBAGE = 20_000
 
 
-class SharedListener(Server):  # type: ignore[misc]  # granian is not typed
-    """granian on a listening socket that the supervisor owns, so that no connection is lost when a front ends."""
-
-    def __init__(self, app: App, listener: socket.socket) -> None:
-        super().__init__(
-            app,
-            interface=Interfaces.RSGI,
-            http=HTTPModes.auto,
-            websockets=False,
-            backlog=BACKLOG,
-            backpressure=IN_FLIGHT,
-            http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_MS, pipeline_flush=True),
-            log_enabled=False,
-        )
-        self._listener = listener
-
-    def _init_shared_socket(self) -> None:
-        self._ssp = None
-        self._sfd = self._listener.fileno()
-        self._shd = SocketHolder(self._sfd, False, BACKLOG)  # type: ignore[call-arg]  # not in its stub
-
-
-class Straight(CallbackScheduler):
-    """Hands requests to the application itself, where the engine's own scheduler would make a task for each."""
-
-    __slots__ = ()
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, app: App, *_: Any) -> None:
-        super().__init__()
-        context, take = self._ctx, app.take
-        self._schedule_fn = lambda watcher: loop.call_soon_threadsafe(take, watcher, context=context)
-
-
-async def listen(number: int, ended: Any, app: App, sockets: Any, *options: Any) -> None:
-    """Take connections until `ended`; what granian runs in place of its own, with the same arguments."""
-    loop = asyncio.get_running_loop()
-    end = loop.create_future()
-    ended.add_cb(lambda: loop.call_soon_threadsafe(end.set_result, None))
-    *threads, _, http, http1, http2, websockets, static, _, tls, _ = options
-    arguments: Any = (number, sockets, None, *threads, http, http1, http2, websockets, static, *tls, (None, None))
-    worker: Any = RSGIWorker(*arguments)  # Its stub is behind it.
-    scheduler = Straight(loop, app, None, partial(_enter_task, loop), partial(_leave_task, loop))
-    worker.serve_async(scheduler, loop, ended)
-    await end
-
-
 class Front:
-    """One front: its application, its granian, and what it was told to prepare and commit."""
+    """One front: its application, its connections, and what it was told to prepare and commit."""
 
     def __init__(self, listener: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._listener = listener
@@ -94,8 +39,7 @@ class Front:
         self.counts = Counts()
         self._recorder: Recorder | None = None
         self._app: App | None = None
-        self._server: SharedListener | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._connections: Listener | None = None
         self._pages: dict[int, asyncio.Future[Page]] = {}
         self._sequence = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -144,9 +88,9 @@ class Front:
         self._say(Prepared(plan.generation))
 
     def _take_connections(self, app: App) -> None:
-        if self._server is None:
-            self._server = SharedListener(app, self._listener)
-            self._serving = asyncio.ensure_future(self._server.serve(listen))
+        if self._connections is None:
+            self._connections = Listener(app, self._listener)
+            self._connections.start()
 
     def _start(self, plan: control.Plan) -> App:
         self._recorder = Recorder(Path(plan.log) if plan.log else None, plan.component)
@@ -212,10 +156,8 @@ class Front:
 
     async def _drain(self) -> None:
         """Answer everything that was accepted, then write the rest of the log."""
-        if self._server is not None and self._serving is not None:
-            self._server.stop()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._serving, DRAIN_S)
+        if self._connections is not None:
+            await self._connections.stop(DRAIN_S)
         if self._recorder is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
         with contextlib.suppress(OSError):

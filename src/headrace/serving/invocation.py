@@ -1,51 +1,57 @@
 """One request for answers to rows, from its headers to its answer, without a task.
 
-Most requests come this way. Each step is a call that the event loop or the batch makes when what it needs is there; a
+Most requests come this way. Each step is a call that the connection or the batch makes when what it needs is there; a
 task with its futures costs about as much as all that is done here.
 """
 
-import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headrace.serving.answer import scored
-from headrace.serving.batch import Job, Part
-from headrace.serving.exchange import BODY_S, READING, Exchange
+from headrace.serving.batch import Part
+from headrace.serving.exchange import Exchange
 from headrace.serving.generation import Served
 from headrace.serving.plain import read_csv
-from headrace.serving.rejection import MODEL_FAILED, SLOW, Rejected
+from headrace.serving.rejection import MODEL_FAILED, Rejected
 
 if TYPE_CHECKING:
     from headrace.serving.app import App
+
+#: Longer bodies come in pieces, which a task reads.
+SHORT_BYTES = 65_536
 
 
 class Invocation:
     """A request to `/invocations` whose body is short. It stands in its job for the future of its answer."""
 
-    __slots__ = ("_app", "_exchange", "_is_csv", "_is_done", "_leaving", "_rows", "_served")
+    __slots__ = ("_app", "_exchange", "_is_csv", "_is_done", "_rows", "_served")
 
     def __init__(self, app: "App", exchange: Exchange, *, is_csv: bool) -> None:
         self._app, self._exchange, self._is_csv = app, exchange, is_csv
         self._is_done = False
         self._served: Served | None = None
-        self._leaving: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def is_for(exchange: Exchange) -> bool:
+        """Tell whether a request's body is here already, or announced and short."""
+        length = exchange.headers.get("content-length")
+        return exchange.is_whole if length is None else int(length) <= SHORT_BYTES
 
     def start(self) -> None:
         """Read the body, then go on."""
-        self._exchange.is_read = True
-        READING.watch(self._exchange, self.give_up)
-        self._exchange.proto().add_done_callback(self._read, context=None)
+        if self._exchange.is_whole:
+            self._read()
+        else:
+            self._exchange.when_more(self._read)
 
-    def give_up(self) -> None:
-        """Answer a sender whose body does not come."""
-        self.set_exception(Rejected(SLOW, f"The body did not come within {BODY_S:g} s."))
-
-    def _read(self, body: Any) -> None:
-        READING.done(self._exchange)
-        if self._is_done:
+    def _read(self) -> None:
+        exchange = self._exchange
+        if self._is_done or not (exchange.is_whole or exchange.problem):
             return
         try:
-            self._submit(body.result())
+            if exchange.problem is not None:
+                raise exchange.problem
+            self._submit(exchange.take())
         except Exception as error:  # noqa: BLE001 - the request's boundary: it is answered, the front goes on
             self.set_exception(error)
 
@@ -54,10 +60,7 @@ class Invocation:
         generation, served = app.find(exchange)
         asked = read_csv(served, body) if self._is_csv else served.scoring.read(body)
         self._served, self._rows = served, asked.rows.count
-        app.submit(exchange, generation, served, asked, done=self, watch=self._watch)
-
-    def _watch(self, job: Job) -> None:
-        self._leaving = asyncio.ensure_future(left(self._exchange, job))
+        app.submit(exchange, generation, served, asked, done=self)
 
     # What a job wants of a future
 
@@ -87,11 +90,3 @@ class Invocation:
     def _end(self) -> None:
         self._is_done = True
         self._app.active -= 1
-        if self._leaving is not None:
-            self._leaving.cancel()
-
-
-async def left(exchange: Exchange, job: Job) -> None:
-    """Take a request out of the queue when its client leaves."""
-    await exchange.proto.client_disconnect()
-    job.leave()

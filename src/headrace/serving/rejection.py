@@ -10,6 +10,7 @@ SLOW = 408
 TOO_LARGE = 413
 MEDIA_TYPE = 415
 UNFIT = 422
+HEADERS_TOO_LARGE = 431
 #: Nobody hears it: the client closed the connection before its answer.
 GONE = 499
 MODEL_FAILED = 500
@@ -27,6 +28,7 @@ CODES = {
     413: "REQUEST_TOO_LARGE",
     415: "BAD_REQUEST",
     422: "INVALID_PARAMETER_VALUE",
+    431: "BAD_REQUEST",
     503: "TEMPORARILY_UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }

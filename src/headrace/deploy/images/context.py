@@ -35,7 +35,7 @@ RELAY = Path(__file__).with_name("relay.py")
 WORKER = Path(headrace.__file__).parent / "serving" / "worker_child.py"
 #: What headrace's server imports; the versions are those that run here.
 SERVER_PACKAGES = (
-    "annotated-types", "anyio", "certifi", "click", "granian", "h11", "httpcore", "httpx", "idna", "msgspec", "numpy",
+    "annotated-types", "anyio", "certifi", "h11", "httpcore", "httptools", "httpx", "idna", "msgspec", "numpy",
     "psutil", "pydantic", "pydantic-core", "pyyaml", "typing-extensions", "typing-inspection", "uvloop",
 )  # fmt: skip
 DISK_REMEDY = "Make room, or put headrace's images on another disk with HEADRACE_STATE."
