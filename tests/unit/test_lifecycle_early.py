@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headrace.cli import watching
 from headrace.clock import ManualClock
 from headrace.config.component import Component, Monitor, Retrain
 from headrace.config.settings import Settings
@@ -26,10 +27,8 @@ from headrace.lifecycle.watching.due import standing
 from headrace.lifecycle.watching.early import act_early, look_at
 from headrace.lifecycle.watching.looks import looks_of
 from headrace.lifecycle.watching.watchbook import remembered, tallies, windows
-from headrace.monitoring.memory import Memory
 from headrace.monitoring.reference import build
-from headrace.monitoring.replay import replay, windows_of
-from headrace.monitoring.seasons import Seasons, load, save
+from headrace.monitoring.seasons import Seasons, save
 from headrace.predictions.ids import Ids
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
@@ -269,14 +268,16 @@ def test_a_look_that_goes_on_after_the_verdict_says_nothing(rooms: Rooms) -> Non
     assert len(alarms(rooms)) == 1
 
 
-def test_a_replay_says_what_the_verdicts_said(rooms: Rooms) -> None:
+def test_a_replay_says_what_the_verdicts_said(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, shift in enumerate((0.0, 1.0, 1.0, 0.0), 1):
         truths = predict(rooms, seed=seed, shift=shift)
         look(rooms)
         label(rooms, truths, wrong=seed == 3)
         verdict(rooms)
-    usual = load(version_folder(rooms, "digits", 1) / "reference")
-    found = replay("digits", windows_of(rooms.predictions, "digits", WINDOW), {1: usual}, MONITOR, Memory())
+    monkeypatch.setattr(watching, "here", lambda: rooms.settings)
+    monkeypatch.setattr(watching.wiring, "rooms", lambda _settings: rooms)
+    found = watching.replayed("digits", 0, 0.0)
+    assert found.labels.endswith(" is 6 hours. What needs none is judged as soon as it is full.")
     said = [(one["consequence"], one["sentence"]) for one in windows(rooms, "digits")]
     assert [(seen.alarm.consequence.value, seen.alarm.sentence) for seen in found.windows] == said
     assert [consequence for consequence, _ in said] == ["none", "warn", "retrain", "none"]

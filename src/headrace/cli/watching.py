@@ -13,6 +13,7 @@ from headrace.errors import InvalidInput, NotFound
 from headrace.ledger.base import Action
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall, version_folder
+from headrace.lifecycle.watching.due import SOON
 from headrace.lifecycle.watching.label_wait import label_wait, lasting
 from headrace.monitoring import seasons
 from headrace.monitoring.examples import HardExample, hardest_of
@@ -33,6 +34,8 @@ def replayed(component: str, window: int, false_alarms: float) -> Replay:
     found = replay(component, windows, references, monitor, Memory())
     wait = label_wait(rooms, component, monitor)
     labels = f"A window waits {lasting(wait.seconds)} for its actuals: {wait.sentence}."
+    if wait.seconds > SOON.total_seconds():
+        labels += " What needs none is judged as soon as it is full."
     return replace(found, labels=labels)
 
 
