@@ -61,11 +61,7 @@ class Application(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One connection: its requests, one after the other, and their answers in the same order.
-
-    Attributes:
-        is_ending: the front ends, so that the next answer is the last.
-    """
+    """One connection: its requests, one after the other, and their answers in the same order."""
 
     def __init__(self, listener: "Listener") -> None:
         self._listener = listener
@@ -81,7 +77,6 @@ class Connection(asyncio.Protocol):
         self._is_broken = self._is_reading_paused = self._is_second_head = False
         self._since = time.monotonic()
         self._stuck_since = self._lingers_since = 0.0
-        self.is_ending = False
 
     # What the event loop calls
 
@@ -194,7 +189,7 @@ class Connection(asyncio.Protocol):
         if exchange is not self._current:
             return
         self._current = None
-        stays = exchange.is_whole and exchange.stays and (not self.is_ending or bool(self._behind))
+        stays = exchange.is_whole and exchange.stays and (not self._listener.is_ending or bool(self._behind))
         head = STATUS_LINES[status]
         for name, value in headers:
             head += f"{name}: {value}\r\n"
@@ -290,6 +285,7 @@ class Listener:
 
     Attributes:
         date: as answers give it; renewed each second.
+        is_ending: the next answer on each connection is its last.
     """
 
     def __init__(self, app: Application, listening: socket.socket) -> None:
@@ -300,7 +296,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = max(1, min(MOST_CONNECTIONS, files - OTHER_FILES))
-        self._is_taking = self._is_ending = False
+        self._is_taking = self.is_ending = False
         self._opening: set[asyncio.Task[Any]] = set()
         self._all_gone = asyncio.Event()
         self._sweeping: asyncio.TimerHandle | None = None
@@ -312,10 +308,8 @@ class Listener:
 
     async def stop(self, most_s: float) -> None:
         """Take none any more, answer what is under way, and hang up; what takes longer than `most_s` is cut off."""
-        self._is_ending = True
+        self.is_ending = True
         self._take_no_more()
-        for connection in self.connections:
-            connection.is_ending = True
         await asyncio.sleep(LAST_S)
         for connection in [*self.connections]:
             connection.close_if_idle()
@@ -336,7 +330,7 @@ class Listener:
         self._take()
 
     def _take(self) -> None:
-        if not self._is_taking and not self._is_ending and len(self.connections) < self._most:
+        if not self._is_taking and not self.is_ending and len(self.connections) < self._most:
             self._is_taking = True
             self._loop.add_reader(self._listening, self._accept)
 
