@@ -78,7 +78,8 @@ class ControlServer:
         self._thread.start()
         projecting = threading.Thread(target=project_regularly, args=(self.control, self.ended), name="aliases")
         patrolling = threading.Thread(target=patrol_regularly, args=(self.control, door, self.ended), name="patrol")
-        for thread in (projecting, patrolling):
+        opening = threading.Thread(target=open_registry, args=(self.control,), name="registry")
+        for thread in (projecting, patrolling, opening):
             thread.daemon = True
             thread.start()
 
@@ -165,6 +166,14 @@ def serve_api(server: uvicorn.Server, listening: socket.socket, settings: Settin
 
     threading.Thread(target=announce, daemon=True).start()
     server.run(sockets=[listening])
+
+
+def open_registry(control: Control) -> None:
+    """Import MLflow and open its store, which takes seconds, before the first release waits for it."""
+    try:
+        control.rooms.registry.alias("none", aliases.CHAMPION)
+    except Exception:  # The thread's boundary: whoever needs the registry is told what is wrong with it.
+        LOG.debug("the registry cannot be opened yet", exc_info=True)
 
 
 def project_regularly(control: Control, ended: threading.Event) -> None:
