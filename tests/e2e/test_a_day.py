@@ -91,7 +91,7 @@ class Day:
         while time.monotonic() < deadline:
             if is_so():
                 return
-            time.sleep(1.0)
+            time.sleep(0.3)
         raise AssertionError(f"{what} did not come about: {json.dumps([self.log()[:8], self.entries()[:8]], indent=1)}")
 
     def mark(self, source: str) -> Any:
@@ -255,4 +255,4 @@ def test_a_viewer_may_look_and_not_approve(day: Day) -> None:
 
 def test_a_folder_that_is_gone_is_told(day: Day, tmp_path: Path) -> None:
     shutil.move(day.folder, tmp_path / "gone")
-    day.until("the problem", lambda: any("no folder" in line["fact"] for line in day.log()), 60)
+    day.until("the problem", lambda: any("no folder" in line["fact"] for line in day.log()))

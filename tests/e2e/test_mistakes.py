@@ -46,11 +46,13 @@ def test_an_unknown_key_is_told_with_its_line_and_the_nearest(house: House, tmp_
 
 
 def test_an_unknown_entry_point_is_told_before_anything_is_built(house: House) -> None:
-    told = house.headrace("run", house.component("entry", entry_point="train"), "--json")
-    (house.home.parent / "entry" / "headrace.yaml").open("a").write("entry_point: mian\n")
-    told = house.headrace("run", house.home.parent / "entry", "--json")
+    folder = house.component("entry")
+    with (folder / "headrace.yaml").open("a") as file:
+        file.write("entry_point: mian\n")
+    told = house.headrace("run", folder, "--json")
     assert told.code == 2
     assert "main" in str(error_of(told)["remedy"])
+    assert nothing_registered(house, "entry")
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_mlflow_deployments_command(endpoints: Endpoints, tmp_path: Path) -> Non
     mlflow = Path(sys.executable).parent / "mlflow"
     done = subprocess.run(
         [mlflow, "deployments", "predict", "-t", "headrace", "--name", "table", "-I", rows],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=400, check=False,
         env={**os.environ, "HEADRACE_HOME": str(endpoints.folder)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -178,7 +178,7 @@ def test_mlflow_deployments_command(endpoints: Endpoints, tmp_path: Path) -> Non
 def curl(client: httpx.Client, path: str, *words: str) -> Any:
     done = subprocess.run(
         ["curl", "--silent", "--show-error", "--fail-with-body", *words, f"{str(client.base_url).rstrip('/')}{path}"],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout} {done.stderr}"
     return json.loads(done.stdout)

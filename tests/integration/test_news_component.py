@@ -23,6 +23,7 @@ from headrace.serving.offline import answers
 from headrace.serving.worker_child import folder_digest
 from headrace.types import Arrays, ServedVersion, Stage, Task
 
+pytestmark = pytest.mark.timeout(1800)
 FOLDER = Path(__file__).parents[2] / "examples" / "news_classifier"
 CLASSES = ("world", "sports", "business", "science")
 
@@ -36,7 +37,7 @@ def python() -> Path:
 def run(python: Path, *command: str | Path, cwd: Path = FOLDER, **variables: str) -> str:
     env: Mapping[str, str] = read_settings().child_environment() | variables
     done = subprocess.run(
-        [python, *command], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300
+        [python, *command], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=1200
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
@@ -99,7 +100,7 @@ def url(trained: tuple[ServedVersion, Path], tmp_path_factory: pytest.TempPathFa
     target = ProcessTarget(Settings(shared.state, home, None, "person:test", shared.variables).prepare())
     sealed = replace(version, seal=folder_digest(str(version.model)))
     try:
-        status = target.apply(Route(sealed.component, Stage.PRODUCTION, [sealed], {1: 1.0}, Serve(deadline_ms=20_000)))
+        status = target.apply(Route(sealed.component, Stage.PRODUCTION, [sealed], {1: 1.0}, Serve(deadline_ms=60_000)))
         yield status.endpoint.url
     finally:
         target.remove(sealed.component, Stage.PRODUCTION)
@@ -107,7 +108,7 @@ def url(trained: tuple[ServedVersion, Path], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as made:
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as made:
         yield made
 
 

@@ -20,7 +20,7 @@ def answers(
     inputs: Arrays,
     *,
     batch_rows: int = 256,
-    timeout_s: float = 120.0,
+    timeout_s: float = 300.0,
     variables: Mapping[str, str] | None = None,
 ) -> Arrays:
     """Return a version's answers by output name, one for each row of `inputs`, as the endpoint would give them.
