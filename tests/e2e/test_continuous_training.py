@@ -9,13 +9,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from mlflow import MlflowClient
+from pyarrow import csv
 from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from tests.houses import House
 
 COLUMNS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 WATCH = """{approval: automatic}
 monitor: {window: 60 predictions, every_s: 1, label_delay: 2s, label: {rate: 0.2}}
-retrain: {on: [drift, quality], cooldown: 1h}"""
+retrain: {on: [drift, quality], cooldown: 1h, weight: 2, half_life: 10m}"""
 
 
 @pytest.mark.timeout(900)
@@ -26,7 +30,7 @@ def test_a_candidate_that_learned_from_wrong_feedback_is_refused_and_production_
     refused = wait_for(house, "refused")
     entries = history(house)
     alarm = next(entry for entry in entries if entry["action"] == "alarm")
-    assert alarm["evidence"]["consequence"] == "retrain"
+    assert (alarm["evidence"]["consequence"], alarm["evidence"]["retrains"]) == ("retrain", True)
     assert "Accuracy fell" in alarm["reason"]
     gated = next(entry for entry in entries if entry["action"] == "gated" and entry["version"] == 2)
     assert gated["reason"].startswith("fail")
@@ -34,10 +38,34 @@ def test_a_candidate_that_learned_from_wrong_feedback_is_refused_and_production_
     assert (refused["version"], refused["from_version"]) == (2, None)
     assert "accuracy" in refused["reason"]
     assert [entry["version"] for entry in entries if entry["action"] == "promoted"] == [1]
+    check_weights(house)
     assert served(house)["production"] == 1
     answer = post(f"{served(house)['url']}/invocations", {"dataframe_records": [flower(0)[0]]})
     assert answer.headers["x-headrace-version"] == "1"
     check_commands(house)
+
+
+def check_weights(house: House) -> None:
+    """The candidate's data version has weights that fade, and its training took them into its loss."""
+    (path,) = (house.home / "data" / "garden").glob("train-*.csv")
+    table = csv.read_csv(path)
+    weights = table["weight"].to_numpy()
+    assert set(weights[:90]) == {1.0}
+    assert len(weights) > 120
+    assert all(0 < weight < 2 for weight in weights[90:])  # Seconds to minutes old, by half every ten minutes.
+    assert list(weights[90:]) == sorted(weights[90:])
+    client = MlflowClient(f"sqlite:///{house.home / 'mlflow.db'}")
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    first, second = sorted((one for one in runs if "weight" in one.data.metrics), key=lambda one: one.info.start_time)
+    assert first.data.metrics["weight"] == 90
+    assert second.data.metrics["weight"] == pytest.approx(weights.sum())
+    features, labels = table.select(COLUMNS).to_pandas(), table["species"].to_numpy()
+    expected = LogisticRegression(max_iter=500).fit(features, labels, sample_weight=weights)
+    loss = log_loss(labels, expected.predict_proba(features), sample_weight=weights)
+    assert second.data.metrics["weighted_loss"] == pytest.approx(loss, rel=1e-3)
+    assert second.data.metrics["weighted_loss"] != pytest.approx(
+        log_loss(labels, expected.predict_proba(features)), rel=1e-3
+    )
 
 
 def check_commands(house: House) -> None:
