@@ -1,5 +1,6 @@
 """Every registry does what `registry.base.Registry` says."""
 
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,25 @@ def test_a_run_is_started_once_per_key(registry: Registry) -> None:
     assert first.state is RunState.RUNNING
     assert first.tags["mlflow.source.name"] == "digits"
     assert first.experiment == "digits"
+
+
+def test_several_processes_at_once_on_a_new_home_all_get_the_store(tmp_path: Path) -> None:
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - so that the processes below meet
+
+    fork = multiprocessing.get_context("fork")
+    gate = fork.Barrier(4)
+
+    def open_it() -> None:
+        gate.wait(120)
+        MlflowRegistry(Settings(state=tmp_path, home=tmp_path / "home")).start_run("digits", key="flow-1", tags={})
+
+    processes = [fork.Process(target=open_it) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
 
 
 def test_what_is_logged_can_be_read(registry: Registry) -> None:

@@ -260,9 +260,10 @@ def _client(uri: str, registry_uri: str, home: Path, is_own: bool) -> "MlflowCli
         return MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     with _store(home):
-        # The first access makes the tables; two processes at it at once would both try.
+        # Making the client makes the tables, and the first access those of the registry; two at it at once would both
+        # try.
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
     return client
