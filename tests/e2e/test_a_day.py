@@ -91,7 +91,7 @@ class Day:
         while time.monotonic() < deadline:
             if is_so():
                 return
-            time.sleep(0.3)
+            time.sleep(0.5)
         raise AssertionError(f"{what} did not come about: {json.dumps([self.log()[:8], self.entries()[:8]], indent=1)}")
 
     def mark(self, source: str) -> Any:
