@@ -1,14 +1,13 @@
 """What breaks under a stage of the `docker` target: a container, the engine, the disk. Production goes on answering."""
 
 import subprocess
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from tests.containers.asking import Answers, asking, wait_for
 from tests.containers.conftest import Docker
-from tests.containers.test_images_and_docker import ask_until, wait_for
 
 from headrace.config.component import Serve
 from headrace.config.settings import Settings, read_settings
@@ -30,7 +29,7 @@ class Production:
     target: DockerTarget
     settings: Settings
     version: ServedVersion
-    codes: list[tuple[int, str]]
+    codes: Answers
 
     def answered(self, more: int = 20) -> None:
         """Wait for some more answers."""
@@ -52,18 +51,11 @@ def production(docker: Docker, sealed: ServedVersion, tmp_path_factory: pytest.T
     home = tmp_path_factory.mktemp("faults") / "home"
     mine = Settings(read_settings().state, home, None, "person:test", variables).prepare()
     target = DockerTarget(mine, docker.engine, ServeImages(docker.engine, mine))
-    made = Production(target, mine, sealed, [])
-    stopped = threading.Event()
     try:
         status = target.apply(Route("digits", Stage.PRODUCTION, [sealed], {1: 1.0}, SERVE))
-        thread = threading.Thread(target=ask_until, args=(status.endpoint.url, stopped, made.codes))
-        thread.start()
-        try:
-            yield made
-        finally:
-            stopped.set()
-            thread.join()
-        assert {code for code, _ in made.codes} <= {200}  # None where all tests were skipped.
+        with asking(f"{status.endpoint.url}/invocations") as codes:
+            yield Production(target, mine, sealed, codes)
+        assert {code for code, _ in codes} <= {200}  # None where all tests were skipped.
     finally:
         target.remove("digits", Stage.PRODUCTION)
     assert docker.engine.containers(LABEL) == []

@@ -3,16 +3,15 @@
 import os
 import pwd
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.containers.asking import asking, wait_for
 from tests.containers.conftest import Docker
 from tests.containers.parts import installed
-from tests.containers.test_images_and_docker import ask_until, wait_for
 
 from headrace.config.component import Serve
 from headrace.config.settings import Settings
@@ -85,22 +84,15 @@ def test_versions_move_on_an_engine_elsewhere_without_a_failed_request(
     assert engine.far.startswith("ssh://")
     target = DockerTarget(far, engine, lambda _: served)
     second = replace(sealed, version=2)
-    codes: list[tuple[int, str]] = []
-    stopped = threading.Event()
     try:
         status = target.apply(Route("digits", Stage.DEV, [sealed], {1: 1.0}, SERVE))
-        thread = threading.Thread(target=ask_until, args=(status.endpoint.url, stopped, codes))
-        thread.start()
-        try:
+        with asking(f"{status.endpoint.url}/invocations") as codes:
             [victim, *_] = docker.engine.containers(LABEL)
             docker.engine.run("kill", victim)
             wait_for(lambda: len({*docker.engine.containers(LABEL)} - {victim}) == 2, seconds=300)
             target.apply(Route("digits", Stage.DEV, [second], {2: 1.0}, SERVE))
             wait_for(lambda: (200, "2") in codes, seconds=300)
             mean_s = _seconds_of(status.endpoint.url)
-        finally:
-            stopped.set()
-            thread.join()
         assert {code for code, _ in codes} == {200}
         print(f"\n  over SSH: {len(codes)} answers, {mean_s * 1000:.1f} ms each")
     finally:

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import tarfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.conftest import ROOT
+from tests.containers.asking import asking, wait_for
 from tests.containers.conftest import Docker
 
 from headrace.config.component import Serve
@@ -163,14 +163,10 @@ def test_versions_move_between_containers_without_a_failed_request(
         sealed, version=2, environment_variables={"LOG_LEVEL": "warning"}, secrets=("API_KEY",),
         limits=Resources(memory="1500m", cpus=1.5),
     )  # fmt: skip
-    codes: list[tuple[int, str]] = []
-    stopped = threading.Event()
     try:
         status = target.apply(Route("digits", Stage.DEV, [sealed], {1: 1.0}, SERVE))
         assert (status.shares, status.problem) == ({1: 1.0}, "")
-        thread = threading.Thread(target=ask_until, args=(status.endpoint.url, stopped, codes))
-        thread.start()
-        try:
+        with asking(f"{status.endpoint.url}/invocations") as codes:
             target.apply(Route("digits", Stage.DEV, [sealed, second], {2: 1.0}, SERVE))
             wait_for(lambda: (200, "2") in codes)
             containers = docker.engine.containers("org.headrace.endpoint=digits-dev")
@@ -198,9 +194,6 @@ def test_versions_move_between_containers_without_a_failed_request(
                 lambda: (found := target.status("digits", Stage.DEV)) is not None and found.restarts >= 1, seconds=300
             )
             wait_for(lambda: len(docker.engine.containers("org.headrace.endpoint=digits-dev")) == 2, seconds=300)
-        finally:
-            stopped.set()
-            thread.join()
         assert {code for code, _ in codes} == {200}
     finally:
         target.remove("digits", Stage.DEV)
@@ -246,23 +239,8 @@ def _environment(pid: int) -> str:
     return Path(f"/proc/{pid}/environ").read_bytes().decode() if os.getuid() == 0 else ""
 
 
-def ask_until(url: str, stopped: threading.Event, codes: list[tuple[int, str]], pause_s: float = 0.02) -> None:
-    with httpx.Client(timeout=120, trust_env=False) as client:
-        while not stopped.is_set():
-            answer = client.post(f"{url}/invocations", json={"inputs": [[0.5] * 64]})
-            codes.append((answer.status_code, answer.headers.get("X-Headrace-Version", "")))
-            time.sleep(pause_s)
-
-
 def answers(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def wait_for(condition: object, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)

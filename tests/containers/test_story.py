@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,8 +24,8 @@ from benchmarks.object_store import SECRET, Store
 from sqlalchemy import create_engine, text
 from tests.conftest import ROOT
 from tests.containers import conftest, parts
+from tests.containers.asking import Answers, asking, wait_for
 from tests.containers.conftest import Docker, engine_with
-from tests.containers.test_images_and_docker import ask_until, wait_for
 from tests.houses import House, Told
 
 from headrace.config.settings import read_settings
@@ -187,17 +186,10 @@ def ask(url: str, body: dict[str, Any]) -> httpx.Response:
 
 
 @contextmanager
-def asked(url: str) -> Iterator[list[tuple[int, str]]]:
+def asked(url: str) -> Iterator[Answers]:
     """Ask an endpoint all the time; give codes and versions of the answers."""
-    codes: list[tuple[int, str]] = []
-    stopped = threading.Event()
-    asking = threading.Thread(target=ask_until, args=(url, stopped, codes), kwargs={"pause_s": 0.5})
-    asking.start()
-    try:
+    with asking(f"{url}/invocations", pause_s=0.5) as codes:
         yield codes
-    finally:
-        stopped.set()
-        asking.join()
     assert {code for code, _ in codes} == {200}, "nobody noticed"
 
 

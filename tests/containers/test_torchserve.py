@@ -1,8 +1,6 @@
 """The `torchserve` target against a real TorchServe."""
 
 import resource
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 from tests.conftest import SmallModels
+from tests.containers.asking import asking, wait_for
 from tests.containers.torchserve_cases import cases, write
 
 from headrace.config.settings import Settings
@@ -54,19 +53,7 @@ def test_a_version_serves_moves_without_a_failed_request_and_leaves_nothing(
     second = replace(
         version, version=2, environment_variables={"GREETING": "hello"}, limits=Resources(memory="1500m", cpus=0.5)
     )
-    codes: list[tuple[int, str]] = []
-    stopped = threading.Event()
-
-    def ask() -> None:
-        with httpx.Client(timeout=120, trust_env=False) as client:
-            while not stopped.is_set():
-                answer = client.post(f"{status.endpoint.url}/predictions/digits", json={"inputs": [[0.5] * 64]})
-                codes.append((answer.status_code, answer.headers.get("X-Headrace-Version", "")))
-                time.sleep(0.02)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    with asking(f"{status.endpoint.url}/predictions/digits") as codes:
         moved = target.apply(route(version, second, serving=2))
         wait_for(lambda: (200, "2") in codes)
         processes = psutil.Process(status.endpoint.pid).children(recursive=True)
@@ -76,9 +63,6 @@ def test_a_version_serves_moves_without_a_failed_request_and_leaves_nothing(
         )
         back = target.apply(route(version, serving=1))
         wait_for(lambda: codes[-1] == (200, "1"))
-    finally:
-        stopped.set()
-        thread.join()
     assert (moved.generation, moved.shares, list(moved.warm)) == (2, {2: 1.0}, [1, 2])
     assert (back.generation, back.shares, list(back.warm)) == (3, {1: 1.0}, [1])
     assert {code for code, _ in codes} == {200}
@@ -178,10 +162,3 @@ def test_the_first_cause_of_every_failure_is_found(
         with capsys.disabled():
             print(f"\n  {case.name}\n    TorchServe: {said}\n    headrace:   {cause.fact} {cause.remedy}")
         plain.call("DELETE", f"/models/{case.name}")
-
-
-def wait_for(condition: object, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)

@@ -3,14 +3,13 @@
 import json
 import re
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.containers.asking import asking
 from tests.containers.conftest import Docker
 from tests.containers.torchserve_cases import cases, write
 
@@ -92,29 +91,6 @@ def asked(url: str, version: int) -> None:
     assert len(answer.json()["predictions"][0]) == 10
 
 
-@contextmanager
-def asking(url: str) -> Iterator[list[tuple[int, str]]]:
-    """Ask for predictions all the while, and give what is answered: status and version."""
-    answers: list[tuple[int, str]] = []
-    stopped = threading.Event()
-
-    def ask() -> None:
-        with httpx.Client(timeout=120, trust_env=False) as client:
-            while not stopped.is_set():
-                answer = client.post(f"{url}/predictions/digits", json={"inputs": [[0.5] * 64]})
-                answers.append((answer.status_code, answer.headers.get("X-Headrace-Version", "")))
-                stopped.wait(0.05)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield answers
-    finally:
-        stopped.set()
-        thread.join()
-    assert answers
-
-
 def test_a_base_image_without_java_is_refused_with_what_to_do(
     docker: Docker, version: ServedVersion, tmp_path: Path
 ) -> None:
@@ -133,7 +109,7 @@ def test_versions_serve_and_move_in_one_container_that_is_shut_in(
     assert (status.generation, status.shares, status.warm, status.problem) == (1, {1: 1.0}, [1], "")
     asked(status.endpoint.url, 1)
     assert target.apply(route(version, serving=1)) == target.status("digits", Stage.DEV) == status
-    with asking(status.endpoint.url) as answers:
+    with asking(f"{status.endpoint.url}/predictions/digits") as answers:
         moved = target.apply(route(version, replace(version, version=2), serving=2))
     assert {code for code, _ in answers} == {200}
     assert (moved.generation, list(moved.warm), moved.endpoint) == (2, [1, 2], status.endpoint)
