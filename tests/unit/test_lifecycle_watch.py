@@ -1,5 +1,6 @@
 """What an alarm starts: as much as `retrain.on` says, and never more often than the cooldown."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,20 @@ def test_the_same_alarm_within_the_cooldown_starts_nothing(tmp_path: Path) -> No
     assert isinstance(rooms.clock, ManualClock)
     rooms.clock.advance(7 * 3600)
     assert act(rooms, WatchRequest("digits", 1, "much", "later still"), LABELLED) is not None
+
+
+@pytest.mark.parametrize("consequence", [Consequence.WARN, Consequence.RETRAIN, Consequence.REBUILD])
+def test_what_the_window_before_told_is_not_told_again(tmp_path: Path, consequence: Consequence) -> None:
+    rooms = watched(tmp_path, "quality")
+    act(rooms, WINDOW, judged(consequence, quality.NAME))
+    for number in range(1, 4):
+        again = replace(judged(consequence, quality.NAME), repeats=number)
+        assert act(rooms, WatchRequest("digits", 1, f"next {number}", f"later {number}"), again) is None
+    assert [entry.key for entry in rooms.ledger.history("digits")] == [f"{WINDOW.window_id}/alarm"]
+    assert isinstance(rooms.clock, ManualClock)
+    rooms.clock.advance(7 * 3600)
+    after = act(rooms, WatchRequest("digits", 1, "much", "later still"), again)
+    assert (after is not None) is (consequence is Consequence.RETRAIN), "it starts a candidate, which is new"
 
 
 @pytest.mark.parametrize("step", ["judge_window", "act", "knock", "mark"])

@@ -277,6 +277,8 @@ def _say_early(alarm: Alarm, past: Memory, after: Memory) -> Watched:
     if consequence is Consequence.RETRAIN:
         consequence, awaited = Consequence.WARN, "Whether to retrain is decided once its labels are in."
     repeats = min(past.streaks.get(signal.name, 0) for signal in alarm.signals if signal.fired)
+    if consequence is Consequence.REBUILD:  # The windows before it warned.
+        repeats = max(0, repeats - LASTING + 1)
     told = replace(alarm, consequence=consequence, sentence=f"{alarm.sentence} {awaited}")
     return Watched(_dated(told, after, repeats), after)
 

@@ -12,7 +12,7 @@ from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall, version_folder
 from headrace.lifecycle.watching.looks import keep, looks_of, remembered_early
 from headrace.lifecycle.watching.service_facts import facts_of
-from headrace.lifecycle.watching.watch import go_back, judged_of, sound
+from headrace.lifecycle.watching.watch import go_back, is_old_news, judged_of, sound
 from headrace.lifecycle.watching.watchbook import Judged, note_failure, rows_until, watermark
 from headrace.monitoring import judge, seasons
 from headrace.monitoring.base import Consequence, Window
@@ -66,8 +66,7 @@ def look_at(rooms: Rooms, request: EarlyRequest) -> Looked:
 
 def act_early(rooms: Rooms, request: EarlyRequest, judged: Judged) -> None:
     """Write an alarm to the ledger, and go back where it says so. Where the verdict was quicker, that has done it."""
-    is_quiet = judged.consequence == Consequence.NONE.value
-    if is_quiet or (judged.repeats and judged.consequence == Consequence.WARN.value):
+    if judged.consequence == Consequence.NONE.value or is_old_news(judged):
         return
     if watermark(rooms, request.component, request.version) >= request.last:
         return

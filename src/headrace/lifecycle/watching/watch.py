@@ -94,9 +94,9 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> Event | None:
     """Write an alarm to the ledger; return the candidate that it starts, if the component wants one and may."""
     if judged.consequence == Consequence.NONE.value:
         return None
-    if judged.repeats and judged.consequence == Consequence.WARN.value:
-        return None  # The first window said so already; it is in `windows.jsonl` all the same.
     retrains = judged.consequence == Consequence.RETRAIN.value and may_retrain(rooms, request, judged)
+    if is_old_news(judged) and not retrains:
+        return None
     sentence = news(judged, rooms.ledger.find(f"{early_id(request)}/alarm"))
     if sentence:
         sound(rooms, request, judged, sentence, key=f"{request.window_id}/alarm", retrains=retrains)
@@ -107,6 +107,11 @@ def act(rooms: Rooms, request: WatchRequest, judged: Judged) -> Event | None:
     trigger = Trigger(Cause.ALARM, request.first, "monitor", judged.sentence, {"alarm": request.flow_id})
     folder = recall(rooms, request.component, request.version).folder
     return Event(request.component, trigger, folder=folder, with_production_rows=True)
+
+
+def is_old_news(judged: Judged) -> bool:
+    """Tell whether the window before gave the same alarm; this one is in `windows.jsonl` all the same."""
+    return bool(judged.repeats) and judged.consequence != Consequence.ROLL_BACK.value
 
 
 def sound(rooms: Rooms, request: WatchRequest, judged: Judged, sentence: str, *, key: str, retrains: bool) -> None:
