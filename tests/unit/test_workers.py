@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,10 +37,10 @@ def test_who_only_looks_at_a_lock_is_taken_for_no_worker(tmp_path: Path, monkeyp
     settings = settings_in(tmp_path).prepare()
     with (settings.run / "control.lock").open("w") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
-        monkeypatch.setattr(home_lock.time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
         os.close(home_lock.take_lock(settings))
         fcntl.flock(looking, fcntl.LOCK_SH)
-        monkeypatch.setattr(home_lock.time, "sleep", lambda _: None)
+        monkeypatch.setattr(time, "sleep", lambda _: None)
         with pytest.raises(Conflict, match="runs here already"):
             home_lock.take_lock(settings)
 

@@ -2,14 +2,11 @@
 
 import fcntl
 import os
-import time
 from contextlib import suppress
 
 from headrace.config.settings import Settings
 from headrace.errors import Conflict
-
-#: Who only looks holds the lock for a moment, and is not to be taken for a worker.
-TRIES, TRY_AGAIN_S = 20, 0.01
+from headrace.training.child import take
 
 
 def is_taken(settings: Settings) -> bool:
@@ -26,12 +23,8 @@ def take_lock(settings: Settings) -> int:
     """Hold the run folder's lock until the handle is closed or this process ends. Raises Conflict."""
     settings.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(settings.run / "control.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    for _ in range(TRIES):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except BlockingIOError:
-            time.sleep(TRY_AGAIN_S)
+    if take(handle):
+        return handle
     os.close(handle)
     raise Conflict(
         f"Another worker of {settings.home} runs here already (with the run folder {settings.run}).",

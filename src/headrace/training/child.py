@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 LOCK_IS_HELD = 75
-#: Who looks whether anything lives holds the lock for a moment, and is not to be taken for another child.
+#: Who only looks holds a lock for a moment, and is not to be taken for its holder.
 TRIES, TRY_AGAIN_S = 20, 0.01
 GRACE_S = 5.0
 
@@ -29,7 +29,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     work = json.loads((folder / "work.json").read_text())
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    if not is_taken(lock):
+    if not take(lock):
         return LOCK_IS_HELD
     if (folder / "exit.json").exists():
         return 0
@@ -45,8 +45,8 @@ def main() -> int:
     return 0
 
 
-def is_taken(lock: int) -> bool:
-    """Take the lock; tell whether it could be had."""
+def take(lock: int) -> bool:
+    """Take a lock until its file is closed; tell whether it could be had."""
     for _ in range(TRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
