@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from headrace.serving.frames import Failure, Outputs
 from headrace.serving.layout import Rows
@@ -35,8 +36,7 @@ class Asker(Protocol):
     def set_exception(self, error: Exception, /) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """One request's rows on their way.
 
     Attributes:
@@ -66,8 +66,7 @@ class Job:
             self.done.set_exception(Rejected(GONE, "The client has gone."))
 
 
-@dataclass(slots=True)
-class Part:
+class Part(msgspec.Struct, gc=False):
     """One request's share of a batch's outputs: rows `start` to `end`, and the ids that they were logged under."""
 
     answer: "BatchAnswer"
@@ -76,13 +75,12 @@ class Part:
     ids: Sequence[str]
 
 
-@dataclass(slots=True)
-class BatchAnswer:
+class BatchAnswer(msgspec.Struct, gc=False):
     """A batch's outputs; lists are made once for all its requests."""
 
     outputs: Outputs
     rows: int
-    listed: list[tuple[str, list[Any]]] = field(default_factory=list)
+    listed: list[tuple[str, list[Any]]] = []
 
     def columns(self) -> list[tuple[str, list[Any]]]:
         if not self.listed:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from headrace.errors import InvalidInput
@@ -64,8 +65,7 @@ class Layout:
         object.__setattr__(self, "texts", tuple(n for n, block in enumerate(self.blocks) if block.dtype == "json"))
 
 
-@dataclass(slots=True)
-class Rows:
+class Rows(msgspec.Struct, gc=False):
     """Rows of one request, ready to join a batch.
 
     Attributes:

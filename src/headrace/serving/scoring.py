@@ -1,7 +1,6 @@
 """MLflow's scoring documents: `instances`, `inputs`, `dataframe_split`, `dataframe_records`, and the answer."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -20,8 +19,7 @@ LIST: Any = list
 TUPLE: Any = tuple
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(msgspec.Struct, gc=False):
     """What a request asks for: rows, and parameters for the model."""
 
     rows: Rows
