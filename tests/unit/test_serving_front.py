@@ -149,7 +149,7 @@ class SlowRequest:
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
         self.is_awaited, self.has_come = asyncio.Event(), asyncio.Event()
-        self.answered: list[dict[str, str]] = []
+        self.answered: list[str] = []
 
     def needs(self, method: str) -> None: ...
 
@@ -162,8 +162,8 @@ class SlowRequest:
         await self.has_come.wait()
         return b'{"instances": [{"age": 4, "ssn": 7}]}'
 
-    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        self.answered.append(dict(headers))
+    def answer(self, status: int, headers: str, body: bytes) -> None:
+        self.answered.append(headers)
 
 
 def test_a_request_whose_body_comes_when_its_version_has_left_is_answered_by_the_next(bench: Bench) -> None:
@@ -175,7 +175,7 @@ def test_a_request_whose_body_comes_when_its_version_has_left_is_answered_by_the
         await bench.release(2, Limits(), versions=(2,))
         request.has_come.set()
         await asking
-        assert [headers["x-headrace-version"] for headers in request.answered] == ["2"]
+        assert ["x-headrace-version: 2\r\n" in headers for headers in request.answered] == [True]
 
     run(story)
 

@@ -37,7 +37,7 @@ class Echo:
         elif exchange.path == "/held":
             self.held.append(exchange)
         elif exchange.path == "/unread":
-            exchange.answer(401, [], b"who?")
+            exchange.answer(401, "", b"who?")
         else:
             task = asyncio.ensure_future(self._answer(exchange))
             self._tasks.add(task)
@@ -49,7 +49,7 @@ class Echo:
         except Rejected as rejected:
             exchange.reject(rejected)
             return
-        exchange.answer(200, [], f"{exchange.method} {exchange.path} ".encode() + body)
+        exchange.answer(200, "", f"{exchange.method} {exchange.path} ".encode() + body)
 
 
 class Client:
@@ -121,7 +121,7 @@ def test_requests_that_come_together_are_answered_in_their_order() -> None:
         client.send(post("/held"), *(post(f"/{number}", b"x") for number in range(300)), post("/unread"))
         await house.until(lambda: house.app.held)
         assert len(house.app.taken) == 1, "one after the other"
-        house.app.held[0].answer(200, [], b"first")
+        house.app.held[0].answer(200, "", b"first")
         assert (await client.answer())[2] == b"first"
         for number in range(300):
             assert (await client.answer())[2] == f"POST /{number} x".encode()
@@ -302,7 +302,7 @@ def test_who_does_not_take_an_answer_is_waited_for_and_then_cut_off(monkeypatch:
         client = await house.client()
         client.send(post("/held"), post("/behind"))
         await house.until(lambda: house.app.held)
-        house.app.held[0].answer(200, [], b"x" * 50_000_000)
+        house.app.held[0].answer(200, "", b"x" * 50_000_000)
         await house.until(lambda: house.connection._stuck_since)
         assert len(house.app.taken) == 1, "the next one waits too"
         monkeypatch.setattr(http1, "TAKE_S", -1.0)
@@ -348,7 +348,7 @@ def test_who_leaves_is_noticed_and_the_late_answer_goes_nowhere() -> None:
         house.app.held[0].leave = lambda: left.append("gone")
         client.writer.close()
         await house.until(lambda: left)
-        house.app.held[0].answer(200, [], b"too late")
+        house.app.held[0].answer(200, "", b"too late")
         assert not house.listener.connections
 
     run(story)
@@ -368,7 +368,7 @@ def test_an_ending_front_answers_what_is_under_way_and_on_its_way(monkeypatch: p
         assert (b"connection: close" in head, body) == (True, b"POST /late ")
         assert await idle.is_closed()
         assert not ending.done()
-        house.app.held[0].answer(200, [], b"in time")
+        house.app.held[0].answer(200, "", b"in time")
         assert (await working.answer())[2] == b"in time"
         assert await working.is_closed()
         await asyncio.wait_for(ending, 60)

@@ -17,7 +17,7 @@ from headrace.serving.answer import scored
 from headrace.serving.batch import Asker, Job, Part
 from headrace.serving.exchange import Exchange
 from headrace.serving.generation import Generation, Served, copy_to_shadows
-from headrace.serving.invocation import Invocation
+from headrace.serving.invocation import SHORT_BYTES, Invocation
 from headrace.serving.keys import check_key
 from headrace.serving.metrics import Counts, prometheus
 from headrace.serving.plain import read_csv
@@ -56,7 +56,6 @@ class App:
     Attributes:
         generation: what serves; None before the first commit.
         prepared: what will serve, reachable by probes only.
-        active: how many requests are inside.
         page: asks the supervisor for the whole endpoint's metrics.
     """
 
@@ -65,7 +64,6 @@ class App:
         self.prepared: Generation | None = None
         self.recorder = recorder
         self.counts = counts
-        self.active = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._page = page
         self._paths: dict[str, Callable[[Exchange], Any]] = {
@@ -82,19 +80,16 @@ class App:
 
     def take(self, exchange: Exchange) -> None:
         """Begin on a request. Most need no task; the others get one."""
-        self.active += 1
         try:
             if exchange.problem is not None:
                 raise exchange.problem
             if exchange.path == "/invocations":
                 is_csv = self._is_csv(exchange)
-                limit = self._body_bytes()
-                exchange.check_body(limit)
-                if exchange.buffered <= limit and Invocation.is_for(exchange):
-                    Invocation(self, exchange, is_csv=is_csv).start()
+                length = exchange.check_body(self._body_bytes())
+                if length is not None and length <= SHORT_BYTES:
+                    Invocation(self, exchange, is_csv).start()
                     return
         except Exception as error:  # noqa: BLE001 - the request's boundary: it is answered, the front goes on
-            self.active -= 1
             self.refuse(exchange, error)
             return
         self._go(self._handle(exchange))
@@ -105,8 +100,6 @@ class App:
             await handler(exchange)
         except Exception as error:  # noqa: BLE001 - the request's boundary, as above
             self.refuse(exchange, error)
-        finally:
-            self.active -= 1
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Answer with what went wrong; what is none of the client's doing is logged."""
@@ -118,8 +111,7 @@ class App:
             self.counts.cancelled += 1
         else:
             self.counts.failed(error.status)
-        if not exchange.is_answered:
-            exchange.reject(error)
+        exchange.reject(error)
 
     def _go(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -137,9 +129,9 @@ class App:
 
     def admit(self, exchange: Exchange) -> None:
         """Check the key for predicting. Raises Rejected."""
-        plan = (self.generation or self.prepared).plan if self.generation or self.prepared else None  # type: ignore[union-attr]
-        if plan is not None and plan.predict_keys and not self._is_probe(exchange):
-            check_key(plan.predict_keys, exchange.header("authorization"), "predicting")
+        generation = self.generation or self.prepared
+        if generation is not None and generation.plan.predict_keys and not self._is_probe(exchange):
+            check_key(generation.plan.predict_keys, exchange.header("authorization"), "predicting")
 
     # Predicting
 
@@ -211,7 +203,9 @@ class App:
         exchange.needs("POST")
         self.admit(exchange)
         kind = exchange.header("content-type")
-        bare = kind if kind == "application/json" else kind.partition(";")[0].strip().lower()
+        if kind == "application/json":
+            return False
+        bare = kind.partition(";")[0].strip().lower()
         if bare not in SCORED_TYPES:
             raise Rejected(MEDIA_TYPE, "The content type is not read here.", "Send application/json or text/csv.")
         return bare == "text/csv"
@@ -223,7 +217,7 @@ class App:
         generation, served = self.find(exchange)
         asked = read_csv(served, body) if is_csv else served.scoring.read(body)
         part = await self.predict(exchange, generation, served, asked)
-        exchange.answer(200, [*served.headers, ("x-headrace-prediction-id", ",".join(part.ids))], scored(part))
+        exchange.answer(200, served.headers(part.ids), scored(part))
 
     # About the endpoint
 

@@ -279,15 +279,12 @@ class Pool:
             return
         ids = self._ids(total)
         start = 0
+        # What is answered as a whole belongs to its one request, however long it is.
+        whole = 0 if self._by_row else max((_length(values) for _, values in outputs.named), default=0)
         for job in jobs:
-            # What is answered as a whole belongs to its one request, however long it is.
-            end = (
-                start + job.rows.count
-                if self._by_row
-                else max((_length(values) for _, values in outputs.named), default=0)
-            )
+            end = start + job.rows.count
             if job.done is not None and not job.done.done():
-                job.done.set_result(Part(answer, start, end, ids[start : start + job.rows.count]))
+                job.done.set_result(Part(answer, start, end if self._by_row else whole, ids[start:end]))
             start = end
         # After the answers, which are on their way by then.
         self.loop.call_soon(self._recorded, jobs, answer, ids, time.monotonic())

@@ -10,7 +10,8 @@ import msgspec
 from headrace.serving.rejection import GONE, MEDIA_TYPE, METHOD, TOO_LARGE, Rejected
 
 encode = msgspec.json.Encoder().encode
-JSON = [("content-type", "application/json")]
+#: The header lines of an answer in JSON.
+JSON = "content-type: application/json\r\n"
 #: How long a client may take to send its body.
 BODY_S = 20.0
 #: Passed through from the request to the answer, so that calls can be followed.
@@ -20,14 +21,14 @@ TRACED = ("x-request-id", "traceparent", "tracestate")
 class Sender(Protocol):
     """The connection that a request came in on."""
 
-    def respond(self, exchange: "Exchange", status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
+    def respond(self, exchange: "Exchange", status: int, headers: str, body: bytes) -> None: ...
 
     def go_on(self) -> None: ...
 
     def resume(self) -> None: ...
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """A request with the means to answer it.
 
     Attributes:
@@ -39,21 +40,18 @@ class Exchange:
         leave: is called when the client has gone before its answer.
     """
 
-    __slots__ = (
-        "_connection", "_look", "_pieces", "buffered", "headers", "is_answered", "is_whole", "leave",
-        "method", "path", "problem", "start", "stays",
-    )  # fmt: skip
-
-    def __init__(self, connection: Sender, method: str, path: str, headers: dict[str, str]) -> None:
-        self._connection = connection
-        self.method, self.path, self.headers = method, path, headers
-        self.start = time.monotonic()
-        self._pieces: list[bytes] = []
-        self._look: Callable[[], object] | None = None
-        self.buffered = 0
-        self.is_answered = self.is_whole = self.stays = False
-        self.problem: Exception | None = None
-        self.leave: Callable[[], None] | None = None
+    _connection: Sender
+    method: str
+    path: str
+    headers: dict[str, str]
+    start: float = msgspec.field(default_factory=time.monotonic)
+    buffered: int = 0
+    is_whole: bool = False
+    stays: bool = False
+    problem: Exception | None = None
+    leave: Callable[[], None] | None = None
+    _pieces: list[bytes] = []
+    _look: Callable[[], object] | None = None
 
     def header(self, name: str) -> str:
         """Return a header's value, empty where it is absent."""
@@ -90,13 +88,23 @@ class Exchange:
 
     # The body, to whoever reads it
 
-    def check_body(self, limit: int) -> None:
-        """Refuse a body for what the headers say. Raises Rejected: 415 if compressed; 413 beyond `limit` bytes."""
-        if self.headers.get("content-encoding", "identity") != "identity":
+    def check_body(self, limit: int) -> int | None:
+        """Return how long the body is; None where neither it nor a header tells yet.
+
+        Raises:
+            Rejected: 415 for a compressed one; 413 beyond `limit` bytes.
+        """
+        if "content-encoding" in self.headers and self.headers["content-encoding"] != "identity":
             raise Rejected(MEDIA_TYPE, "Compressed bodies are not read here.", "Send it without a content encoding.")
-        length = self.headers.get("content-length")
-        if length is not None and int(length) > limit:
+        if self.is_whole:
+            length = self.buffered
+        elif "content-length" in self.headers:
+            length = int(self.headers["content-length"])
+        else:
+            return None
+        if length > limit:
             raise Rejected(TOO_LARGE, f"The body has {length} bytes; the limit is {limit}.")
+        return length
 
     def when_more(self, look: Callable[[], object]) -> None:
         """Have `look` called each time that there is more of the body, or none to come."""
@@ -119,12 +127,11 @@ class Exchange:
             Rejected: 415 for a compressed one; 413 for more than `limit` bytes, which are not kept; 408 for a slow one.
         """
         self.check_body(limit)
-        return self.take() if self.is_whole and self.buffered <= limit else await self._pieces_of(limit)
+        return self.take() if self.is_whole else await self._pieces_of(limit)
 
     async def _pieces_of(self, limit: int) -> bytes:
         content, more = bytearray(), asyncio.Event()
-        if not self.is_whole:
-            self.when_more(more.set)
+        self.when_more(more.set)
         while True:
             is_last = self.is_whole
             content += self.take()
@@ -140,14 +147,12 @@ class Exchange:
 
     # The answer
 
-    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Send the answer."""
-        self.is_answered = True
-        self.leave = None
+    def answer(self, status: int, headers: str, body: bytes) -> None:
+        """Send the answer, with `headers` as lines of its head."""
+        self.leave = self._look = None
         for name in TRACED:
-            value = self.headers.get(name)
-            if value is not None:
-                headers = [*headers, (name, value)]
+            if name in self.headers:
+                headers += f"{name}: {self.headers[name]}\r\n"
         self._connection.respond(self, status, headers, body)
 
     def json(self, document: Any, status: int = 200) -> None:
@@ -156,7 +161,7 @@ class Exchange:
 
     def text(self, text: str, kind: str = "text/plain; charset=utf-8", status: int = 200) -> None:
         """Send a text."""
-        self.answer(status, [("content-type", kind)], text.encode())
+        self.answer(status, f"content-type: {kind}\r\n", text.encode())
 
     def reject(self, rejected: Rejected) -> None:
         """Send an error in the words of the protocol that was spoken."""
@@ -168,5 +173,5 @@ class Exchange:
             document = {"error_code": rejected.code, "message": rejected.sentence}
         headers = JSON
         if rejected.retry_after_s:
-            headers = [*JSON, ("retry-after", str(rejected.retry_after_s))]
+            headers += f"retry-after: {rejected.retry_after_s}\r\n"
         self.answer(rejected.status, headers, encode(document))

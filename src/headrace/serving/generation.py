@@ -14,6 +14,7 @@ from headrace.registry.mlmodel import read_mlmodel
 from headrace.serving import crash
 from headrace.serving.batch import BatchAnswer, Job, Pool
 from headrace.serving.control import Plan, VersionPlan
+from headrace.serving.exchange import JSON
 from headrace.serving.frames import Failure
 from headrace.serving.link import Link
 from headrace.serving.metrics import Counts
@@ -32,6 +33,7 @@ class Served:
 
     Attributes:
         keeping: what of its rows is logged, as the last generation that serves it has it.
+        version_line: the header line with its number.
     """
 
     plan: VersionPlan
@@ -39,8 +41,8 @@ class Served:
     scoring: TableScoring | TensorScoring | AnyScoring
     pool: Pool
     links: list[Link]
-    headers: list[tuple[str, str]]
     keeping: Keeping
+    version_line: str
     #: What protocols compile from the signature when they are first used.
     codecs: dict[str, Any] = field(default_factory=dict)
 
@@ -51,6 +53,10 @@ class Served:
     @property
     def is_ready(self) -> bool:
         return any(link.connected.is_set() for link in self.links)
+
+    def headers(self, ids: Sequence[str], kind: str = JSON) -> str:
+        """Return the header lines of an answer whose rows have these ids; `kind` says what the body is."""
+        return f"{kind}{self.version_line}x-headrace-prediction-id: {','.join(ids)}\r\n"
 
     def close(self) -> None:
         for link in self.links:
@@ -161,8 +167,8 @@ def _serve(
     )
     links = [Link(pool, address, partial(stuck, number)) for address in version.addresses]
     pool.workers = list(links)
-    headers = [("content-type", "application/json"), ("x-headrace-version", str(number))]
-    served = Served(version, model.signature, scoring_of(model.signature), pool, links, headers, _keeping(plan))
+    scoring, version_line = scoring_of(model.signature), f"x-headrace-version: {number}\r\n"
+    served = Served(version, model.signature, scoring, pool, links, _keeping(plan), version_line)
     return served
 
 

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine
 from email.utils import formatdate
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
@@ -184,21 +184,19 @@ class Connection(asyncio.Protocol):
             self._is_reading_paused = False
             self._transport.resume_reading()
 
-    def respond(self, exchange: Exchange, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def respond(self, exchange: Exchange, status: int, headers: str, body: bytes) -> None:
         """Send the answer to the request that is under way; what is for another has nobody to hear it."""
         if exchange is not self._current:
             return
         self._current = None
         stays = exchange.is_whole and exchange.stays and (not self._listener.is_ending or bool(self._behind))
-        head = STATUS_LINES[status]
-        for name, value in headers:
-            head += f"{name}: {value}\r\n"
         if not stays:
-            head += "connection: close\r\n"
-        elif exchange.headers.get("connection", "").lower() == "keep-alive":
-            head += "connection: keep-alive\r\n"  # HTTP/1.0 asks for it, and wants to hear it.
-        head += f"content-length: {len(body)}\r\ndate: {self._listener.date}\r\n\r\n"
-        self._transport.write(head.encode("latin-1") + (body if exchange.method != "HEAD" else b""))
+            headers += "connection: close\r\n"
+        elif "connection" in exchange.headers and exchange.headers["connection"].lower() == "keep-alive":
+            headers += "connection: keep-alive\r\n"  # HTTP/1.0 asks for it, and wants to hear it.
+        fixed = f"content-length: {len(body)}\r\ndate: {self._listener.date}\r\n\r\n"
+        head = f"{STATUS_LINES[status]}{headers}{fixed}".encode("latin-1")
+        self._transport.write(head + body if exchange.method != "HEAD" else head)
         if not stays:
             self._hang_up(is_all_read=exchange.is_whole)
         elif self._behind:
@@ -370,6 +368,7 @@ class Listener:
         self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
 
 
+@lru_cache(64)
 def _path(target: bytes) -> str:
     """Return the path that a request line names. Raises httptools.HttpParserInvalidURLError."""
     if target[:1] == b"/" and b"?" not in target and b"%" not in target and b"#" not in target:

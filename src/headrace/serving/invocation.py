@@ -7,6 +7,8 @@ task with its futures costs about as much as all that is done here.
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from headrace.serving.answer import scored
 from headrace.serving.batch import Part
 from headrace.serving.exchange import Exchange
@@ -21,21 +23,15 @@ if TYPE_CHECKING:
 SHORT_BYTES = 65_536
 
 
-class Invocation:
+class Invocation(msgspec.Struct, eq=False):
     """A request to `/invocations` whose body is short. It stands in its job for the future of its answer."""
 
-    __slots__ = ("_app", "_exchange", "_is_csv", "_is_done", "_rows", "_served")
-
-    def __init__(self, app: "App", exchange: Exchange, *, is_csv: bool) -> None:
-        self._app, self._exchange, self._is_csv = app, exchange, is_csv
-        self._is_done = False
-        self._served: Served | None = None
-
-    @staticmethod
-    def is_for(exchange: Exchange) -> bool:
-        """Tell whether a request's body is here already, or announced and short."""
-        length = exchange.headers.get("content-length")
-        return exchange.is_whole if length is None else int(length) <= SHORT_BYTES
+    _app: "App"
+    _exchange: Exchange
+    _is_csv: bool
+    _is_done: bool = False
+    _served: Served | None = None
+    _rows: int = 0
 
     def start(self) -> None:
         """Read the body, then go on."""
@@ -51,16 +47,13 @@ class Invocation:
         try:
             if exchange.problem is not None:
                 raise exchange.problem
-            self._submit(exchange.take())
+            app, body = self._app, exchange.take()
+            generation, served = app.find(exchange)
+            asked = read_csv(served, body) if self._is_csv else served.scoring.read(body)
+            self._served, self._rows = served, asked.rows.count
+            app.submit(exchange, generation, served, asked, done=self)
         except Exception as error:  # noqa: BLE001 - the request's boundary: it is answered, the front goes on
             self.set_exception(error)
-
-    def _submit(self, body: bytes) -> None:
-        app, exchange = self._app, self._exchange
-        generation, served = app.find(exchange)
-        asked = read_csv(served, body) if self._is_csv else served.scoring.read(body)
-        self._served, self._rows = served, asked.rows.count
-        app.submit(exchange, generation, served, asked, done=self)
 
     # What a job wants of a future
 
@@ -72,21 +65,16 @@ class Invocation:
         served = self._served
         assert served is not None
         try:
-            headers = [*served.headers, ("x-headrace-prediction-id", ",".join(part.ids))]
-            self._exchange.answer(200, headers, scored(part))
+            self._exchange.answer(200, served.headers(part.ids), scored(part))
         except Exception as error:  # noqa: BLE001 - a strange output is this request's trouble alone
             self.set_exception(error)
             return
         served.pool.counts.answered(time.monotonic() - self._exchange.start, self._rows)
-        self._end()
+        self._is_done = True
 
     def set_exception(self, error: Exception, /) -> None:
         """Send what went wrong."""
         if self._served is not None and isinstance(error, Rejected) and error.status >= MODEL_FAILED:
             self._served.pool.counts.errors += 1
-        self._end()
-        self._app.refuse(self._exchange, error)
-
-    def _end(self) -> None:
         self._is_done = True
-        self._app.active -= 1
+        self._app.refuse(self._exchange, error)

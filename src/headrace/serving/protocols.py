@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from headrace.serving import openapi, plain, v2
 from headrace.serving.answer import encode, predictions
-from headrace.serving.exchange import Exchange
+from headrace.serving.exchange import JSON, Exchange
 from headrace.serving.generation import Generation, Served
 from headrace.serving.rejection import FULL, METHOD, NOT_FOUND, Rejected
 
@@ -86,7 +86,7 @@ async def handle_torchserve(app: "App", exchange: Exchange) -> None:
     part = await app.predict(exchange, generation, served, asked)
     found = predictions(part)
     shown = found[0] if is_one and isinstance(found, list) else found
-    exchange.answer(200, [*served.headers, ("x-headrace-prediction-id", ",".join(part.ids))], encode(shown))
+    exchange.answer(200, served.headers(part.ids), encode(shown))
 
 
 async def handle_openapi(app: "App", exchange: Exchange) -> None:
@@ -96,4 +96,4 @@ async def handle_openapi(app: "App", exchange: Exchange) -> None:
     served = generation.served[version]
     if "openapi" not in served.codecs:
         served.codecs["openapi"] = encode(openapi.document(generation.plan.component, served))
-    exchange.answer(200, [("content-type", "application/json")], served.codecs["openapi"])
+    exchange.answer(200, JSON, served.codecs["openapi"])

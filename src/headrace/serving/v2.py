@@ -134,7 +134,7 @@ def _arrays(given: list[Tensor], fields: tuple[Field, ...], binary: bytes) -> di
     return arrays
 
 
-def write(component: str, served: Served, request: Request, part: Part) -> tuple[list[tuple[str, str]], bytes]:
+def write(component: str, served: Served, request: Request, part: Part) -> tuple[str, bytes]:
     """Return headers and body of an answer. Raises Rejected for an output that the model does not have."""
     found = dict(named(part))
     unknown = [name for name in request.outputs if name not in found]
@@ -160,8 +160,7 @@ def write(component: str, served: Served, request: Request, part: Part) -> tuple
     if request.id:
         document["id"] = request.id
     head = encode(document)
-    headers = [("x-headrace-version", str(served.version)), ("x-headrace-prediction-id", ",".join(part.ids))]
     if not binary:
-        return [("content-type", "application/json"), *headers], head
-    headers += [("content-type", "application/octet-stream"), (HEADER, str(len(head)))]
-    return headers, b"".join((head, *binary))
+        return served.headers(part.ids), head
+    kind = f"content-type: application/octet-stream\r\n{HEADER}: {len(head)}\r\n"
+    return served.headers(part.ids, kind), b"".join((head, *binary))
