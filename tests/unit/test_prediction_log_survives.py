@@ -187,6 +187,43 @@ def test_what_goes_wrong_in_one_round_is_counted_and_the_next_round_writes(
     assert (writer.written, writer.dropped, writer.problem) == (1, 4, "")
 
 
+def test_an_idle_writer_sleeps_and_still_seals_its_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds, real = list[None](), PredictionWriter._round
+
+    def round_(self: PredictionWriter) -> None:
+        rounds.append(None)
+        real(self)
+
+    monkeypatch.setattr(PredictionWriter, "_round", round_)
+    writer = PredictionWriter(tmp_path, "digits", flush_s=0.001, roll_s=0.2)
+    writer._thread.join(0.1)
+    assert not rounds
+    offer(writer)
+    until(lambda: writer._roller is not None)
+    # One writes, one seals, where a round each millisecond would be two hundred.
+    assert len(rounds) < 10
+    writer.close()
+    assert writer.written == 1
+
+
+def test_what_could_not_be_written_is_tried_again_without_a_further_offer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, faults = PredictionWriter._open, [OSError(errno.ENOSPC, "No space left on device")] * 2
+
+    def open_(self: PredictionWriter) -> Journal:
+        if faults:
+            raise faults.pop()
+        return real(self)
+
+    monkeypatch.setattr(PredictionWriter, "_open", open_)
+    writer = PredictionWriter(tmp_path, "digits", flush_s=0.001)
+    offer(writer)
+    until(lambda: writer.written == 1)
+    writer.close()
+    assert (writer.dropped, writer.problem) == (0, "")
+
+
 def test_a_roller_that_fails_says_so_in_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     roller = tmp_path / "roller"
     roller.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")

@@ -29,11 +29,10 @@ class PredictionWriter:
 
     `offer` puts a batch into a bounded buffer and returns. The first one wakes a thread, which appends what is there
     `flush_s` later to a journal; the operating system has it from then on, so killing the process loses at most the
-    last `flush_s`, and `close` loses nothing. `flush_s` is so short that the rows are still in the processor's cache:
-    a longer one costs more. A power cut can take what the system had not yet put on disk (journals are synced when they are
-    sealed). Every `roll_s`, or `roll_bytes`, the journal is sealed and a short-lived, low-priority child turns it into
-    Parquet, so that the front never pays for that; `SegmentLog` reads journals and Parquet alike, and rolls what a
-    dead writer left.
+    last `flush_s`, and `close` loses nothing. A longer `flush_s` costs more: the rows leave the processor's cache. A
+    power cut can take what the system had not yet put on disk (journals are synced when they are sealed). Every
+    `roll_s`, or `roll_bytes`, the journal is sealed and a short-lived, low-priority child turns it into Parquet, so
+    that the front never pays for that; `SegmentLog` reads journals and Parquet alike, and rolls what a dead writer left.
 
     What is stored per row: id, time, version, latency, whether it was a shadow, and all inputs and outputs given.
     Redact and sample before offering.
