@@ -32,7 +32,8 @@ class PredictionWriter:
     last `flush_s`, and `close` loses nothing. A longer `flush_s` costs more: the rows leave the processor's cache. A
     power cut can take what the system had not yet put on disk (journals are synced when they are sealed). Every
     `roll_s`, or `roll_bytes`, the journal is sealed and a short-lived, low-priority child turns it into Parquet, so
-    that the front never pays for that; `SegmentLog` reads journals and Parquet alike, and rolls what a dead writer left.
+    that the front never pays for that; `SegmentLog` reads journals and Parquet alike, and rolls what a dead writer
+    left.
 
     What is stored per row: id, time, version, latency, whether it was a shadow, and all inputs and outputs given.
     Redact and sample before offering.
