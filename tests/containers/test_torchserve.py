@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,6 +124,12 @@ def test_texts_get_the_offline_answers_alone_and_together(settings: Settings, sm
         assert together == {"predictions": expected}
         for text, row in zip(texts, expected, strict=True):
             assert httpx.post(url, timeout=120, json={"inputs": {"text": [text]}}).json() == {"predictions": [row]}
+        bodies = [{"inputs": {"text": [text]}} for text in texts] * 4 + [{"inputs": {"headline": ["x"]}}] * 4
+        with ThreadPoolExecutor(len(bodies)) as pool:
+            at_once = list(pool.map(lambda body: httpx.post(url, timeout=120, json=body).json(), bodies))
+        assert (
+            at_once == [{"predictions": [row]} for row in expected] * 4 + [{"error": "the input `text` is missing"}] * 4
+        )
         assert httpx.post(url, timeout=120, json={"dataframe_records": [{"headline": "x"}]}).status_code == 400
     finally:
         target.remove("text", Stage.DEV)

@@ -2,12 +2,16 @@
 
 Lies in the archive with `worker_child.py` (as `headrace_worker.py`), the model folder and `headrace.json`. It needs
 what the model needs and nothing else. Requests are MLflow's scoring JSON; a bare JSON list is taken for `inputs`.
+Those that TorchServe hands over together are predicted together, where the model answers row by row.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib
 import inspect
+import itertools
 import json
 import os
 import sys
@@ -61,9 +65,17 @@ class StateDict:
 
 
 class Loaded:
-    """One worker's model with its signature."""
+    """One worker's model with its signature.
+
+    Attributes:
+        by_row: warming up found that a row's answer is the same whatever its neighbours; only then are requests joined.
+        most_rows: up to how many rows they are joined.
+    """
+
+    by_row = False
 
     def __init__(self, context: Any) -> None:
+        self.most_rows: int = context.system_properties["batch_size"] or 1
         folder = context.system_properties["model_dir"]
         with open(os.path.join(folder, "headrace.json")) as file:
             self.archive = json.load(file)
@@ -80,22 +92,48 @@ class Loaded:
         self._warm(folder)
 
     def _warm(self, folder: str) -> None:
-        """Find out, with the model's own input example, which batch sizes its graph takes."""
+        """Find out, with the model's own input example, which batch sizes its graph takes and if it answers by row."""
         if self.archive["example"]:
             with open(os.path.join(folder, "model", self.archive["example"]), "rb") as file:
-                self.model.warm(decode(file.read(), self.fields))
+                example = self._several(decode(file.read(), self.fields))
+            self.by_row = self.model.warm(example)["by_row"] and example.rows > 1
+
+    def _several(self, example: Any) -> Any:
+        """Return an example of one row twice, unless the model takes no more: one alone tells nothing of neighbours."""
+        if example.rows == 1:
+            with contextlib.suppress(Exception):
+                twice = example.cut(0, 2)
+                if row_count(self.model.predict(twice)) == {2}:
+                    return twice
+        return example
 
     def handle(self, requests: list[dict[str, Any]], context: Any) -> list[Any]:
         """Answer every request of a batch; one that is wrong or fails does not touch the others."""
-        batches = [self._decoded(request, place, context) for place, request in enumerate(requests)]
         answers: list[Any] = [None] * len(requests)
-        for place, batch in enumerate(batches):
+        batches: dict[int, Any] = {}
+        for place, request in enumerate(requests):
             context.set_response_header(place, "X-Headrace-Version", str(self.archive["version"]))
-            if isinstance(batch, worker.Batch):
-                answers[place] = self._answer(batch, place, context)
+            decoded = self._decoded(request, place, context)
+            if isinstance(decoded, worker.Batch):
+                batches[place] = decoded
             else:
-                answers[place] = batch
+                answers[place] = decoded
+        for places in joinable(batches, self.most_rows) if self.by_row else [[place] for place in batches]:
+            together = self._together([batches[place] for place in places]) if len(places) > 1 else []
+            for place, answer in zip(places, together or [None] * len(places), strict=True):
+                answers[place] = answer or self._answer(batches[place], place, context)
         return answers
+
+    def _together(self, batches: list[Any]) -> list[Any]:
+        """Answer several by one prediction; return nothing where it fails, as one of them alone may be to blame."""
+        joined = join(batches)
+        try:
+            answer = self.model.predict(joined)
+        except Exception:  # noqa: BLE001 - each goes again by itself, and who fails then is told
+            return []
+        if row_count(answer) != {joined.rows}:
+            return []
+        return [{"predictions": as_json(part)} for part in split(answer, [batch.rows for batch in batches])]
 
     def _answer(self, batch: Any, place: int, context: Any) -> Any:
         try:
@@ -104,6 +142,11 @@ class Loaded:
             print(f"predict failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             context.set_response_status(500, "Prediction failed", place)
             return {"error": f"the model failed on this request: {type(error).__name__}"}
+        counts = row_count(answer)
+        if self.by_row and counts != {batch.rows}:
+            context.set_response_status(500, "Prediction failed", place)
+            given = " and ".join(map(str, sorted(counts))) or "no"
+            return {"error": f"the model gave {given} answers for {batch.rows} rows"}
         return {"predictions": as_json(answer)}
 
     def _decoded(self, request: dict[str, Any], place: int, context: Any) -> Any:
@@ -149,6 +192,8 @@ def parsed(body: Any) -> dict[str, Any]:
             body = json.loads(body)
         except ValueError as error:
             raise WrongInput("the body is no JSON") from error
+        except RecursionError as error:
+            raise WrongInput("the body is nested too deeply") from error
     if isinstance(body, list):
         body = {"inputs": body}
     if not isinstance(body, dict):
@@ -204,6 +249,58 @@ def frame(key: str, given: Any, fields: list[dict[str, Any]], params: dict[str, 
                 block[number, place] = record[name]
         named.append((names, block))
     return worker.Batch(len(records), "frame", named, [field["name"] for field in present], params)
+
+
+def joinable(batches: dict[int, Any], most_rows: int) -> list[list[int]]:
+    """Return the places of requests that can be joined, up to so many rows; one that has more goes by itself."""
+    groups: list[list[int]] = []
+    last: dict[str, tuple[list[int], int]] = {}
+    for place, batch in batches.items():
+        key = likeness(batch)
+        group, rows = last.get(key, ([], 0))
+        if not group or rows + batch.rows > most_rows:
+            group, rows = [], 0
+            groups.append(group)
+        group.append(place)
+        last[key] = group, rows + batch.rows
+    return groups
+
+
+def likeness(batch: Any) -> str:
+    """Return what is the same for requests that can be joined."""
+    blocks = [[name, str(values.dtype), values.shape[1:], value_types(values)] for name, values in batch.named]
+    try:
+        return json.dumps([batch.container, batch.order, blocks, batch.params], sort_keys=True)
+    except RecursionError:  # Params nested as deep as JSON is read at all: no reason to fail the others.
+        return str(id(batch))
+
+
+def value_types(values: Any) -> list[list[str]]:
+    """Return which types each column of objects holds: pandas chooses a column's dtype by all of its values."""
+    if values.dtype.kind != "O":
+        return []
+    return [sorted({type(one).__name__ for one in column}) for column in values.reshape(len(values), -1).T]
+
+
+def join(batches: list[Any]) -> Any:
+    """Return the rows of requests that can be joined, as one batch."""
+    columns = zip(*([values for _, values in batch.named] for batch in batches), strict=True)
+    named = [(name, np.concatenate(column)) for (name, _), column in zip(batches[0].named, columns, strict=True)]
+    return dataclasses.replace(batches[0], rows=sum(batch.rows for batch in batches), named=named)
+
+
+def split(answer: Any, counts: list[int]) -> list[Any]:
+    """Return the answers of requests with so many rows each."""
+    ends = list(itertools.accumulate(counts))
+    return [
+        dataclasses.replace(answer, named=[(name, values[end - count : end]) for name, values in answer.named])
+        for count, end in zip(counts, ends, strict=True)
+    ]
+
+
+def row_count(answer: Any) -> set[int]:
+    """Return how many rows an answer's arrays have: one number, if it answers by row."""
+    return {len(values) for _, values in answer.named}
 
 
 def as_json(answer: Any) -> Any:
