@@ -118,7 +118,8 @@ class Loaded:
                 batches[place] = decoded
             else:
                 answers[place] = decoded
-        for places in joinable(batches, self.most_rows) if self.by_row else [[place] for place in batches]:
+        is_joined = self.by_row and len(batches) > 1
+        for places in joinable(batches, self.most_rows) if is_joined else [[place] for place in batches]:
             together = self._together([batches[place] for place in places]) if len(places) > 1 else []
             for place, answer in zip(places, together or [None] * len(places), strict=True):
                 answers[place] = answer or self._answer(batches[place], place, context)
@@ -254,7 +255,7 @@ def frame(key: str, given: Any, fields: list[dict[str, Any]], params: dict[str, 
 def joinable(batches: dict[int, Any], most_rows: int) -> list[list[int]]:
     """Return the places of requests that can be joined, up to so many rows; one that has more goes by itself."""
     groups: list[list[int]] = []
-    last: dict[str, tuple[list[int], int]] = {}
+    last: dict[tuple[Any, ...], tuple[list[int], int]] = {}
     for place, batch in batches.items():
         key = likeness(batch)
         group, rows = last.get(key, ([], 0))
@@ -266,20 +267,21 @@ def joinable(batches: dict[int, Any], most_rows: int) -> list[list[int]]:
     return groups
 
 
-def likeness(batch: Any) -> str:
+def likeness(batch: Any) -> tuple[Any, ...]:
     """Return what is the same for requests that can be joined."""
-    blocks = [[name, str(values.dtype), values.shape[1:], value_types(values)] for name, values in batch.named]
+    blocks = tuple((str(name), values.dtype, values.shape[1:], value_types(values)) for name, values in batch.named)
     try:
-        return json.dumps([batch.container, batch.order, blocks, batch.params], sort_keys=True)
-    except RecursionError:  # Params nested as deep as JSON is read at all: no reason to fail the others.
-        return str(id(batch))
+        params = json.dumps(batch.params, sort_keys=True) if batch.params else ""
+    except RecursionError:  # Nested as deep as JSON is read at all: no reason to fail the others.
+        params = str(id(batch))
+    return batch.container, tuple(batch.order), blocks, params
 
 
-def value_types(values: Any) -> list[list[str]]:
+def value_types(values: Any) -> tuple[frozenset[type], ...]:
     """Return which types each column of objects holds: pandas chooses a column's dtype by all of its values."""
     if values.dtype.kind != "O":
-        return []
-    return [sorted({type(one).__name__ for one in column}) for column in values.reshape(len(values), -1).T]
+        return ()
+    return tuple(frozenset(map(type, column)) for column in values.reshape(len(values), -1).T)
 
 
 def join(batches: list[Any]) -> Any:
