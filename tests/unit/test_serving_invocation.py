@@ -1,6 +1,7 @@
 """Requests for answers that go their way without a task."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -185,6 +186,25 @@ def test_who_leaves_is_taken_out_of_the_queue(bench: Bench) -> None:
         assert bench.link.working_on == [], "nobody waits for the other row"
 
     run(story)
+
+
+def test_an_answered_request_leaves_nothing_to_the_garbage_collector(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.begin()
+        request = Request()
+        await bench.ask(request)
+        bench.link.answer([1])
+        await asyncio.sleep(0)
+        assert len(request.answers) == 1
+        del request.exchange
+        assert not [one for one in gc.get_objects() if type(one) is Exchange]
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(story)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
