@@ -85,6 +85,17 @@ def test_table_forms_mean_the_same(document: Any) -> None:
     assert "floor" not in found
 
 
+@pytest.mark.parametrize(("dtype", "odd"), [("float", 0.1), ("double", -1.7e308), ("long", -(2**63))])
+@pytest.mark.parametrize("many", [1, 2])
+def test_numbers_and_nulls_travel_alone_as_in_company(dtype: str, odd: float, many: int) -> None:
+    is_optional = dtype != "long"
+    fields = (Field("a", COLUMN, dtype), Field("b", COLUMN, dtype, required=not is_optional))
+    rows = [{"a": odd, "b": None if is_optional else 7}] * many
+    found = arrays(read(scoring_of(Signature(fields)), {"dataframe_records": rows}))
+    assert found["a"].tolist() == [found["a"].dtype.type(odd)] * many
+    assert np.isnan(found["b"]).tolist() == [is_optional] * many
+
+
 def test_moments_and_bytes_travel() -> None:
     row = GOOD | {"seen": "2026-01-02T03:04:05+01:00", "raw": "aGV5"}
     found = arrays(read(TABLE, {"dataframe_records": [row]}))

@@ -1,9 +1,11 @@
 """A signature compiled into JSON types: rows are checked at the door, and packed so that they can join a batch."""
 
 import base64
+import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Annotated, Any
@@ -125,8 +127,8 @@ class Table:
             return bytes(flat)
         flat = list(flat)
         try:
-            return array(CODES[block.dtype], flat).tobytes()
-        except TypeError:  # A null in an optional column of numbers.
+            return _numbers(CODES[block.dtype], flat, len(values))
+        except (TypeError, struct.error):  # A null in an optional column of numbers.
             return array(CODES[block.dtype], [float("nan") if value is None else value for value in flat]).tobytes()
 
 
@@ -191,7 +193,18 @@ def _is_flat(block: Block) -> bool:
 
 
 def _packed(block: Block, rows: Sequence[Any]) -> bytes:
-    return array(CODES[block.dtype], rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))).tobytes()
+    flat = rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))
+    return _numbers(CODES[block.dtype], flat, len(rows))
+
+
+def _numbers(code: str, flat: list[Any], rows: int) -> bytes:
+    """Return numbers packed; those of one row, as most requests have, twice as fast by a struct made for that many."""
+    return _packer(len(flat), code)(*flat) if rows == 1 else array(code, flat).tobytes()
+
+
+@cache
+def _packer(count: int, code: str) -> Callable[..., bytes]:
+    return struct.Struct(f"{count}{code}").pack
 
 
 def nanoseconds(value: str | None) -> int:
