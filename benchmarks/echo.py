@@ -12,7 +12,7 @@ from headrace.serving.front import GARBAGE
 from headrace.serving.http1 import Listener
 
 ANSWER = b'{"predictions":[[0.1234567890123,0.1234567890123,0.1234567890123]]}'
-HEADERS = [("content-type", "application/json")]
+HEADERS = "content-type: application/json\r\n"
 
 
 class Echo:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,11 @@ from benchmarks import load
 from headrace import processes
 from headrace.config.component import Serve
 from headrace.config.settings import Settings
-from headrace.deploy.base import Route, Target
+from headrace.deploy.base import Route
 from headrace.deploy.process import ProcessTarget
 from headrace.environment.packages import read_package_sources
 from headrace.environment.uv_command import find_uv
-from headrace.types import ServedVersion, Stage
+from headrace.types import Json, ServedVersion, Stage
 
 HERE = Path(__file__).parent
 START_S = 180.0
@@ -69,39 +70,55 @@ def ours(place: Place, *, log_sample: float = 1.0) -> Running:
     serve = Serve(workers=place.workers, deadline_ms=30_000, log_sample=log_sample)
     name = "headrace" if log_sample else "headrace-without-log"
     requests = [load.request("/invocations", scoring(place, row)) for row in place.rows]
-    return _deployed(place, ProcessTarget(place.settings), name, serve, requests)
-
-
-def torchserve(place: Place) -> Running:
-    """TorchServe with batching, set up and started as headrace's own TorchServe target does it."""
-    from headrace.deploy.torchserve.process import ProcessLauncher
-    from headrace.deploy.torchserve.target import TorchServeTarget
-
-    body = (lambda row: json.dumps({"inputs": [row]})) if place.kind == "mlp" else None
-    encode = body or (lambda row: json.dumps({"dataframe_records": [{"text": row}]}))
-    path = f"/predictions/{place.kind}"
-    requests = [load.request(path, encode(row).encode()) for row in place.rows]
-    serve = Serve(workers=place.workers, deadline_ms=30_000, max_batch=8)
-    return _deployed(
-        place, TorchServeTarget(place.settings, ProcessLauncher(place.settings)), "torchserve", serve, requests
-    )
-
-
-def _deployed(place: Place, target: Target, name: str, serve: Serve, requests: list[bytes]) -> Running:
-    version = ServedVersion(
-        place.kind if name != "headrace-without-log" else f"{place.kind}-nolog",
-        1,
-        place.models / place.kind,
-        place.python,
-    )
+    kind = place.kind if log_sample else f"{place.kind}-nolog"
+    version = ServedVersion(kind, 1, place.models / place.kind, place.python)
+    target = ProcessTarget(place.settings)
     start = time.perf_counter()
-    status = target.apply(Route(version.component, Stage.PRODUCTION, [version], {1: 1.0}, serve))
+    status = target.apply(Route(kind, Stage.PRODUCTION, [version], {1: 1.0}, serve))
     port = int(status.endpoint.url.rpartition(":")[2])
     _first_answer(port, requests[0])
     cold_s = time.perf_counter() - start
-    return Running(
-        name, port, status.endpoint.pid, cold_s, requests, lambda: target.remove(version.component, Stage.PRODUCTION)
-    )
+    return Running(name, port, status.endpoint.pid, cold_s, requests, lambda: target.remove(kind, Stage.PRODUCTION))
+
+
+def torchserve(place: Place) -> Running:
+    """TorchServe with batching and a handler of a few lines, as its users write it."""
+    from headrace.deploy.torchserve import process
+    from headrace.deploy.torchserve.launch import ANY
+
+    folder = place.settings.home / f"torchserve-{place.kind}"
+    port = processes.free_port()
+    start = time.perf_counter()
+    server = process.start(place.settings, folder, port=port, max_body=10_000_000, queue=1024)
+    try:
+        variables: dict[str, Json] = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        process.write_workers(folder, {ANY: {"python": str(place.python), "variables": variables}})
+        _write_archive(place, folder / "store" / "model.mar")
+        options = {"url": "model.mar", "model_name": place.kind, "initial_workers": str(place.workers)}
+        batching = {"batch_size": "8", "max_batch_delay": "1", "synchronous": "true"}
+        answer = server.call("POST", "/models", params={**options, **batching}, timeout_s=START_S)
+        if answer.status_code != 200:
+            raise RuntimeError(f"TorchServe refused the model: {answer.text}")
+        path = f"/predictions/{place.kind}"
+        requests = [load.request(path, json.dumps({"input": row}).encode()) for row in place.rows]
+        _first_answer(port, requests[0])
+    except BaseException:
+        server.stop()
+        raise
+    cold_s = time.perf_counter() - start
+    return Running("torchserve", port, server.running.pid, cold_s, requests, server.stop)
+
+
+def _write_archive(place: Place, path: Path) -> None:
+    manifest = {
+        "runtime": "python",
+        "model": {"modelName": place.kind, "modelVersion": "1", "handler": "torchserve_handler.py"},
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        for name in ("torchserve_handler.py", "workloads.py"):
+            archive.write(HERE / name, name)
+        archive.write(place.models / f"{place.kind}-weights" / f"{place.kind}.npz", f"{place.kind}.npz")
 
 
 def mlflow(place: Place) -> Running:
