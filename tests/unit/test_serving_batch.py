@@ -24,6 +24,7 @@ class Hands:
         self.pool = pool
         self.is_free = True
         self.batches: list[list[Job]] = []
+        self.alone: list[bool] = []
         self.is_ended = False
         pool.workers.append(self)
 
@@ -34,9 +35,10 @@ class Hands:
     def hung(self) -> None:
         self.is_ended = True
 
-    def send(self, jobs: list[Job]) -> None:
+    def send(self, jobs: list[Job], *, alone: bool) -> None:
         self.is_free = False
         self.batches.append(jobs)
+        self.alone.append(alone)
 
     def answer(self, seconds: float = 1e-6) -> None:
         jobs = self.batches[-1]
@@ -83,6 +85,12 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(story(), 20))
 
 
+async def a_quiet_turn() -> None:
+    """Let the loop turn until one turn has brought nothing new, which sends what waits."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
 def values(part: Part) -> list[float]:
     found: list[float] = part.answer.columns()[0][1][part.start : part.end]
     return found
@@ -91,19 +99,55 @@ def values(part: Part) -> list[float]:
 def test_free_worker_takes_what_waits_and_each_gets_its_rows() -> None:
     async def story() -> None:
         bench = Bench()
-        first, second = bench.ask(1), bench.ask(2, 3)
+        first = bench.ask(1)
         await asyncio.sleep(0)
+        second = bench.ask(2, 3)
+        await a_quiet_turn()
         third = [bench.ask(n) for n in (4, 5, 6)]
-        await asyncio.sleep(0)
-        assert bench.sizes() == [3], "what came in one turn goes together, the rest waits for the worker"
+        await a_quiet_turn()
+        assert bench.sizes() == [3], "what came in turn after turn goes together, the rest waits for the worker"
         bench.hands.answer()
         assert values(await first) == [2]
         part = await second
         assert (values(part), list(part.ids)) == ([4, 6], ["id-1", "id-2"])
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.answer()
         assert [values(await one) for one in third] == [[8], [10], [12]]
         await bench.pool.drain()
+
+    run(story)
+
+
+def test_a_full_batch_waits_for_no_quiet_turn() -> None:
+    async def story() -> None:
+        bench = Bench(max_batch=2)
+        bench.ask(1)
+        await asyncio.sleep(0)
+        bench.ask(2)
+        bench.ask(3)
+        await asyncio.sleep(0)
+        assert bench.sizes() == [2]
+
+    run(story)
+
+
+def test_a_worker_hears_whether_it_is_alone() -> None:
+    async def story() -> None:
+        bench = Bench()
+        other = Hands(bench.pool)
+        for value in (1, 2):
+            bench.ask(value)
+            await a_quiet_turn()
+        assert (bench.hands.alone, other.alone) == ([True], [False])
+        bench.hands.answer()
+        other.answer()
+        bench.pool.workers.remove(other)
+        bench.ask(3)
+        await a_quiet_turn()
+        bench.ask(4)
+        bench.hands.answer()
+        await a_quiet_turn()
+        assert bench.hands.alone == [True, True, True], "the only worker is always alone"
 
     run(story)
 
@@ -113,17 +157,17 @@ def test_a_heavy_models_workers_share_what_comes() -> None:
         bench = Bench(queue_rows=64, max_batch=64)
         other = Hands(bench.pool)
         bench.ask(0)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.answer(seconds=1.0)
         for value in range(9):
             bench.ask(value)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         assert (bench.sizes(), len(other.batches[0])) == ([1, 5], 4), "few are shared"
         for hands in (bench.hands, other):
             hands.answer(seconds=1.0)
         for value in range(60):
             bench.ask(value)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         assert (bench.sizes()[2:], len(other.batches[1])) == ([20], 20), "of many, as many wait for who is free next"
 
     run(story)
@@ -135,7 +179,7 @@ def test_a_cheap_models_worker_takes_all_that_waits() -> None:
         other = Hands(bench.pool)
         for value in range(9):
             bench.ask(value)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         assert (bench.sizes(), other.batches) == ([9], [])
 
     run(story)
@@ -159,7 +203,7 @@ def test_late_request_answers_504_and_leaves_the_queue() -> None:
     async def story() -> None:
         bench = Bench()
         running, waiting = bench.ask(1, 1, 1, 1, deadline_s=0.0), None
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         waiting = bench.ask(2, deadline_s=0.0)
         for late in (running, waiting):
             with pytest.raises(Rejected) as raised:
@@ -174,7 +218,7 @@ def test_cancelled_requests_leave_the_queue_and_make_room() -> None:
     async def story() -> None:
         bench = Bench()
         running = bench.ask(0)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         gone = [bench.ask(n) for n in range(8)]
         for job in list(bench.pool.waiting):
             job.leave()
@@ -186,7 +230,7 @@ def test_cancelled_requests_leave_the_queue_and_make_room() -> None:
             await asyncio.sleep(0.001)
         staying = bench.ask(5)
         bench.hands.answer()
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.answer()
         assert (values(await running), values(await staying)) == ([0], [10])
         assert bench.sizes() == [1, 1], "no worker saw the rows of those who left"
@@ -212,7 +256,7 @@ def test_request_that_would_be_late_is_told_at_once() -> None:
     async def story() -> None:
         bench = Bench()
         bench.ask(1)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.answer(seconds=1.0)
         bench.ask(1, deadline_s=60)
         with pytest.raises(Rejected) as raised:
@@ -227,11 +271,11 @@ def test_error_in_a_batch_harms_nobody_but_its_cause() -> None:
     async def story() -> None:
         bench = Bench()
         good, bad = bench.ask(1), bench.ask(2)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.raise_error()
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.answer()
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.raise_error()
         assert bench.sizes() == [2, 1, 1]
         assert values(await good) == [2]
@@ -245,11 +289,11 @@ def test_row_that_kills_twice_is_answered_alone_with_the_cause() -> None:
     async def story() -> None:
         bench = Bench()
         deadly, good = bench.ask(1), bench.ask(2)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.die()
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.die()
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.answer()
         with pytest.raises(Rejected, match="twice") as raised:
             await deadly
@@ -263,12 +307,12 @@ def test_long_texts_wait_for_their_like_and_are_not_starved() -> None:
     async def story() -> None:
         bench = Bench()
         bench.ask(0, 0, 0, 0)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         for value, length in ((1, 100), (2, 900), (3, 200), (4, 1000), (5, 150)):
             bench.ask(value, length=length)
         for _ in range(2):
             bench.hands.answer()
-            await asyncio.sleep(0)
+            await a_quiet_turn()
         lengths = [[job.length for job in batch] for batch in bench.hands.batches[1:]]
         assert lengths == [[100, 200, 150], [900, 1000]]
 
@@ -279,12 +323,12 @@ def test_short_texts_are_not_padded_to_a_long_one() -> None:
     async def story() -> None:
         bench = Bench()
         bench.ask(0, 0, 0, 0)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         for value, length in ((1, 900), (2, 100), (3, 500)):
             bench.ask(value, length=length)
         for _ in range(2):
             bench.hands.answer()
-            await asyncio.sleep(0)
+            await a_quiet_turn()
         lengths = [[job.length for job in batch] for batch in bench.hands.batches[1:]]
         assert lengths == [[900, 500], [100]]
 
@@ -295,11 +339,11 @@ def test_cancelled_request_is_not_sent() -> None:
     async def story() -> None:
         bench = Bench()
         bench.ask(0, 0, 0, 0)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         gone, stays = bench.ask(1), bench.ask(2)
         gone.cancel()
         bench.hands.answer()
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         assert bench.sizes() == [4, 1]
         bench.hands.answer()
         assert values(await stays) == [4]
@@ -312,9 +356,9 @@ def test_model_that_answers_for_the_batch_gets_one_request_at_a_time() -> None:
         bench = Bench(by_row=False)
         bench.ask(1)
         bench.ask(2)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.hands.answer()
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         assert bench.sizes() == [1, 1]
 
     run(story)
@@ -324,7 +368,7 @@ def test_what_is_answered_as_a_whole_comes_whole() -> None:
     async def story() -> None:
         bench = Bench(by_row=False)
         asked = bench.ask(1)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.pool.answered(bench.hands.batches[-1], Outputs("array", [("", np.arange(5.0))]), 0.1)
         part = await asked
         assert (values(part), list(part.ids)) == ([0, 1, 2, 3, 4], ["id-0"])
@@ -336,7 +380,7 @@ def test_wrong_number_of_answers_is_an_error() -> None:
     async def story() -> None:
         bench = Bench()
         asked = bench.ask(1, 2)
-        await asyncio.sleep(0)
+        await a_quiet_turn()
         bench.pool.answered(bench.hands.batches[-1], Outputs("array", [("", np.zeros(3))]), 0.1)
         with pytest.raises(Rejected, match="3 answers for 2 rows"):
             await asked

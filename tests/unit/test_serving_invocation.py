@@ -38,7 +38,7 @@ class Link:
     def is_free(self) -> bool:
         return not self.working_on
 
-    def send(self, jobs: list[Job]) -> None:
+    def send(self, jobs: list[Job], *, alone: bool) -> None:
         self.working_on = jobs
 
     def answer(self, values: list[Any]) -> None:

@@ -103,8 +103,11 @@ class Worker(Protocol):
         """Have it killed: it is long past the deadline of all that it works on."""
         ...
 
-    def send(self, jobs: list[Job]) -> None:
-        """Start on a batch; `Pool.answered`, `Pool.failed` or `Pool.lost` is called when it ends."""
+    def send(self, jobs: list[Job], *, alone: bool) -> None:
+        """Start on a batch, `alone` where no other worker is busy.
+
+        `Pool.answered`, `Pool.failed` or `Pool.lost` is called when it ends.
+        """
         ...
 
 
@@ -136,6 +139,8 @@ class Pool:
         self._max_batch, self._queue_rows, self._by_row = max_batch, queue_rows, by_row
         self.counts, self._ids, self._recorded, self._describe = counts, ids, recorded, describe
         self._scheduled = self._sweeping = False
+        #: How many rows waited in the last turn of the loop, of those in which a batch grows.
+        self._seen_rows = 0
         self._running: set[Job] = set()
         #: What one worker does, lately; 0 until the first batch is back.
         self._rows_per_s = 0.0
@@ -174,7 +179,6 @@ class Pool:
         self._idle.clear()
         if not self._scheduled:
             self._scheduled = True
-            # Requests that arrive in the same turn of the loop join the batch.
             self.loop.call_soon(self._dispatch)
         if not self._sweeping:
             self._sweeping = True
@@ -199,17 +203,23 @@ class Pool:
             self.loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
-        self._scheduled = False
         free = [worker for worker in self.workers if worker.is_free]
+        if free and self._by_row and self._seen_rows < self.queued_rows < self._max_batch:
+            # While turns of the loop bring rows, the front is busy taking them in: fewer, fuller batches cost less.
+            self._seen_rows = self.queued_rows
+            self.loop.call_soon(self._dispatch)
+            return
+        self._scheduled, self._seen_rows = False, 0
         for place, worker in enumerate(free):
             jobs = self._take(self._share(len(free) - place))
             if not jobs:
                 break
             rows = sum(job.rows.count for job in jobs)
+            is_alone = len(self.workers) == 1 or not (self._running or self.waiting)
             self.flying_rows += rows
             self._running.update(jobs)
             self.counts.sent(rows)
-            worker.send(jobs)
+            worker.send(jobs, alone=is_alone)
         self._settle()
 
     def _share(self, free: int) -> int:

@@ -78,8 +78,13 @@ class Outputs:
         return {name: _plain(values) for name, values in self.named}
 
 
-def request(sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str, Json] | None = None) -> bytes:
-    """Return the frame that asks for the rows of `batch`, which have one layout and equal shapes."""
+def request(
+    sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str, Json] | None = None, *, alone: bool = False
+) -> bytes:
+    """Return the frame that asks for the rows of `batch`, which have one layout and equal shapes.
+
+    `alone` says that no other worker of the version is busy, so that this one may use their cores.
+    """
     layout = batch[0].layout
     count = sum(rows.count for rows in batch)
     blocks: list[Any] = []
@@ -100,6 +105,8 @@ def request(sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str
         header["order"] = layout.order
     if params:
         header["params"] = params
+    if alone:
+        header["alone"] = True
     return _frame(header, body)
 
 

@@ -47,11 +47,12 @@ class Link(asyncio.Protocol):
             self._is_told = True
             self._stuck(self.address)
 
-    def send(self, jobs: list[Job]) -> None:
+    def send(self, jobs: list[Job], *, alone: bool) -> None:
         self._jobs = jobs
         self._sequence += 1
         self._sent = time.monotonic()
-        self._transport.write(frames.request(self._sequence, "predict", [job.rows for job in jobs], jobs[0].params))
+        rows = [job.rows for job in jobs]
+        self._transport.write(frames.request(self._sequence, "predict", rows, jobs[0].params, alone=alone))
 
     def close(self) -> None:
         self._closed = True
