@@ -13,34 +13,32 @@ import pytest
 from headrace.errors import ModelRefused
 from headrace.serving import frames
 from headrace.serving.control import Limits
-from headrace.serving.replicas import HEAVY_MS, Replicas, Shape, shape_of
+from headrace.serving.replicas import HEAVY_MS, Replicas, threads_of, workers_of
+from headrace.serving.worker import Threads
 from headrace.types import ServedVersion
 
 CHEAP, HEAVY = HEAVY_MS / 2, HEAVY_MS * 2
 
 
 @pytest.mark.parametrize(
-    ("limits", "forward_ms", "shape"),
+    ("limits", "forward_ms", "workers", "threads"),
     [
-        (Limits(), CHEAP, Shape(1, 1)),
-        (Limits(threads="auto"), HEAVY, Shape(1, 8)),
-        (Limits(workers="auto"), CHEAP, Shape(1, 1)),
-        (Limits(workers="auto"), HEAVY, Shape(8, 1)),
-        (Limits(workers=2, threads="auto"), HEAVY, Shape(2, 4)),
-        (Limits(workers=20, threads="auto"), HEAVY, Shape(20, 1)),
-        (Limits(workers=2, threads=3), HEAVY, Shape(2, 3)),
+        (Limits(), HEAVY, 1, Threads(1, 8, 8)),
+        (Limits(workers="auto"), CHEAP, 1, Threads(1, 1, 8)),
+        (Limits(workers="auto"), HEAVY, 8, Threads(1, 1, 8)),
+        (Limits(workers=2), HEAVY, 2, Threads(1, 4, 8)),
+        (Limits(workers=20), HEAVY, 20, Threads(1, 1, 8)),
+        (Limits(workers=2, threads=3), HEAVY, 2, Threads(3)),
     ],
 )
-def test_shape_on_eight_cores(limits: Limits, forward_ms: float, shape: Shape) -> None:
-    assert shape_of(limits, forward_ms, 8) == shape
+def test_workers_and_threads_on_eight_cores(limits: Limits, forward_ms: float, workers: int, threads: Threads) -> None:
+    assert (workers_of(limits, forward_ms, 8), threads_of(limits, 8)) == (workers, threads)
 
 
 class Started:
     """A worker that was started."""
 
     alive: ClassVar[set[str]] = set()
-
-    threads = 1
 
     def __init__(self, address: str) -> None:
         self.address = address

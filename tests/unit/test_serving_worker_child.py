@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import sys
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 
 from headrace.serving import worker_child
-from headrace.serving.worker_child import Answer, Batch, Model, Pyfunc, Told, as_answer, pack
+from headrace.serving.worker_child import Answer, Batch, Model, PackedLinears, Pyfunc, Told, as_answer, pack
 
 FOUR = np.array([[3.0], [1.0], [4.0], [2.0]])
 
@@ -187,3 +188,64 @@ def test_a_module_is_hidden_for_a_while_and_can_be_had_afterwards(monkeypatch: p
     assert importlib.import_module("this")
     with worker_child.without("this"):
         assert importlib.import_module("this"), "one that is loaded stays"
+
+
+class Linears:
+    """Packed linear layers of a model that only sleeps: which it does for another time while they are on."""
+
+    is_on = False
+
+    def __init__(self, seconds: float, error: float = 0.0) -> None:
+        self.seconds, self.error = seconds, error
+
+    def ask(self, rows: Any) -> Any:
+        time.sleep(self.seconds if self.is_on else 0.004)
+        return rows[:, 0] + (self.error if self.is_on else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("linears", "is_kept"),
+    [(Linears(0.002), True), (Linears(0.005), False), (Linears(0.002, error=0.01), False)],
+    ids=["faster", "slower", "other answers"],
+)
+def test_packed_linear_layers_are_kept_where_they_are_faster_and_answer_the_same(
+    monkeypatch: pytest.MonkeyPatch, linears: Linears, is_kept: bool
+) -> None:
+    used: list[Any] = []
+
+    class Using(Function):
+        def use(self, linears: Any) -> None:
+            used.append(linears)
+            if linears is not None:
+                linears.is_on = True
+
+    monkeypatch.setattr(PackedLinears, "here", lambda: linears)
+    Model(Using(linears.ask)).warm(batch(FOUR))
+    assert used == ([linears] if is_kept else [linears, None])
+
+
+@pytest.mark.parametrize(
+    ("single_s", "threads_help", "threads"), [(0.006, True, (2, 4)), (0.006, False, (1, 1)), (0.001, True, None)]
+)
+def test_a_heavy_model_gets_the_threads_that_make_it_faster(
+    monkeypatch: pytest.MonkeyPatch, single_s: float, threads_help: bool, threads: tuple[int, int] | None
+) -> None:
+    now = [1]
+
+    def ask(rows: Any) -> Any:
+        time.sleep(single_s / (now[0] if threads_help else 1))
+        return rows[:, 0]
+
+    monkeypatch.setitem(
+        sys.modules, "torch", SimpleNamespace(set_num_threads=lambda number: now.__setitem__(0, number))
+    )
+    monkeypatch.setattr(PackedLinears, "here", lambda: None)
+    monkeypatch.setattr(worker_child.os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.setenv("HEADRACE_HEAVY_THREADS", "2,8")
+    model = Model(Function(ask))
+    model.warm(batch(FOUR))
+    assert model.threads == threads
+    model.spread(alone=True)
+    assert now == [threads[1] if threads else 1]
+    model.spread(alone=False)
+    assert now == [threads[0] if threads else 1]

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"\bHEADRACE_[A-Z0-9_]+\b")
 #: What headrace's processes tell each other.
-INTERNAL = {"HEADRACE_SERVE", "HEADRACE_TORCHSERVE_MAP", "HEADRACE_TORCHSERVE_FALLBACK"}
+INTERNAL = {"HEADRACE_SERVE", "HEADRACE_HEAVY_THREADS", "HEADRACE_TORCHSERVE_MAP", "HEADRACE_TORCHSERVE_FALLBACK"}
 
 
 def test_every_variable_is_explained_and_nothing_else_is() -> None:

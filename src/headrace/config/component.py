@@ -212,7 +212,7 @@ class Serve(Frozen):
     """How a version is served."""
 
     workers: Count = 1
-    threads: Count = 1
+    threads: Count = "auto"
     isolation: Annotated[Literal["process", "inline"], AfterValidator(process_only)] = "process"
     max_batch: int = Field(default=64, ge=1)
     deadline_ms: float = Field(default=1000, gt=0)

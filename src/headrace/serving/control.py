@@ -18,7 +18,7 @@ class Limits(msgspec.Struct, frozen=True):
     """The serve section of a headrace.yaml, as far as serving needs it; names and defaults are the same."""
 
     workers: int | str = 1
-    threads: int | str = 1
+    threads: int | str = "auto"
     isolation: str = "process"
     max_batch: int = 64
     deadline_ms: float = 1000

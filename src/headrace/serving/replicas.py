@@ -13,7 +13,7 @@ from headrace.serving import crash
 from headrace.serving.control import Limits, VersionPlan
 from headrace.serving.frames import Warmth
 from headrace.serving.warmup import example_rows
-from headrace.serving.worker import Worker, start_worker
+from headrace.serving.worker import Threads, Worker, start_worker
 from headrace.types import ServedVersion
 
 log = logging.getLogger(__name__)
@@ -22,28 +22,23 @@ WARM_S = 120.0
 LONGEST_WAIT_S = 30.0
 #: A worker that lived this long starts its back-off anew.
 STEADY_S = 60.0
-#: A forward longer than this is worth more processes or threads.
+#: A forward longer than this is worth more processes.
 HEAVY_MS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How many workers, and how many threads in each."""
+def workers_of(serve: Limits, forward_ms: float, cores: int) -> int:
+    """Return how many workers `workers` means here: `auto` is one, or as many as cores for a heavy model."""
+    if isinstance(serve.workers, str):
+        return cores if forward_ms >= HEAVY_MS else 1
+    return max(serve.workers, 1)
 
-    workers: int
-    threads: int
 
-
-def shape_of(serve: Limits, forward_ms: float, cores: int) -> Shape:
-    """Return what `workers` and `threads` mean on this machine.
-
-    `auto` gives cheap models 1 × 1; heavy ones as many workers as cores with one thread each, for throughput, or one
-    worker with all cores as threads where `workers` is 1, for latency.
-    """
-    is_heavy = forward_ms >= HEAVY_MS
-    workers = (cores if is_heavy else 1) if isinstance(serve.workers, str) else serve.workers
-    threads = (max(cores // workers, 1) if is_heavy else 1) if isinstance(serve.threads, str) else serve.threads
-    return Shape(max(workers, 1), max(threads, 1))
+def threads_of(serve: Limits, cores: int) -> Threads:
+    """Return what `threads` means here: with `auto` a heavy model shares the cores among its workers that are busy."""
+    if not isinstance(serve.threads, str):
+        return Threads(serve.threads)
+    workers = cores if isinstance(serve.workers, str) else max(serve.workers, 1)
+    return Threads(1, max(cores // workers, 1), cores)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,17 +68,9 @@ class Replicas:
     async def start(self) -> None:
         """Start all workers and wait until they are warm. Raises ModelRefused."""
         try:
-            explicit = isinstance(self.serve.workers, int) and isinstance(self.serve.threads, int)
-            shape = shape_of(self.serve, 0.0, self.cores)
-            first = await self._start_one(self.names(), shape.threads)
-            if not explicit:
-                wanted = shape_of(self.serve, self._forward_ms(), self.cores)
-                if wanted.threads != shape.threads:
-                    await asyncio.to_thread(first.stop)
-                    self.workers.clear()
-                    first = await self._start_one(self.names(), wanted.threads)
-                shape = wanted
-            await _all_or_none([self._start_one(self.names(), shape.threads) for _ in range(shape.workers - 1)])
+            await self._start_one(self.names())
+            workers = workers_of(self.serve, self._forward_ms(), self.cores)
+            await _all_or_none([self._start_one(self.names()) for _ in range(workers - 1)])
         except BaseException:
             await self.stop()
             raise
@@ -126,14 +113,14 @@ class Replicas:
     def _forward_ms(self) -> float:
         return self.warmth.forward_ms.get("1", 0.0) if self.warmth else 0.0
 
-    async def _start_one(self, address: str, threads: int) -> Worker:
+    async def _start_one(self, address: str) -> Worker:
         # Started on this thread: the kernel ends a child with the thread that started it.
         worker = start_worker(
             self.version,
             variables=self.variables,
             cwd=self.folder,
             log=self.folder / f"worker-{self.version.version}.log",
-            threads=threads,
+            threads=threads_of(self.serve, self.cores),
             address=address,
         )
         try:
@@ -176,7 +163,7 @@ class Replicas:
 
     async def _again(self, place: int, worker: Worker) -> bool:
         try:
-            fresh = await self._start_one(worker.address, worker.threads)
+            fresh = await self._start_one(worker.address)
         except HeadraceError as error:
             log.warning("%s", error)
             self._tell(error.fact, error.remedy)

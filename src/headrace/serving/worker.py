@@ -25,6 +25,21 @@ CHILD = Path(__file__).with_name("worker_child.py")
 _STARTED = itertools.count()
 
 
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Computing threads of one worker.
+
+    Attributes:
+        start: what a model begins with.
+        shared: what a heavy one may have instead while other workers are busy.
+        alone: the same while they are not.
+    """
+
+    start: int = 1
+    shared: int = 1
+    alone: int = 1
+
+
 @dataclass(slots=True)
 class Worker:
     """One child process with a model in it.
@@ -39,7 +54,6 @@ class Worker:
     control: socket.socket
     address: str
     log: Path
-    threads: int = 1
     ready: frames.Reply = field(default_factory=frames.Reply)
     sequence: int = 0
 
@@ -129,7 +143,7 @@ def start_worker(
     variables: Mapping[str, str],
     cwd: Path,
     log: Path,
-    threads: int = 1,
+    threads: Threads = Threads(),
     address: str = "",
 ) -> Worker:
     """Start a child that loads `version`, and return at once. Call it from a thread that outlives the child.
@@ -151,7 +165,7 @@ def start_worker(
     command = [str(version.python), "-I", "-u"]
     if "PYTHONPYCACHEPREFIX" in variables:  # `-I` hides the variable.
         command += ["-X", f"pycache_prefix={variables['PYTHONPYCACHEPREFIX']}"]
-    command += [str(CHILD), "--model", str(version.model), "--seal", version.seal, "--threads", str(threads)]
+    command += [str(CHILD), "--model", str(version.model), "--seal", version.seal, "--threads", str(threads.start)]
     command += ["--control-fd", str(theirs.fileno()), "--parent", str(os.getpid()), "--listen", address]
     command += _limits(version.limits)
     if model.pt2 is not None:
@@ -174,7 +188,7 @@ def start_worker(
             f"{version.title} cannot be started with {version.python}: {cause.strerror}.",
             "Build its environment again.",
         ) from cause
-    return Worker(version, process, ours, address, log, threads)
+    return Worker(version, process, ours, address, log)
 
 
 def _look(version: ServedVersion) -> tuple[MlModel, Formats]:
@@ -207,11 +221,12 @@ def _limits(limits: Resources) -> list[str]:
     return [*said, "--cores", ",".join(map(str, sorted(cores)))]
 
 
-def _environment(version: ServedVersion, variables: Mapping[str, str], threads: int) -> dict[str, str]:
+def _environment(version: ServedVersion, variables: Mapping[str, str], threads: Threads) -> dict[str, str]:
     own = {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "OPENBLAS_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(threads.start),
+        "MKL_NUM_THREADS": str(threads.start),
+        "OPENBLAS_NUM_THREADS": str(threads.start),
+        "HEADRACE_HEAVY_THREADS": f"{threads.shared},{threads.alone}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "HF_HUB_OFFLINE": "1",

@@ -43,6 +43,14 @@ SKIPPED = {"__pycache__", ".DS_Store"}
 #: How a model takes a smaller batch: with the same answers, with others, or not at all.
 SAME, DIFFERENT, REFUSED = "same", "different", "refused"
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
+#: From how long a forward on its linear layers are worth packing, and how much of it must be saved.
+PACK_MS, PACK_GAIN = 1.0, 0.03
+#: From how long a forward on more threads are worth a try, and how much of it must be saved.
+SPREAD_MS, SPREAD_GAIN = 5.0, 0.1
+#: How many threads a heavy model may have, beside busy workers and while there is none: `4,8`; not set for `1,1`.
+HEAVY_THREADS = "HEADRACE_HEAVY_THREADS"
+#: What packed weights may take beside the others, in bytes, and of what memory is left at most a quarter.
+PACK_ROOM = 1 << 30
 #: What scikit-learn has for users of torch tensors. skops visits every module of scikit-learn for the names that it
 #: trusts, and through this one would load torch for a model that does without: seconds, and 180 MB.
 TORCH_BRIDGE = "sklearn.externals.array_api_compat.torch"
@@ -233,6 +241,8 @@ class Pt2:
         self.is_cpu = self.device.type == "cpu"
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise RuntimeError(f"the model was exported on a GPU ({self.device}) and there is none here")
+        self.graph: Any = self.module
+        self._packed: set[str] = set()
         self.forward: Any = self._lifted(program) or self.module
         # For good: this process has one thread and does nothing else, and entering it costs each call.
         self._mode = torch.inference_mode()
@@ -252,9 +262,9 @@ class Pt2:
         weights = [program.state_dict.get(spec.target, program.constants.get(spec.target)) for spec in lifted]
         if any(weight is None for weight in weights):
             return None
-        weights = [weight.detach() for weight in weights]
-        graph = program.graph_module.forward
-        return lambda tensor: graph(*weights, tensor)[0]
+        weights = [self.torch.nn.Parameter(weight.detach(), requires_grad=False) for weight in weights]
+        graph = self.graph = program.graph_module
+        return lambda tensor: graph.forward(*weights, tensor)[0]
 
     def prepare(self, example: Batch) -> None:
         """Keep the plain graph only if it gives what the archive's module gives."""
@@ -266,7 +276,16 @@ class Pt2:
         except Exception:  # noqa: BLE001 - any failure of the short cut means the long way
             is_same = False
         if not is_same:
-            self.forward = self.module
+            self.graph, self.forward = self.module, self.module
+
+    def use(self, linears: PackedLinears | None) -> None:
+        """Have linear layers go by packed weights, or by PyTorch again."""
+        plain = self.torch.ops.aten.linear.default
+        for node in self.graph.graph.nodes:
+            if node.op == "call_function" and (node.target is plain or node.name in self._packed):
+                self._packed.add(node.name)
+                node.target = linears.linear if linears else plain
+        self.graph.recompile()
 
     def predict(self, batch: Batch) -> Answer:
         if batch.container == "dict":
@@ -315,9 +334,18 @@ class Pyfunc:
         torch = sys.modules.get("torch")  # Importing it for a model that does without would cost seconds.
         if torch is not None:
             torch.set_num_threads(threads)
+        self._linears: PackedLinears | None = None
 
     def prepare(self, example: Batch) -> None:
         pass
+
+    def use(self, linears: PackedLinears | None) -> None:
+        """Have linear layers go by packed weights, or by PyTorch again, under the names that model code knows."""
+        if self._linears is not None:
+            self._linears.leave()
+        self._linears = linears
+        if linears is not None:
+            linears.use()
 
     def predict(self, batch: Batch) -> Answer:
         return as_answer(self.model.predict(self._given(batch), params=batch.params or None))
@@ -335,6 +363,137 @@ class Pyfunc:
         columns = _columns(batch.named)
         listed = {name: v.tolist() if v.dtype.kind == "O" else v for name, v in columns.items()}
         return pd.DataFrame({name: listed[name] for name in batch.order})
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A weight laid out for the product.
+
+    Attributes:
+        edition: PyTorch's count of changes, which `weight.data` evades.
+        some: values all over the weight, in its own memory.
+        known: those values as they were packed.
+    """
+
+    content: Any
+    edition: int
+    some: Any
+    known: bytes
+
+    def is_outdated(self, weight: Any) -> bool:
+        """Tell whether the weight was changed since."""
+        return bool(weight._version != self.edition or self.some.tobytes() != self.known)
+
+
+class PackedLinears:
+    """Linear layers computed by oneDNN, whose weights are laid out for the product once.
+
+    PyTorch lays them out anew in each call, which for few rows takes about as long as the product. Answers are the same
+    but for rounding. Taken are parameters of `float32` on a CPU, and only where no gradient is asked for.
+
+    Attributes:
+        is_on: False while PyTorch is to do it.
+    """
+
+    def __init__(self, torch: Any, room: int) -> None:
+        """Get ready; packed weights take `room` bytes at most."""
+        self.is_on = True
+        self._torch, self._room = torch, room
+        self._plain, self._plain_layer = torch.nn.functional.linear, torch._transformer_encoder_layer_fwd
+        self._product = torch.ops.mkldnn._linear_pointwise.default
+        self._pack = torch.ops.mkldnn._reorder_linear_weight
+        #: By the weight's id: the weight, so that the id stays its own, and it packed, with what tells of changes.
+        self._known: dict[int, tuple[Any, Packed | None]] = {}
+
+    @staticmethod
+    def here() -> PackedLinears | None:
+        """Return them, or None where there is no PyTorch in this process, or none with oneDNN."""
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.backends.mkldnn.is_available():
+            return None
+        with contextlib.suppress(AttributeError, TypeError):  # An old PyTorch has other names, or takes no device.
+            torch.is_autocast_enabled("cpu")
+            return PackedLinears(torch, min(PACK_ROOM, memory_left() // 4))
+        return None
+
+    def use(self) -> None:
+        """Stand in for PyTorch's functions wherever modules call them."""
+        self._torch.nn.functional.linear = self.linear
+        self._torch._transformer_encoder_layer_fwd = self.encoder_layer
+
+    def leave(self) -> None:
+        """Put PyTorch's functions back."""
+        self._torch.nn.functional.linear = self._plain
+        self._torch._transformer_encoder_layer_fwd = self._plain_layer
+
+    def linear(self, given: Any, weight: Any, bias: Any = None) -> Any:
+        """`torch.nn.functional.linear`."""
+        packed = self._packed(given, weight)
+        if packed is None or given.ndim < 2:
+            return self._plain(given, weight, bias)
+        return self._product(given, packed, bias, "none", [], "")
+
+    def encoder_layer(self, given: Any, width: int, heads: int, *rest: Any) -> Any:
+        """The fused layer behind `torch.nn.TransformerEncoderLayer`, with PyTorch's arguments."""
+        (
+            qkv, qkv_bias, out, out_bias, gelu, norm_first, eps, norm1, norm1_bias, norm2, norm2_bias,
+            up, up_bias, down, down_bias, mask, mask_type,
+        ) = rest  # fmt: skip
+        packed = [self._packed(given, weight) for weight in (qkv, out, up, down)]
+        if any(one is None for one in packed) or mask_type == 0:
+            return self._plain_layer(given, width, heads, *rest)
+        nn, product = self._torch.nn.functional, self._product
+        rows, length, _ = given.shape
+        kept = None
+        if mask is not None:
+            kept = ~mask.bool()
+            kept = kept[:, None, None] if mask_type == 1 else kept
+
+        def attended(tensor: Any) -> Any:
+            parts = product(tensor, packed[0], qkv_bias, "none", [], "").view(rows, length, 3, heads, width // heads)
+            found = nn.scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4), attn_mask=kept)
+            return product(found.transpose(1, 2).reshape(rows, length, width), packed[1], out_bias, "none", [], "")
+
+        def fed_forward(tensor: Any) -> Any:
+            wide = product(tensor, packed[2], up_bias, "gelu" if gelu else "relu", [], "none")
+            return product(wide, packed[3], down_bias, "none", [], "")
+
+        def normed(tensor: Any, weight: Any, bias: Any) -> Any:
+            return nn.layer_norm(tensor, (width,), weight, bias, eps)
+
+        if norm_first:
+            given = given + attended(normed(given, norm1, norm1_bias))
+            return given + fed_forward(normed(given, norm2, norm2_bias))
+        given = normed(given + attended(given), norm1, norm1_bias)
+        return normed(given + fed_forward(given), norm2, norm2_bias)
+
+    def _packed(self, given: Any, weight: Any) -> Any:
+        """Return a weight packed, or None where PyTorch must do this product."""
+        torch = self._torch
+        _, packed = self._known.get(id(weight)) or self._first(weight)
+        if (
+            packed is None or not self.is_on or packed.is_outdated(weight) or torch.is_grad_enabled()
+            or type(given) is not torch.Tensor or given.is_nested or given.dtype != torch.float32 or not given.numel()
+            or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+        ):  # fmt: skip
+            return None
+        return packed.content
+
+    def _first(self, weight: Any) -> tuple[Any, Packed | None]:
+        """Return what is known of a weight that is met for the first time. What is no parameter is gone tomorrow."""
+        torch = self._torch
+        if type(weight) is not torch.nn.Parameter:
+            return weight, None
+        packed = None
+        size = 4 * weight.numel()
+        is_plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
+        if is_plain and weight.ndim == 2 and 0 < size <= self._room:
+            with contextlib.suppress(RuntimeError):  # No memory, or made where editions are not counted.
+                some = weight.detach().view(-1)[:: max(weight.numel() // 64, 1)].numpy()
+                packed = Packed(self._pack(weight.detach(), None), weight._version, some, some.tobytes())
+                self._room -= size
+        self._known[id(weight)] = weight, packed
+        return self._known[id(weight)]
 
 
 @contextlib.contextmanager
@@ -405,12 +564,18 @@ def _stretch(values: Any, size: int) -> Any:
     return values if missing <= 0 else np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
 
 
-def _agree(values: Any, expected: Any) -> bool:
+def _same(answer: Answer, expected: Answer) -> bool:
+    """Tell whether two answers to the same rows differ by no more than the order in which products were added."""
+    pairs = zip(answer.named, expected.named, strict=True)
+    return all(name == known and _agree(values, given, 1e-4) for (name, values), (known, given) in pairs)
+
+
+def _agree(values: Any, expected: Any, within: float = 1e-3) -> bool:
     """Tell whether two arrays hold the same, numbers with a fraction but for rounding."""
     import numpy as np
 
     if values.dtype.kind in "fc":
-        return bool(np.allclose(values, expected, 1e-3, 1e-3, equal_nan=True))
+        return values.shape == expected.shape and bool(np.allclose(values, expected, within, within, equal_nan=True))
     if values.dtype.kind != "O":
         return bool(np.array_equal(values, expected))
     return _alike(values.ravel().tolist(), expected.ravel().tolist())
@@ -434,12 +599,21 @@ class Model:
     Attributes:
         least: smaller batches are filled up to this.
         only: the one size that the graph takes; 0 where it takes any.
+        threads: how many PyTorch uses beside busy workers and alone; None where it keeps those that it has.
     """
 
     def __init__(self, inner: Pt2 | Pyfunc) -> None:
         self.inner = inner
         self.least = 1
         self.only = 0
+        self.threads: tuple[int, int] | None = None
+        self._in_use = 1
+
+    def spread(self, *, alone: bool) -> None:
+        """Use as many threads as a batch may have that is alone on the machine, or beside others."""
+        if self.threads is not None and self._in_use != self.threads[alone]:
+            self._in_use = self.threads[alone]
+            sys.modules["torch"].set_num_threads(self._in_use)
 
     def predict(self, batch: Batch) -> Answer:
         size = self.only or max(batch.rows, self.least)
@@ -473,12 +647,62 @@ class Model:
                 self.least = size
             elif size > 1:
                 sizes = {batch.rows}
+        batches = {rows: batch.cut(0, rows) for rows in sorted(sizes)}
+        forward_ms = self._pack(batches)
+        if "torch" in sys.modules and min(forward_ms.values()) >= SPREAD_MS:
+            self._choose_threads(batches[max(sizes)])  # Examples are often smaller than what will come.
         return {
             "by_row": by_row,
             "fixed_rows": self.only,
-            "forward_ms": {str(rows): self._best_ms(batch.cut(0, rows)) for rows in sorted(sizes)},
+            "forward_ms": {str(rows): ms for rows, ms in forward_ms.items()},
             "peak_mb": peak_mb(),
         }
+
+    def _choose_threads(self, batch: Batch) -> None:
+        """Keep what this process may use of the machine's cores where it makes the forward that much faster."""
+        most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        may = [min(int(number), most) for number in os.environ.get(HEAVY_THREADS, "1,1").split(",")]
+        best = dict.fromkeys({1, *may}, float("inf"))
+        if len(best) == 1:
+            return
+        for _ in range(3):
+            for number in best:
+                self.threads = number, number
+                self.spread(alone=False)
+                best[number] = min(best[number], self._best_ms(batch, tries=3))
+        shared, alone = (number if best[number] <= (1 - SPREAD_GAIN) * best[1] else 1 for number in may)
+        self.threads = shared, alone
+        self.spread(alone=False)
+
+    def _pack(self, batches: dict[int, Batch]) -> dict[int, float]:
+        """Pack linear layers where that makes forwards faster; return what they take in ms, by number of rows."""
+        plain = {rows: self._best_ms(batch) for rows, batch in batches.items()}
+        linears = PackedLinears.here() if min(plain.values()) >= PACK_MS else None
+        if linears is None:
+            return plain
+        expected = [self.predict(batch) for batch in batches.values()]
+        self.inner.use(linears)
+        try:
+            if all(map(_same, map(self.predict, batches.values()), expected)):
+                both = {rows: self._both_ms(batch, linears) for rows, batch in batches.items()}
+                if sum(packed for _, packed in both.values()) < (1 - PACK_GAIN) * sum(
+                    plain for plain, _ in both.values()
+                ):
+                    return {rows: packed for rows, (_, packed) in both.items()}
+        except Exception:  # noqa: BLE001 - whatever it is: PyTorch's own way stays
+            traceback.print_exc()
+        self.inner.use(None)
+        return plain
+
+    def _both_ms(self, batch: Batch, linears: PackedLinears) -> tuple[float, float]:
+        """Return what a forward takes without packed weights and with them, in turn, so that noise hits both alike."""
+        plain = packed = float("inf")
+        for _ in range(5):
+            linears.is_on = False
+            plain = min(plain, self._best_ms(batch, tries=2))
+            linears.is_on = True
+            packed = min(packed, self._best_ms(batch, tries=2))
+        return plain, packed
 
     def _fit(self, size: int, batch: Batch, whole: Answer) -> str:
         """Tell whether a batch of `size` gives what its rows gave in the whole batch."""
@@ -496,10 +720,10 @@ class Model:
             return REFUSED if isinstance(self.inner, Pt2) else DIFFERENT
         return SAME if all(_agree(values, expected) for values, expected in pairs) else DIFFERENT
 
-    def _best_ms(self, batch: Batch) -> float:
+    def _best_ms(self, batch: Batch, tries: int = 10) -> float:
         best = float("inf")
         end = time.perf_counter() + 0.5
-        for _ in range(10):
+        for _ in range(tries):
             start = time.perf_counter()
             self.predict(batch)
             best = min(best, time.perf_counter() - start)
@@ -525,6 +749,20 @@ def load(options: argparse.Namespace) -> Model:
 def peak_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def memory_left() -> int:
+    """Return how many bytes this process may still take, as far as the system says: machine, control group, limit."""
+    left = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open("/proc/meminfo") as file:
+            left += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable")]
+        with open("/sys/fs/cgroup/memory.max") as most, open("/sys/fs/cgroup/memory.current") as now:
+            left.append(int(most.read()) - int(now.read()))
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit != resource.RLIM_INFINITY:
+        left.append(limit - int(peak_mb() * (1 << 20)))
+    return max(min(left, default=PACK_ROOM), 0)
 
 
 def failure(error: BaseException, stage: str) -> dict[str, Any]:
@@ -583,6 +821,7 @@ def answer_one(connection: socket.socket, model: Model) -> bool:
         if header["kind"] == "warm":
             reply["warm"] = model.warm(batch)
         else:
+            model.spread(alone=header.get("alone", False))
             answer = model.predict(batch)
             reply["container"] = answer.container
             reply["blocks"], buffers = pack(answer.named)

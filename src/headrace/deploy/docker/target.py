@@ -27,7 +27,7 @@ SEAL = "org.headrace.seal"
 #: What a supervisor sets for every worker, besides the version's own variables.
 WORKER_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION",
-    "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE",
+    "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE", "HEADRACE_HEAVY_THREADS",
 )  # fmt: skip
 
 
