@@ -34,11 +34,15 @@ def workers_of(serve: Limits, forward_ms: float, cores: int) -> int:
 
 
 def threads_of(serve: Limits, cores: int) -> Threads:
-    """Return what `threads` means here: with `auto` a heavy model shares the cores among its workers that are busy."""
+    """Return what `threads` means here: with `auto` a heavy model shares the cores among its workers that are busy.
+
+    To one that is alone all but one are left, which the front and its clients need: threads that wait for work spin.
+    """
     if not isinstance(serve.threads, str):
         return Threads(serve.threads)
     workers = cores if isinstance(serve.workers, str) else max(serve.workers, 1)
-    return Threads(1, max(cores // workers, 1), cores)
+    alone = max(cores - 1, 1)
+    return Threads(1, min(max(cores // workers, 1), alone), alone)
 
 
 @dataclass(slots=True, eq=False)

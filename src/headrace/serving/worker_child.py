@@ -45,6 +45,8 @@ SAME, DIFFERENT, REFUSED = "same", "different", "refused"
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
 #: From how long a forward on its linear layers are worth packing, and how much of it must be saved.
 PACK_MS, PACK_GAIN = 1.0, 0.03
+#: How many rows are tried at least, the example's over and over: it is often smaller than what will come.
+WARM_ROWS = 8
 #: From how long a forward on more threads are worth a try, and how much of it must be saved.
 SPREAD_MS, SPREAD_GAIN = 5.0, 0.1
 #: How many threads a heavy model may have, beside busy workers and while there is none: `4,8`; not set for `1,1`.
@@ -647,10 +649,12 @@ class Model:
                 self.least = size
             elif size > 1:
                 sizes = {batch.rows}
+        if by_row:
+            sizes.add(max(batch.rows, WARM_ROWS))
         batches = {rows: batch.cut(0, rows) for rows in sorted(sizes)}
         forward_ms = self._pack(batches)
         if "torch" in sys.modules and min(forward_ms.values()) >= SPREAD_MS:
-            self._choose_threads(batches[max(sizes)])  # Examples are often smaller than what will come.
+            self._choose_threads(batches[max(batches)])
         return {
             "by_row": by_row,
             "fixed_rows": self.only,
@@ -673,6 +677,8 @@ class Model:
         shared, alone = (number if best[number] <= (1 - SPREAD_GAIN) * best[1] else 1 for number in may)
         self.threads = shared, alone
         self.spread(alone=False)
+        tried = ", ".join(f"{number}: {ms:.1f} ms" for number, ms in best.items())
+        print(f"Threads beside others {shared}, alone {alone} ({batch.rows} rows on {tried}).", file=sys.stderr)
 
     def _pack(self, batches: dict[int, Batch]) -> dict[int, float]:
         """Pack linear layers where that makes forwards faster; return what they take in ms, by number of rows."""
