@@ -678,7 +678,7 @@ class Model:
         self.threads = shared, alone
         self.spread(alone=False)
         tried = ", ".join(f"{number}: {ms:.1f} ms" for number, ms in best.items())
-        print(f"Threads beside others {shared}, alone {alone} ({batch.rows} rows on {tried}).", file=sys.stderr)
+        print(f"Threads: {shared} beside others, {alone} alone ({batch.rows} rows on {tried}).", file=sys.stderr)
 
     def _pack(self, batches: dict[int, Batch]) -> dict[int, float]:
         """Pack linear layers where that makes forwards faster; return what they take in ms, by number of rows."""
@@ -690,11 +690,11 @@ class Model:
         self.inner.use(linears)
         try:
             if all(map(_same, map(self.predict, batches.values()), expected)):
-                both = {rows: self._both_ms(batch, linears) for rows, batch in batches.items()}
-                if sum(packed for _, packed in both.values()) < (1 - PACK_GAIN) * sum(
-                    plain for plain, _ in both.values()
-                ):
-                    return {rows: packed for rows, (_, packed) in both.items()}
+                both = [self._both_ms(batch, linears) for batch in batches.values()]
+                unpacked, packed = zip(*both, strict=True)
+                if sum(packed) <= (1 - PACK_GAIN) * sum(unpacked):
+                    print(f"Linear layers are packed: {sum(packed):.1f} ms, not {sum(unpacked):.1f}.", file=sys.stderr)
+                    return dict(zip(batches, packed, strict=True))
         except Exception:  # noqa: BLE001 - whatever it is: PyTorch's own way stays
             traceback.print_exc()
         self.inner.use(None)
