@@ -249,3 +249,21 @@ def test_a_heavy_model_gets_the_threads_that_make_it_faster(
     assert now == [threads[1] if threads else 1]
     model.spread(alone=False)
     assert now == [threads[0] if threads else 1]
+
+
+@pytest.mark.parametrize(("seconds", "most_rows"), [(2.0, 8), (0.05, 4)], ids=["quick rows", "slow rows"])
+def test_what_is_tried_is_tried_on_more_rows_than_the_example_has_unless_rows_are_slow(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, most_rows: int
+) -> None:
+    asked: list[int] = []
+
+    def ask(rows: Any) -> Any:
+        asked.append(len(rows))
+        time.sleep(0.002 * len(rows))
+        return rows[:, 0]
+
+    monkeypatch.setattr(worker_child, "TRY_S", seconds)
+    monkeypatch.setattr(PackedLinears, "here", lambda: Linears(0.001))
+    monkeypatch.setattr(Function, "use", lambda self, linears: None)
+    Model(Function(ask)).warm(batch(FOUR))
+    assert max(asked) == most_rows

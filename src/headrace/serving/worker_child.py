@@ -28,7 +28,7 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -45,8 +45,8 @@ SAME, DIFFERENT, REFUSED = "same", "different", "refused"
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
 #: From how long a forward on its linear layers are worth packing, and how much of it must be saved.
 PACK_MS, PACK_GAIN = 1.0, 0.03
-#: How many rows are tried at least, the example's over and over: it is often smaller than what will come.
-WARM_ROWS = 8
+#: How many rows quicker ways are tried with, and for how long.
+TRIED_ROWS, TRY_S = 8, 2.0
 #: From how long a forward on more threads are worth a try, and how much of it must be saved.
 SPREAD_MS, SPREAD_GAIN = 5.0, 0.1
 #: How many threads a heavy model may have, beside busy workers and while there is none: `4,8`; not set for `1,1`.
@@ -601,7 +601,7 @@ class Model:
     Attributes:
         least: smaller batches are filled up to this.
         only: the one size that the graph takes; 0 where it takes any.
-        threads: how many PyTorch uses beside busy workers and alone; None where it keeps those that it has.
+        threads: how many PyTorch uses beside busy workers, and alone; None where it keeps those that it has.
     """
 
     def __init__(self, inner: Pt2 | Pyfunc) -> None:
@@ -613,9 +613,13 @@ class Model:
 
     def spread(self, *, alone: bool) -> None:
         """Use as many threads as a batch may have that is alone on the machine, or beside others."""
-        if self.threads is not None and self._in_use != self.threads[alone]:
-            self._in_use = self.threads[alone]
-            sys.modules["torch"].set_num_threads(self._in_use)
+        if self.threads is not None:
+            self._use_threads(self.threads[alone])
+
+    def _use_threads(self, number: int) -> None:
+        if self._in_use != number:
+            self._in_use = number
+            sys.modules["torch"].set_num_threads(number)
 
     def predict(self, batch: Batch) -> Answer:
         size = self.only or max(batch.rows, self.least)
@@ -649,12 +653,16 @@ class Model:
                 self.least = size
             elif size > 1:
                 sizes = {batch.rows}
-        if by_row:
-            sizes.add(max(batch.rows, WARM_ROWS))
         batches = {rows: batch.cut(0, rows) for rows in sorted(sizes)}
-        forward_ms = self._pack(batches)
-        if "torch" in sys.modules and min(forward_ms.values()) >= SPREAD_MS:
-            self._choose_threads(batches[max(batches)])
+        forward_ms = self._forward_ms(batches)
+        least_ms = min(forward_ms.values())
+        # An example is often smaller than what will come; where rows are slow, one has to do.
+        is_quick = by_row and least_ms * TRIED_ROWS <= 1000 * TRY_S / 4
+        tried = batch.cut(0, max(batch.rows, TRIED_ROWS)) if is_quick else batches[min(sizes)]
+        if least_ms >= PACK_MS and self._pack(tried):
+            forward_ms = self._forward_ms(batches)
+        if least_ms >= SPREAD_MS and "torch" in sys.modules:
+            self._choose_threads(tried)
         return {
             "by_row": by_row,
             "fixed_rows": self.only,
@@ -662,53 +670,65 @@ class Model:
             "peak_mb": peak_mb(),
         }
 
+    def _forward_ms(self, batches: dict[int, Batch]) -> dict[int, float]:
+        """Return the best of a few forwards of each batch, or of as many as half a second holds."""
+        found = {}
+        for rows, batch in batches.items():
+            end = time.perf_counter() + 0.5
+            found[rows] = self._ms(batch)
+            for _ in range(9):
+                if time.perf_counter() > end:
+                    break
+                found[rows] = min(found[rows], self._ms(batch))
+        return found
+
+    def _pack(self, batch: Batch) -> bool:
+        """Pack linear layers where that makes the forward faster and the answers are the same."""
+        linears = PackedLinears.here()
+        if linears is None:
+            return False
+        expected = self.predict(batch)
+        self.inner.use(linears)
+        try:
+            if _same(self.predict(batch), expected):
+                ms = self._in_turn(batch, (False, True), lambda is_on: setattr(linears, "is_on", is_on))
+                if ms[True] <= (1 - PACK_GAIN) * ms[False]:
+                    print(f"Linear layers are packed: {ms[True]:.1f} ms, not {ms[False]:.1f}.", file=sys.stderr)
+                    return True
+        except Exception:  # noqa: BLE001 - whatever it is: PyTorch's own way stays
+            traceback.print_exc()
+        self.inner.use(None)
+        return False
+
     def _choose_threads(self, batch: Batch) -> None:
         """Keep what this process may use of the machine's cores where it makes the forward that much faster."""
         most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         may = [min(int(number), most) for number in os.environ.get(HEAVY_THREADS, "1,1").split(",")]
-        best = dict.fromkeys({1, *may}, float("inf"))
-        if len(best) == 1:
+        numbers = sorted({1, *may})
+        if len(numbers) == 1:
             return
-        for _ in range(3):
-            for number in best:
-                self.threads = number, number
-                self.spread(alone=False)
-                best[number] = min(best[number], self._best_ms(batch, tries=3))
-        shared, alone = (number if best[number] <= (1 - SPREAD_GAIN) * best[1] else 1 for number in may)
+        ms = self._in_turn(batch, numbers, self._use_threads)
+        shared, alone = (number if ms[number] <= (1 - SPREAD_GAIN) * ms[1] else 1 for number in may)
         self.threads = shared, alone
-        self.spread(alone=False)
-        tried = ", ".join(f"{number}: {ms:.1f} ms" for number, ms in best.items())
+        tried = ", ".join(f"{number}: {ms[number]:.1f} ms" for number in numbers)
         print(f"Threads: {shared} beside others, {alone} alone ({batch.rows} rows on {tried}).", file=sys.stderr)
 
-    def _pack(self, batches: dict[int, Batch]) -> dict[int, float]:
-        """Pack linear layers where that makes forwards faster; return what they take in ms, by number of rows."""
-        plain = {rows: self._best_ms(batch) for rows, batch in batches.items()}
-        linears = PackedLinears.here() if min(plain.values()) >= PACK_MS else None
-        if linears is None:
-            return plain
-        expected = [self.predict(batch) for batch in batches.values()]
-        self.inner.use(linears)
-        try:
-            if all(map(_same, map(self.predict, batches.values()), expected)):
-                both = [self._both_ms(batch, linears) for batch in batches.values()]
-                unpacked, packed = zip(*both, strict=True)
-                if sum(packed) <= (1 - PACK_GAIN) * sum(unpacked):
-                    print(f"Linear layers are packed: {sum(packed):.1f} ms, not {sum(unpacked):.1f}.", file=sys.stderr)
-                    return dict(zip(batches, packed, strict=True))
-        except Exception:  # noqa: BLE001 - whatever it is: PyTorch's own way stays
-            traceback.print_exc()
-        self.inner.use(None)
-        return plain
+    def _in_turn(self, batch: Batch, ways: Iterable[Any], take: Callable[[Any], object]) -> dict[Any, float]:
+        """Return the best that a forward took in each of several ways, tried in turn: noise hits them alike."""
+        best = dict.fromkeys(ways, float("inf"))
+        end = time.perf_counter() + TRY_S
+        for _ in range(10):
+            for way, ms in best.items():
+                take(way)
+                best[way] = min(ms, self._ms(batch))
+            if time.perf_counter() > end:
+                break
+        return best
 
-    def _both_ms(self, batch: Batch, linears: PackedLinears) -> tuple[float, float]:
-        """Return what a forward takes without packed weights and with them, in turn, so that noise hits both alike."""
-        plain = packed = float("inf")
-        for _ in range(5):
-            linears.is_on = False
-            plain = min(plain, self._best_ms(batch, tries=2))
-            linears.is_on = True
-            packed = min(packed, self._best_ms(batch, tries=2))
-        return plain, packed
+    def _ms(self, batch: Batch) -> float:
+        start = time.perf_counter()
+        self.predict(batch)
+        return round(1000 * (time.perf_counter() - start), 4)
 
     def _fit(self, size: int, batch: Batch, whole: Answer) -> str:
         """Tell whether a batch of `size` gives what its rows gave in the whole batch."""
@@ -725,17 +745,6 @@ class Model:
             # A graph with a size of its own may spread fewer rows over it instead of failing.
             return REFUSED if isinstance(self.inner, Pt2) else DIFFERENT
         return SAME if all(_agree(values, expected) for values, expected in pairs) else DIFFERENT
-
-    def _best_ms(self, batch: Batch, tries: int = 10) -> float:
-        best = float("inf")
-        end = time.perf_counter() + 0.5
-        for _ in range(tries):
-            start = time.perf_counter()
-            self.predict(batch)
-            best = min(best, time.perf_counter() - start)
-            if time.perf_counter() > end:
-                break
-        return round(best * 1000, 4)
 
 
 def load(options: argparse.Namespace) -> Model:
