@@ -95,11 +95,16 @@ def request(path: str, body: bytes, *, kind: str = "application/json", headers: 
     return f"{head}{headers}\r\n".encode() + body
 
 
+def tree(pid: int) -> list[psutil.Process]:
+    """Return a process and all that it has started, itself first."""
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
 def cpu_of(pid: int) -> float:
     """Return the CPU seconds of a process tree, with those of children that have ended and were waited for."""
     total = 0.0
-    root = psutil.Process(pid)
-    for process in [root, *root.children(recursive=True)]:
+    for process in tree(pid):
         try:
             times = process.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system
@@ -111,8 +116,7 @@ def cpu_of(pid: int) -> float:
 def memory_mb(pid: int) -> float:
     """Return the memory of a process tree: proportional where the system says so, resident elsewhere."""
     total = 0.0
-    root = psutil.Process(pid)
-    for process in [root, *root.children(recursive=True)]:
+    for process in tree(pid):
         try:
             full = process.memory_full_info()
             total += getattr(full, "pss", full.rss)

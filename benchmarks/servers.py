@@ -43,6 +43,16 @@ class Running:
     requests: list[bytes]
     stop: Callable[[], None]
 
+    def pause(self) -> None:
+        """Stop its processes where they stand: some peers poll while they have nothing to do, at others' expense."""
+        for process in load.tree(self.pid):
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let its processes go on, children first, so that no parent misses them."""
+        for process in reversed(load.tree(self.pid)):
+            process.resume()
+
 
 @dataclass
 class Place:

@@ -1,7 +1,8 @@
 """Our server against its peers, with the same weights on the same machine: `python -m benchmarks.serving --json`.
 
-All servers of a workload are up at once and are loaded in turn, so that a busy minute hits them alike; each is drained
-before the next. `--smoke` has the same claims on short windows.
+All servers of a workload are up at once and are loaded in turn, so that a busy minute hits them alike. Each is drained
+before the next, and stands still while others are loaded: who polls while there is nothing to do, as LitServe does, is
+not to take their cores. `--smoke` has the same claims on short windows.
 """
 
 import argparse
@@ -111,32 +112,42 @@ class Bench:
         place = Place(
             self.settings, self.python, self.models, kind, rows_of(kind, mixed=mixed), len(os.sched_getaffinity(0))
         )
-        running = [one for name in servers if (one := self._start(name, place)) is not None]
-        found = {(one.name, clients): Measured() for one in running for clients in connections}
+        running: list[Running] = []
         try:
-            for one in running:
+            for name in servers:
+                one = self._start(name, place)
+                if one is None:
+                    continue
+                running.append(one)
                 # Java compiles what it runs often: TorchServe's rate triples within some 20 s.
                 warm_s = 4 * self.seconds if one.name == "torchserve" else min(self.seconds, 1.0)
                 load.run(one.port, one.requests, connections=8, seconds=warm_s)
+                one.pause()
+            found = {(one.name, clients): Measured() for one in running for clients in connections}
             for _ in range(self.rounds):
                 for clients in connections:
                     for one in running:
-                        time.sleep(DRAIN_S)
-                        is_compared = beside is not None and (one.name, clients) == ("headrace", 64)
-                        before = served_batches(one.port) if is_compared else None
-                        window = load.run(
-                            one.port, one.requests, connections=clients, seconds=self.seconds, pid=one.pid
-                        )
-                        found[one.name, clients].windows.append(window)
-                        if beside is not None and before is not None:
-                            rows, batches = served_batches(one.port) - before
-                            beside.measure(self, window.rate, rows / batches)
+                        compared = beside if (one.name, clients) == ("headrace", 64) else None
+                        found[one.name, clients].windows.append(self._window(one, clients, compared))
             for one in running:
                 self._note(kind, mixed, one, found, connections)
         finally:
             for one in running:
+                one.resume()
                 one.stop()
         return found
+
+    def _window(self, one: Running, clients: int, beside: "Forward | None") -> load.Window:
+        """Load one server while the others stand still, then measure the forward alone, where that is asked for."""
+        one.resume()
+        time.sleep(DRAIN_S)
+        before = served_batches(one.port)
+        window = load.run(one.port, one.requests, connections=clients, seconds=self.seconds, pid=one.pid)
+        rows, batches = served_batches(one.port) - before
+        one.pause()
+        if beside is not None:
+            beside.measure(self, window.rate, rows / batches)
+        return window
 
     def _start(self, name: str, place: Place) -> Running | None:
         starters: dict[str, Callable[[Place], Running]] = {
@@ -201,7 +212,7 @@ class Bench:
 
 
 def served_batches(port: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return how many rows our server's workers were sent so far, and in how many batches."""
+    """Return how many rows our server's workers were sent so far, and in how many batches; zeros for other servers."""
     page = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     names = ("headrace_batch_rows_sum", "headrace_batch_rows_count")
     return np.array([sum(float(n) for n in re.findall(rf"^{name}\S* (\S+)$", page, re.M)) for name in names])
