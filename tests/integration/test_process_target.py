@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import time
@@ -26,11 +28,25 @@ from headrace.processes import ProcessName
 from headrace.provenance import golden
 from headrace.registry.mlmodel import read_mlmodel
 from headrace.serving.offline import answers
-from headrace.serving.worker_child import folder_digest
+from headrace.serving.worker_child import cores, folder_digest
 from headrace.types import UNNAMED, Golden, ServedVersion, Stage
 
 pytestmark = pytest.mark.slow
 ROWS = np.random.default_rng(1).random((20, 64), dtype="float32")
+#: It takes 16 ms a row, half of it with packed linear layers, and the less the more threads it has.
+HASTY = """\
+import time
+import mlflow
+import torch
+
+class Hasty(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        is_packed = getattr(getattr(torch.nn.functional.linear, "__self__", None), "is_on", False)
+        time.sleep(0.016 * len(model_input) / torch.get_num_threads() / (2 if is_packed else 1))
+        return model_input["x"].to_numpy()
+
+mlflow.models.set_model(Hasty())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +170,30 @@ def test_two_fronts_answer_as_one(target: ProcessTarget, first: ServedVersion) -
     counted = [line for line in text.splitlines() if line.startswith("headrace_requests_total")]
     # One more is the golden probe.
     assert counted[0].endswith(" 9")
+
+
+def test_the_second_worker_and_one_that_was_killed_take_over_what_the_first_kept(
+    target: ProcessTarget, small_models: SmallModels, settings: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(small_models.sleepy, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (code,) = folder.glob("*.py")
+    code.write_text(HASTY)
+    version = ServedVersion("small", 1, folder, small_models.python)
+    pid = target.apply(route(version, serving=1, serve=Serve(workers=2, deadline_ms=60_000))).endpoint.pid
+    log = settings.run / "small-production" / "worker-1.log"
+    first = log.read_text().partition("Taken over")[0]
+    how = "packed" if "Linear layers are packed" in first else "PyTorch's own"
+    numbers = re.findall(r"Threads: (\d+ beside others, \d+ alone)", first)
+    assert len(numbers) == (cores() > 1)
+    expected = f"Taken over: linear layers are {how}; threads: {numbers[0] if numbers else '1 beside others, 1 alone'}."
+    assert [line for line in log.read_text().splitlines() if "Taken over" in line] == [expected]
+
+    worker = next(one for one in family(pid) if "worker_child.py" in " ".join(one.cmdline()))
+    worker.kill()
+    deadline = time.monotonic() + 60
+    while log.read_text().count("Taken over") < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    found = log.read_text()
+    assert found.count(expected) == 2
+    assert found.count("Threads: ") == len(numbers), "nothing is tried again"

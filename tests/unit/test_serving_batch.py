@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.serving.batch import Job, Part, Pool
+from headrace.serving.batch import QUIET, Job, Part, Pool
 from headrace.serving.frames import Failure, Outputs
 from headrace.serving.layout import layout_of, rows_of
 from headrace.serving.metrics import VersionCounts
@@ -131,23 +131,46 @@ def test_a_full_batch_waits_for_no_quiet_turn() -> None:
     run(story)
 
 
-def test_a_worker_hears_whether_it_is_alone() -> None:
+def test_a_worker_hears_that_it_is_alone_once_it_has_been_quiet_for_a_while() -> None:
     async def story() -> None:
-        bench = Bench()
+        bench = Bench(max_batch=2)
         other = Hands(bench.pool)
-        for value in (1, 2):
-            bench.ask(value)
+
+        async def ask(*values: float) -> None:
+            for value in values:
+                bench.ask(value)
             await a_quiet_turn()
-        assert (bench.hands.alone, other.alone) == ([True], [False])
-        bench.hands.answer()
-        other.answer()
-        bench.pool.workers.remove(other)
-        bench.ask(3)
-        await a_quiet_turn()
-        bench.ask(4)
-        bench.hands.answer()
-        await a_quiet_turn()
-        assert bench.hands.alone == [True, True, True], "the only worker is always alone"
+
+        async def one_after_the_other() -> None:
+            bench.hands.alone.clear()
+            for value in range(QUIET + 2):
+                await ask(value)
+                bench.hands.answer()
+            assert bench.hands.alone == [False] * QUIET + [True, True]
+
+        await one_after_the_other()
+        await ask(1)
+        await ask(2)
+        assert (bench.hands.alone[-1], other.alone) == (True, [False]), "beside another"
+        for hands in (bench.hands, other):
+            hands.answer()
+        await one_after_the_other()
+        other.is_free = False
+        await ask(1, 2, 3)
+        assert (len(bench.pool.waiting), bench.hands.alone[-1]) == (1, False), "while rows wait"
+
+    run(story)
+
+
+def test_the_only_worker_is_always_alone() -> None:
+    async def story() -> None:
+        bench = Bench(max_batch=1)
+        for value in range(3):
+            bench.ask(value)
+        for _ in range(3):
+            await a_quiet_turn()
+            bench.hands.answer()
+        assert bench.hands.alone == [True] * 3
 
     run(story)
 

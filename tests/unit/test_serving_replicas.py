@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -23,11 +23,11 @@ CHEAP, HEAVY = HEAVY_MS / 2, HEAVY_MS * 2
 @pytest.mark.parametrize(
     ("limits", "forward_ms", "workers", "threads"),
     [
-        (Limits(), HEAVY, 1, Threads(1, 7, 7)),
-        (Limits(workers="auto"), CHEAP, 1, Threads(1, 1, 7)),
-        (Limits(workers="auto"), HEAVY, 8, Threads(1, 1, 7)),
-        (Limits(workers=2), HEAVY, 2, Threads(1, 4, 7)),
-        (Limits(workers=20), HEAVY, 20, Threads(1, 1, 7)),
+        (Limits(), HEAVY, 1, Threads(1, 8, 8)),
+        (Limits(workers="auto"), CHEAP, 1, Threads(1, 1, 8)),
+        (Limits(workers="auto"), HEAVY, 8, Threads(1, 1, 8)),
+        (Limits(workers=2), HEAVY, 2, Threads(1, 4, 8)),
+        (Limits(workers=20), HEAVY, 20, Threads(1, 1, 8)),
         (Limits(workers=2, threads=3), HEAVY, 2, Threads(3)),
     ],
 )
@@ -58,6 +58,35 @@ def replicas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warm: Callable[[An
     version = ServedVersion("digits", 1, Path("model"), Path("python"))
     limits = Limits(workers=4, threads=1)
     return Replicas(version, limits, {}, tmp_path, 4, lambda: f"w{next(names)}", lambda *_: None)
+
+
+def test_every_other_worker_is_told_what_the_first_kept_and_so_is_one_that_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept = [frames.Kept(True, (1, number)) for number in range(5)]
+    told: list[frames.Kept | None] = []
+
+    class Telling(Started):
+        wait_ready = open = Mock()
+
+        def ask(self, kind: str, rows: Any, *, timeout_s: float, kept: frames.Kept | None) -> Any:
+            told.append(kept)
+            return frames.Reply(warm=frames.Warmth(True, 0, {"1": 1.0}, 1.0, found.pop(0))), b""
+
+    async def story() -> None:
+        one = replicas(monkeypatch, tmp_path, Replicas._warm)
+        monkeypatch.setattr("headrace.serving.replicas.example_rows", lambda _: (None, True))
+        monkeypatch.setattr(
+            "headrace.serving.replicas.start_worker", lambda version, **options: Telling(options["address"])
+        )
+        monkeypatch.setattr(Replicas, "_watch", AsyncMock())
+        await one.start()
+        assert await one._again(3, one.workers[3])
+        await one.stop()
+
+    found = list(kept)
+    asyncio.run(asyncio.wait_for(story(), 60))
+    assert told == [None, *[kept[0]] * 4]
 
 
 def test_one_worker_that_cannot_load_leaves_none_of_the_others_behind(

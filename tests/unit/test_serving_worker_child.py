@@ -203,6 +203,19 @@ class Linears:
         return rows[:, 0] + (self.error if self.is_on else 0.0)
 
 
+class Using(Function):
+    """A model that goes by what it is given for linear layers."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__(function)
+        self.used: list[Any] = []
+
+    def use(self, linears: Any) -> None:
+        self.used.append(linears)
+        if linears is not None:
+            linears.is_on = True
+
+
 @pytest.mark.parametrize(
     ("linears", "is_kept"),
     [(Linears(0.002), True), (Linears(0.005), False), (Linears(0.002, error=0.01), False)],
@@ -211,44 +224,95 @@ class Linears:
 def test_packed_linear_layers_are_kept_where_they_are_faster_and_answer_the_same(
     monkeypatch: pytest.MonkeyPatch, linears: Linears, is_kept: bool
 ) -> None:
-    used: list[Any] = []
-
-    class Using(Function):
-        def use(self, linears: Any) -> None:
-            used.append(linears)
-            if linears is not None:
-                linears.is_on = True
-
     monkeypatch.setattr(PackedLinears, "here", lambda: linears)
-    Model(Using(linears.ask)).warm(batch(FOUR))
-    assert used == ([linears] if is_kept else [linears, None])
+    model = Using(linears.ask)
+    assert Model(model).warm(batch(FOUR))["kept"] == {"packed": is_kept, "threads": None}
+    assert model.used == ([linears] if is_kept else [linears, None])
+
+
+class Spreading(Function):
+    """A model whose forwards take so many milliseconds with so many threads, on a machine with four cores."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ms: dict[int, float]) -> None:
+        super().__init__(self.ask)
+        self.ms, self.threads, self.tried, self.now = ms, 1, set[int](), 0.0
+        monkeypatch.setitem(
+            sys.modules, "torch", SimpleNamespace(set_num_threads=lambda number: setattr(self, "threads", number))
+        )
+        monkeypatch.setattr(worker_child, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(PackedLinears, "here", lambda: None)
+        monkeypatch.setattr(worker_child.os, "sched_getaffinity", lambda _: set(range(4)))
+        monkeypatch.setenv("HEADRACE_HEAVY_THREADS", "3,8")
+
+    def ask(self, rows: Any) -> Any:
+        self.tried.add(self.threads)
+        self.now += self.ms[self.threads] / 1000
+        return rows[:, 0]
 
 
 @pytest.mark.parametrize(
-    ("single_s", "threads_help", "threads"), [(0.006, True, (2, 4)), (0.006, False, (1, 1)), (0.001, True, None)]
+    ("ms", "threads"),
+    [
+        ({1: 12, 2: 9, 3: 6, 4: 3}, (3, 4)),
+        ({1: 12, 2: 4, 3: 16, 4: 8}, (1, 2)),
+        ({1: 12, 2: 11.5, 3: 12, 4: 12}, (1, 1)),
+        ({1: 1}, None),
+    ],
+    ids=["the more the better", "half is best", "no use", "cheap"],
 )
+@pytest.mark.parametrize("try_s", [2.0, 0.0])
 def test_a_heavy_model_gets_the_threads_that_make_it_faster(
-    monkeypatch: pytest.MonkeyPatch, single_s: float, threads_help: bool, threads: tuple[int, int] | None
+    monkeypatch: pytest.MonkeyPatch, ms: dict[int, float], threads: tuple[int, int] | None, try_s: float
 ) -> None:
-    now = [1]
-
-    def ask(rows: Any) -> Any:
-        time.sleep(single_s / (now[0] if threads_help else 1))
-        return rows[:, 0]
-
-    monkeypatch.setitem(
-        sys.modules, "torch", SimpleNamespace(set_num_threads=lambda number: now.__setitem__(0, number))
-    )
-    monkeypatch.setattr(PackedLinears, "here", lambda: None)
-    monkeypatch.setattr(worker_child.os, "sched_getaffinity", lambda _: set(range(4)))
-    monkeypatch.setenv("HEADRACE_HEAVY_THREADS", "2,8")
-    model = Model(Function(ask))
-    model.warm(batch(FOUR))
-    assert model.threads == threads
+    monkeypatch.setattr(worker_child, "TRY_S", try_s)
+    spreading = Spreading(monkeypatch, ms)
+    model = Model(spreading)
+    assert model.warm(batch(FOUR))["kept"] == {"packed": False, "threads": threads}
+    assert spreading.tried == set(ms)
     model.spread(alone=True)
-    assert now == [threads[1] if threads else 1]
+    assert spreading.threads == (threads[1] if threads else 1)
     model.spread(alone=False)
-    assert now == [threads[0] if threads else 1]
+    assert spreading.threads == (threads[0] if threads else 1)
+
+
+def test_threads_that_are_told_are_taken_without_a_trial_as_far_as_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spreading = Spreading(monkeypatch, {1: 12})
+    kept = Model(spreading).warm(batch(FOUR), {"packed": False, "threads": [2, 16]})["kept"]
+    assert kept == {"packed": False, "threads": (2, 4)}
+    assert "Taken over: linear layers are PyTorch's own; threads: 2 beside others, 4 alone." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("linears", "told", "is_packed"),
+    [
+        (Linears(0.005), True, True),
+        (Linears(0.002), False, False),
+        (Linears(0.002, error=0.01), True, False),
+    ],
+    ids=["slower", "told not to", "other answers"],
+)
+def test_a_worker_that_is_told_packs_where_it_is_told_to_unless_the_answers_differ(
+    monkeypatch: pytest.MonkeyPatch, linears: Linears, told: bool, is_packed: bool
+) -> None:
+    monkeypatch.setattr(PackedLinears, "here", lambda: linears)
+    model = Using(linears.ask)
+    kept = Model(model).warm(batch(FOUR), {"packed": told, "threads": None})["kept"]
+    assert kept == {"packed": is_packed, "threads": None}
+    assert model.used[-1:] == ([linears] if is_packed else [None] if told else [])
+
+
+def test_the_best_of_ten_forwards_in_turn_counts_or_of_as_many_as_there_is_time_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = iter([0, 0, 5, 5, 9, 9, 9, 12, 12, 18, 18, 18, 22, 22, 27, 27])
+    monkeypatch.setattr(worker_child, "time", SimpleNamespace(perf_counter=lambda: next(ticks, 27)))
+    asked: list[str] = []
+    assert worker_child._best_ms(["one", "four"], asked.append, 20.0) == {"one": 3000, "four": 4000}
+    assert asked == ["one", "four"] * 3
+    worker_child._best_ms(["one"], asked.append, 20.0)
+    assert asked[6:] == ["one"] * 10
 
 
 @pytest.mark.parametrize(("seconds", "most_rows"), [(2.0, 8), (0.05, 4)], ids=["quick rows", "slow rows"])

@@ -22,6 +22,8 @@ HANG_S = 2.0
 HEAVY_S = 0.01
 #: Batches of a heavy model are not made smaller than this only to leave rows to others.
 WORTHWHILE = 8
+#: So many batches must have run with none beside them before the next may have the other workers' cores.
+QUIET = 4
 #: Texts below this length pad so little that they are not told apart.
 SHORT = 64
 
@@ -104,7 +106,7 @@ class Worker(Protocol):
         ...
 
     def send(self, jobs: list[Job], *, alone: bool) -> None:
-        """Start on a batch, `alone` where no other worker is busy.
+        """Start on a batch, `alone` where no other worker is busy, or was lately.
 
         `Pool.answered`, `Pool.failed` or `Pool.lost` is called when it ends.
         """
@@ -142,6 +144,8 @@ class Pool:
         #: How many rows waited in the last turn of the loop, of those in which a batch grows.
         self._seen_rows = 0
         self._running: set[Job] = set()
+        #: How many batches were begun since one was begun while another ran or rows waited.
+        self._quiet = 0
         #: What one worker does, lately; 0 until the first batch is back.
         self._rows_per_s = 0.0
         #: What the last batch took.
@@ -215,7 +219,8 @@ class Pool:
             if not jobs:
                 break
             rows = sum(job.rows.count for job in jobs)
-            is_alone = len(self.workers) == 1 or not (self._running or self.waiting)
+            self._quiet = 0 if self._running or self.waiting else self._quiet + 1
+            is_alone = len(self.workers) == 1 or self._quiet > QUIET
             self.flying_rows += rows
             self._running.update(jobs)
             self.counts.sent(rows)

@@ -30,6 +30,18 @@ class Failure(msgspec.Struct):
     peak_mb: float = 0.0
 
 
+class Kept(msgspec.Struct):
+    """What a worker found to be quicker; the version's others do the same.
+
+    Attributes:
+        packed: linear layers go by packed weights.
+        threads: how many a batch has beside busy workers, and alone; None where PyTorch keeps those that it began with.
+    """
+
+    packed: bool
+    threads: tuple[int, int] | None
+
+
 class Warmth(msgspec.Struct):
     """What a warm-up found out.
 
@@ -37,12 +49,14 @@ class Warmth(msgspec.Struct):
         by_row: one answer for each row; otherwise requests are never joined.
         fixed_rows: the only batch size that the graph takes; 0 where it takes any.
         forward_ms: the best of a few, by number of rows.
+        kept: None from a worker of an older image.
     """
 
     by_row: bool
     fixed_rows: int
     forward_ms: dict[str, float]
     peak_mb: float
+    kept: Kept | None = None
 
 
 class Reply(msgspec.Struct):
@@ -79,11 +93,18 @@ class Outputs:
 
 
 def request(
-    sequence: int, kind: str, batch: Sequence[Rows], params: Mapping[str, Json] | None = None, *, alone: bool = False
+    sequence: int,
+    kind: str,
+    batch: Sequence[Rows],
+    params: Mapping[str, Json] | None = None,
+    *,
+    alone: bool = False,
+    kept: Kept | None = None,
 ) -> bytes:
     """Return the frame that asks for the rows of `batch`, which have one layout and equal shapes.
 
-    `alone` says that no other worker of the version is busy, so that this one may use their cores.
+    `alone` says that no other worker of the version is busy, so that this one may use their cores; `kept` spares a
+    worker that is warmed up its own trials.
     """
     layout = batch[0].layout
     count = sum(rows.count for rows in batch)
@@ -107,6 +128,8 @@ def request(
         header["params"] = params
     if alone:
         header["alone"] = True
+    if kept:
+        header["kept"] = kept
     return _frame(header, body)
 
 

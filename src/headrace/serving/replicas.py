@@ -34,15 +34,11 @@ def workers_of(serve: Limits, forward_ms: float, cores: int) -> int:
 
 
 def threads_of(serve: Limits, cores: int) -> Threads:
-    """Return what `threads` means here: with `auto` a heavy model shares the cores among its workers that are busy.
-
-    To one that is alone all but one are left, which the front and its clients need: threads that wait for work spin.
-    """
+    """Return what `threads` means here: with `auto` a heavy model shares the cores among its workers that are busy."""
     if not isinstance(serve.threads, str):
         return Threads(serve.threads)
     workers = cores if isinstance(serve.workers, str) else max(serve.workers, 1)
-    alone = max(cores - 1, 1)
-    return Threads(1, min(max(cores // workers, 1), alone), alone)
+    return Threads(1, max(cores // workers, 1), cores)
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +48,7 @@ class Replicas:
     Attributes:
         names: gives each worker an address of its own, relative to the run folder.
         changed: is told of a problem (or of its end) of the version.
+        warmth: what the first worker found out; the others take over what it kept, so that all do alike.
     """
 
     version: ServedVersion
@@ -139,8 +136,9 @@ class Replicas:
         worker.wait_ready(LOAD_S)
         rows, is_sure = example_rows(self.version)
         try:
-            reply, _ = worker.ask("warm", rows, timeout_s=WARM_S)
-            self.warmth = reply.warm or self.warmth
+            kept = self.warmth.kept if self.warmth else None
+            reply, _ = worker.ask("warm", rows, timeout_s=WARM_S, kept=kept)
+            self.warmth = self.warmth or reply.warm
         except ModelRefused as error:
             if is_sure or worker.process.poll() is not None:
                 raise

@@ -66,14 +66,16 @@ class Worker:
         self.ready, _ = self._receive(timeout_s, "load")
         return self.ready
 
-    def ask(self, kind: str, rows: Rows, *, timeout_s: float) -> tuple[frames.Reply, memoryview]:
+    def ask(
+        self, kind: str, rows: Rows, *, timeout_s: float, kept: frames.Kept | None = None
+    ) -> tuple[frames.Reply, memoryview]:
         """Send one batch and return the answer.
 
         Raises:
             ModelRefused: the model failed on it, the child died, or no answer came in time.
         """
         self.sequence += 1
-        return self._exchange(frames.request(self.sequence, kind, [rows]), kind, timeout_s)
+        return self._exchange(frames.request(self.sequence, kind, [rows], kept=kept), kind, timeout_s)
 
     def open(self) -> None:
         """Let fronts connect to `address`. Raises ModelRefused where the child died."""

@@ -45,6 +45,8 @@ SAME, DIFFERENT, REFUSED = "same", "different", "refused"
 LIFTED = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
 #: From how long a forward on its linear layers are worth packing, and how much of it must be saved.
 PACK_MS, PACK_GAIN = 1.0, 0.03
+#: How long forwards of one batch are measured.
+FORWARD_S = 0.5
 #: How many rows quicker ways are tried with, and for how long.
 TRIED_ROWS, TRY_S = 8, 2.0
 #: From how long a forward on more threads are worth a try, and how much of it must be saved.
@@ -635,8 +637,11 @@ class Model:
         ]
         return Answer(pieces[0].container, named)
 
-    def warm(self, batch: Batch) -> dict[str, Any]:
-        """Find out what sizes the model takes, whether it answers row by row, and how long a forward takes."""
+    def warm(self, batch: Batch, told: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Find out what sizes the model takes, whether it answers row by row, and how long a forward takes.
+
+        What makes it quicker is tried, or `told` by what another worker of the version kept.
+        """
         self.inner.prepare(batch)
         whole = self.predict(batch)
         by_row = whole.container != "value" and all(v.ndim and len(v) == batch.rows for _, v in whole.named)
@@ -654,44 +659,57 @@ class Model:
             elif size > 1:
                 sizes = {batch.rows}
         batches = {rows: batch.cut(0, rows) for rows in sorted(sizes)}
+        is_packed = told is not None and self._take_over(told, batch)
         forward_ms = self._forward_ms(batches)
-        least_ms = min(forward_ms.values())
-        # An example is often smaller than what will come; where rows are slow, one has to do.
-        is_quick = by_row and least_ms * TRIED_ROWS <= 1000 * TRY_S / 4
-        tried = batch.cut(0, max(batch.rows, TRIED_ROWS)) if is_quick else batches[min(sizes)]
-        if least_ms >= PACK_MS and self._pack(tried):
-            forward_ms = self._forward_ms(batches)
-        if least_ms >= SPREAD_MS and "torch" in sys.modules:
-            self._choose_threads(tried)
+        if told is None:
+            least_ms = min(forward_ms.values())
+            # An example is often smaller than what will come; where rows are slow, one has to do.
+            is_quick = by_row and least_ms * TRIED_ROWS <= 1000 * TRY_S / 4
+            tried = batch.cut(0, max(batch.rows, TRIED_ROWS)) if is_quick else batches[min(sizes)]
+            is_packed = least_ms >= PACK_MS and self._pack(tried)
+            if is_packed:
+                forward_ms = self._forward_ms(batches)
+            if least_ms >= SPREAD_MS and "torch" in sys.modules:
+                self._choose_threads(tried)
         return {
             "by_row": by_row,
             "fixed_rows": self.only,
             "forward_ms": {str(rows): ms for rows, ms in forward_ms.items()},
             "peak_mb": peak_mb(),
+            "kept": {"packed": is_packed, "threads": self.threads},
         }
 
-    def _forward_ms(self, batches: dict[int, Batch]) -> dict[int, float]:
-        """Return the best of a few forwards of each batch, or of as many as half a second holds."""
-        found = {}
-        for rows, batch in batches.items():
-            end = time.perf_counter() + 0.5
-            found[rows] = self._ms(batch)
-            for _ in range(9):
-                if time.perf_counter() > end:
-                    break
-                found[rows] = min(found[rows], self._ms(batch))
-        return found
+    def _take_over(self, told: dict[str, Any], batch: Batch) -> bool:
+        """Do as another worker of the version does, as far as that goes here; tell whether linear layers are packed."""
+        is_packed = told["packed"] and self._pack(batch, is_told=True)
+        if told["threads"]:
+            shared, alone = (min(number, cores()) for number in told["threads"])
+            self.threads = shared, alone
+        how = "packed" if is_packed else "PyTorch's own"
+        shared, alone = self.threads or (1, 1)
+        print(f"Taken over: linear layers are {how}; threads: {shared} beside others, {alone} alone.", file=sys.stderr)
+        return is_packed
 
-    def _pack(self, batch: Batch) -> bool:
-        """Pack linear layers where that makes the forward faster and the answers are the same."""
+    def _forward_ms(self, batches: dict[int, Batch]) -> dict[int, float]:
+        return _best_ms(batches, lambda rows: self.predict(batches[rows]), FORWARD_S * len(batches))
+
+    def _pack(self, batch: Batch, *, is_told: bool = False) -> bool:
+        """Pack linear layers where the answers are the same and, unless that `is_told`, the forward is faster."""
         linears = PackedLinears.here()
         if linears is None:
             return False
         expected = self.predict(batch)
         self.inner.use(linears)
+
+        def ask(is_on: bool) -> None:
+            linears.is_on = is_on
+            self.predict(batch)
+
         try:
             if _same(self.predict(batch), expected):
-                ms = self._in_turn(batch, (False, True), lambda is_on: setattr(linears, "is_on", is_on))
+                if is_told:
+                    return True
+                ms = _best_ms((False, True), ask, TRY_S)
                 if ms[True] <= (1 - PACK_GAIN) * ms[False]:
                     print(f"Linear layers are packed: {ms[True]:.1f} ms, not {ms[False]:.1f}.", file=sys.stderr)
                     return True
@@ -702,33 +720,23 @@ class Model:
 
     def _choose_threads(self, batch: Batch) -> None:
         """Keep what this process may use of the machine's cores where it makes the forward that much faster."""
-        most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        may = [min(int(number), most) for number in os.environ.get(HEAVY_THREADS, "1,1").split(",")]
-        numbers = sorted({1, *may})
+        shared, alone = (min(int(number), cores()) for number in os.environ.get(HEAVY_THREADS, "1,1").split(","))
+        # All that a lone batch may have is more than pays on many machines: halves, down to one.
+        halves = [alone >> times for times in range(alone.bit_length())]
+        numbers = sorted({shared, *halves})
         if len(numbers) == 1:
             return
-        ms = self._in_turn(batch, numbers, self._use_threads)
-        shared, alone = (number if ms[number] <= (1 - SPREAD_GAIN) * ms[1] else 1 for number in may)
+
+        def ask(number: int) -> None:
+            self._use_threads(number)
+            self.predict(batch)
+
+        ms = _best_ms(numbers, ask, TRY_S)
+        best = min(halves, key=ms.__getitem__)
+        shared, alone = (number if ms[number] <= (1 - SPREAD_GAIN) * ms[1] else 1 for number in (shared, best))
         self.threads = shared, alone
         tried = ", ".join(f"{number}: {ms[number]:.1f} ms" for number in numbers)
         print(f"Threads: {shared} beside others, {alone} alone ({batch.rows} rows on {tried}).", file=sys.stderr)
-
-    def _in_turn(self, batch: Batch, ways: Iterable[Any], take: Callable[[Any], object]) -> dict[Any, float]:
-        """Return the best that a forward took in each of several ways, tried in turn: noise hits them alike."""
-        best = dict.fromkeys(ways, float("inf"))
-        end = time.perf_counter() + TRY_S
-        for _ in range(10):
-            for way, ms in best.items():
-                take(way)
-                best[way] = min(ms, self._ms(batch))
-            if time.perf_counter() > end:
-                break
-        return best
-
-    def _ms(self, batch: Batch) -> float:
-        start = time.perf_counter()
-        self.predict(batch)
-        return round(1000 * (time.perf_counter() - start), 4)
 
     def _fit(self, size: int, batch: Batch, whole: Answer) -> str:
         """Tell whether a batch of `size` gives what its rows gave in the whole batch."""
@@ -747,6 +755,20 @@ class Model:
         return SAME if all(_agree(values, expected) for values, expected in pairs) else DIFFERENT
 
 
+def _best_ms(ways: Iterable[Any], ask: Callable[[Any], object], seconds: float) -> dict[Any, float]:
+    """Return the best of up to ten forwards in each of several ways, tried in turn: noise hits them alike."""
+    best = dict.fromkeys(ways, float("inf"))
+    end = time.perf_counter() + seconds
+    for _ in range(10):
+        for way, ms in best.items():
+            start = time.perf_counter()
+            ask(way)
+            best[way] = min(ms, round(1000 * (time.perf_counter() - start), 4))
+        if time.perf_counter() > end:
+            break
+    return best
+
+
 def load(options: argparse.Namespace) -> Model:
     """Check the seal, then load the model."""
     if options.seal:
@@ -759,6 +781,11 @@ def load(options: argparse.Namespace) -> Model:
 
 
 # The process
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_mb() -> float:
@@ -834,7 +861,7 @@ def answer_one(connection: socket.socket, model: Model) -> bool:
         named = unpack(header["blocks"], view)
         batch = Batch(header["rows"], header["container"], named, header.get("order") or [], header.get("params") or {})
         if header["kind"] == "warm":
-            reply["warm"] = model.warm(batch)
+            reply["warm"] = model.warm(batch, header.get("kept"))
         else:
             model.spread(alone=header.get("alone", False))
             answer = model.predict(batch)
