@@ -1,6 +1,6 @@
 """A batch of answered rows as the writer takes it and the journal keeps it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -13,6 +13,8 @@ from headrace.types import Json, Prediction
 #: One column of a batch: an array whose first axis is rows, or a list with one value per row.
 Column: TypeAlias = "np.ndarray[Any, Any] | Sequence[Json]"
 _ARRAY = 1
+#: What encoding raises where a batch holds what a journal cannot.
+UNFIT = (TypeError, ValueError, NotImplementedError, OverflowError)
 
 
 class Batch(msgspec.Struct, array_like=True, gc=False):
@@ -38,6 +40,16 @@ class Batch(msgspec.Struct, array_like=True, gc=False):
 def encode(batches: Sequence[Batch]) -> bytes:
     """Return batches as one journal payload (MessagePack; numeric arrays as their raw bytes)."""
     return _ENCODER.encode(batches)
+
+
+def encode_piece(batch: Batch) -> bytes:
+    """Return one batch as `join` takes it. Raises what tells of values that cannot be kept (`UNFIT`)."""
+    return _ENCODER.encode(batch)
+
+
+def join(pieces: Sequence[bytes]) -> bytes:
+    """Return encoded batches as one journal payload."""
+    return _ENCODER.encode([msgspec.Raw(piece) for piece in pieces])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +92,6 @@ def batch_of(prediction: Prediction) -> Batch:
         prediction.latency_ms,
         prediction.shadow,
     )
-
-
-def approximate_bytes(columns: Mapping[str, Column]) -> int:
-    """Return about how much memory columns take, without looking into lists."""
-    return sum(int(getattr(column, "nbytes", 0)) or 64 * len(column) for column in columns.values())
 
 
 def moment(seconds: float) -> datetime:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from headrace.clock import Clock, SystemClock
-from headrace.predictions.batch import Batch, Column, approximate_bytes, encode
+from headrace.predictions.batch import UNFIT, Batch, Column, encode_piece, join
 from headrace.predictions.ids import Ids
 from headrace.predictions.journal import SUFFIX, Journal
 
@@ -27,10 +27,11 @@ _AGAIN_S = 0.1
 class PredictionWriter:
     """Writes one front's predictions of one component.
 
-    `offer` puts a batch into a bounded buffer and returns. The first one wakes a thread, which appends what is there
-    `flush_s` later to a journal; the operating system has it from then on, so killing the process loses at most the
-    last `flush_s`, and `close` loses nothing. A longer `flush_s` costs more: the rows leave the processor's cache. A
-    power cut can take what the system had not yet put on disk (journals are synced when they are sealed). Every
+    `offer` puts a batch into a bounded buffer and returns; it is encoded at once, while its rows are in the processor's
+    cache and so that the thread has little to do that needs the interpreter. The first one wakes the thread, which
+    appends what is there `flush_s` later to a journal; the operating system has it from then on, so killing the process
+    loses at most the last `flush_s`, and `close` loses nothing. A power cut can take what the system had not yet put on
+    disk (journals are synced when they are sealed). Every
     `roll_s`, or `roll_bytes`, the journal is sealed and a short-lived, low-priority child turns it into Parquet, so
     that the front never pays for that; `SegmentLog` reads journals and Parquet alike, and rolls what a dead writer
     left.
@@ -59,7 +60,8 @@ class PredictionWriter:
         self._folder = folder / component
         self._clock = clock or SystemClock()
         self._names = Ids(self._clock)
-        self._pending: deque[Batch] = deque()
+        #: Batches: how many rows, and the rows encoded.
+        self._pending: deque[tuple[int, bytes]] = deque()
         self._rows = self._bytes = 0
         self._capacity = (capacity_rows, capacity_bytes)
         self._flush_s, self._roll_bytes, self._roll_s = flush_s, roll_bytes, roll_s
@@ -89,31 +91,35 @@ class PredictionWriter:
         latency_ms: float | list[float],
         shadow: bool = False,
     ) -> bool:
-        """Take a batch of answered rows; O(1), no I/O, a few microseconds. Call it from any thread.
+        """Take a batch of answered rows; no I/O, some microseconds and as many per 30 kB. Call it from any thread.
 
         Args:
             ids: one UUIDv7 per row (`Ids.batch`).
             at: when the rows were asked for; seconds since 1970 or a moment in UTC.
-            inputs: by field name, shape (rows, …) or a list with one JSON value per row. Kept by reference until the
-                next flush: the caller must not write into them afterwards.
+            inputs: by field name, shape (rows, …) or a list with one JSON value per row.
             outputs: like `inputs`; an unnamed answer goes by `types.UNNAMED`.
             latency_ms: of the whole batch, or one per row.
             shadow: a challenger's answers that were never returned.
 
         Returns:
-            False where the buffer is full and the rows were dropped (and counted).
+            False where the rows were dropped (and counted): the buffer is full, or they cannot be kept.
         """
-        seconds = at.timestamp() if isinstance(at, datetime) else at
+        seconds, rows = at.timestamp() if isinstance(at, datetime) else at, len(ids)
         batch = Batch(ids, seconds, version, dict(inputs), dict(outputs), latency_ms, shadow)
-        size = approximate_bytes(inputs) + approximate_bytes(outputs)
+        try:
+            content = encode_piece(batch)
+        except UNFIT as cause:
+            self._write_problem = f"rows that cannot be kept: {cause}"
+            log.warning("The prediction log drops %s", self._write_problem)
+            content = b""
         with self._lock:
-            full = self._rows + len(ids) > self._capacity[0] or self._bytes + size > self._capacity[1]
-            if full or self._closing.is_set():
-                self.dropped += len(ids)
+            is_full = self._rows + rows > self._capacity[0] or self._bytes + len(content) > self._capacity[1]
+            if not content or is_full or self._closing.is_set():
+                self.dropped += rows
                 return False
-            self._pending.append(batch)
-            self._rows += len(ids)
-            self._bytes += size
+            self._pending.append((rows, content))
+            self._rows += rows
+            self._bytes += len(content)
         if not self._offered.is_set():
             self._offered.set()
         return True
@@ -164,36 +170,22 @@ class PredictionWriter:
                 return  # The rows stay in the buffer; the next flush tries again.
             start = stop
 
-    def _write(self, batches: list[Batch]) -> bool:
-        payload = self._encode(batches)
-        if not payload and len(batches) > 1:  # One of them cannot be kept; the others can.
-            return all(self._write([batch]) for batch in batches)
-        rows = sum(len(batch.ids) for batch in batches)
+    def _write(self, batches: list[tuple[int, bytes]]) -> bool:
         try:
-            if payload:
-                self._open().append(payload)
+            self._open().append(join([content for _, content in batches]))
         except OSError as cause:
             if str(cause) != self._write_problem:
                 log.warning("The prediction log cannot write to %s: %s", self._folder, cause)
             self._write_problem = str(cause)
             return False
         with self._lock:
-            for _ in batches:
-                gone = self._pending.popleft()
-                self._bytes -= approximate_bytes(gone.inputs) + approximate_bytes(gone.outputs)
-            self._rows -= rows
-            self.written += rows if payload else 0
-            self.dropped += 0 if payload else rows
-        self._write_problem = "" if payload else self._write_problem
+            for rows, content in batches:
+                self._pending.popleft()
+                self._rows -= rows
+                self._bytes -= len(content)
+                self.written += rows
+        self._write_problem = ""
         return True
-
-    def _encode(self, batches: list[Batch]) -> bytes:
-        try:
-            return encode(batches)
-        except (TypeError, ValueError, NotImplementedError, OverflowError) as cause:
-            self._write_problem = f"rows that cannot be kept: {cause}"
-            log.warning("The prediction log drops %s", self._write_problem)
-            return b""
 
     def _open(self) -> Journal:
         if self._journal is None:
@@ -245,9 +237,9 @@ class PredictionWriter:
             log.warning("The prediction log of %s is not rolled: %s", self._folder, self._roll_problem)
 
 
-def _frame_end(batches: list[Batch], start: int) -> int:
+def _frame_end(batches: list[tuple[int, bytes]], start: int) -> int:
     size, stop = 0, start
     while stop < len(batches) and (stop == start or size < _FRAME_BYTES):
-        size += approximate_bytes(batches[stop].inputs) + approximate_bytes(batches[stop].outputs)
+        size += len(batches[stop][1])
         stop += 1
     return stop
