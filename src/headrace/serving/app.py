@@ -85,7 +85,7 @@ class App:
                 raise exchange.problem
             if exchange.path == "/invocations":
                 is_csv = self._is_csv(exchange)
-                length = exchange.check_body(self._body_bytes())
+                length = exchange.check_body(self._opened().plan.serve.max_body_bytes)
                 if length is not None and length <= SHORT_BYTES:
                     Invocation(self, exchange, is_csv).start()
                     return
@@ -129,9 +129,9 @@ class App:
 
     def admit(self, exchange: Exchange) -> None:
         """Check the key for predicting. Raises Rejected."""
-        generation = self.generation or self.prepared
-        if generation is not None and generation.plan.predict_keys and not self._is_probe(exchange):
-            check_key(generation.plan.predict_keys, exchange.header("authorization"), "predicting")
+        keys = self._opened().plan.predict_keys
+        if keys and not self._is_probe(exchange):
+            check_key(keys, exchange.header("authorization"), "predicting")
 
     # Predicting
 
@@ -159,8 +159,9 @@ class App:
     ) -> None:
         """Put rows into the queue of the version that answers, copies into those of its shadows. Raises Rejected."""
         is_probe = generation is not self.generation or self._is_probe(exchange)
-        deadline = exchange.start + generation.deadline_s
-        job = Job(asked.rows, asked.params, done, exchange.start, deadline, asked.length, not is_probe)
+        start, rows = exchange.start, asked.rows
+        length = asked.length if rows.layout.texts else 0
+        job = Job(rows, asked.params, done, start, start + generation.deadline_s, length, not is_probe)
         served.pool.submit(job)
         exchange.leave = job.leave
         if generation.plan.shadow and not is_probe:
@@ -184,13 +185,14 @@ class App:
 
         Read it before `find`: it may take long to come, and a version that was chosen before may have left by then.
         """
-        return exchange.body(self._body_bytes())
+        return exchange.body(self._opened().plan.serve.max_body_bytes)
 
-    def _body_bytes(self) -> int:
+    def _opened(self) -> Generation:
+        """Return the generation whose keys and limits hold before one is chosen. Raises Rejected."""
         generation = self.generation or self.prepared
         if generation is None:
             raise Rejected(FULL, "No version serves here yet.", retry_after_s=1)
-        return generation.plan.serve.max_body_bytes
+        return generation
 
     def _is_probe(self, exchange: Exchange) -> bool:
         token = exchange.headers.get("x-headrace-probe")
@@ -202,7 +204,7 @@ class App:
         """Check what there is to check before a body is read. Raises Rejected."""
         exchange.needs("POST")
         self.admit(exchange)
-        kind = exchange.header("content-type")
+        kind = exchange.headers.get("content-type", "")
         if kind == "application/json":
             return False
         bare = kind.partition(";")[0].strip().lower()

@@ -60,6 +60,7 @@ class Job(msgspec.Struct, eq=False):
 
     @property
     def is_over(self) -> bool:
+        """True where nobody waits for the answer any more."""
         return self.done is not None and self.done.done()
 
     def leave(self) -> None:
@@ -148,6 +149,8 @@ class Pool:
         self._quiet = 0
         #: What one worker does, lately; 0 until the first batch is back.
         self._rows_per_s = 0.0
+        #: What all of them take for a row.
+        self._s_per_row = 0.0
         #: What the last batch took.
         self._batch_s = 0.0
         self._idle: asyncio.Event = asyncio.Event()
@@ -173,7 +176,8 @@ class Pool:
             )
         if self.queued_rows + count > self._queue_rows:
             raise Rejected(FULL, f"The queue is full ({self.queued_rows} rows are waiting).", retry_after_s=1)
-        wait_s = self._wait_s()
+        # About how long it will wait for its answer.
+        wait_s = (self.queued_rows + self.flying_rows) * self._s_per_row
         if job.start + 1.25 * wait_s > job.deadline:
             # Sooner told than late: what is let in is answered in time, also at three times the capacity.
             text = f"The queue takes about {1000 * wait_s:.0f} ms, which is longer than the deadline."
@@ -187,12 +191,6 @@ class Pool:
         if not self._sweeping:
             self._sweeping = True
             self.loop.call_later(SWEEP_S, self._sweep)
-
-    def _wait_s(self) -> float:
-        """Return about how long a request that comes now will wait for its answer."""
-        ahead = self.queued_rows + self.flying_rows
-        rate = self._rows_per_s * len(self.workers)
-        return ahead / rate if rate > 0 else 0.0
 
     async def drain(self) -> None:
         """Wait until nothing waits or runs."""
@@ -218,7 +216,7 @@ class Pool:
             jobs = self._take(self._share(len(free) - place))
             if not jobs:
                 break
-            rows = sum(job.rows.count for job in jobs)
+            rows = sum([job.rows.count for job in jobs])
             self._quiet = 0 if self._running or self.waiting else self._quiet + 1
             is_alone = len(self.workers) == 1 or self._quiet > QUIET
             self.flying_rows += rows
@@ -247,17 +245,21 @@ class Pool:
         jobs = [first]
         if first.alone or not self._by_row:
             return jobs
-        rows = first.rows.count
+        layout, shapes, params, rows = first.rows.layout, first.rows.shapes, first.params, first.rows.count
         most = min(share, self._most_rows(first))
         shortest, longest = first.length // 2 if first.length > SHORT else 0, max(2 * first.length, SHORT)
         kept: list[Job] = []
         while self.waiting and rows < most:
             job = self.waiting.popleft()
+            its = job.rows
             if job.is_over:
-                self.queued_rows -= job.rows.count
-            elif rows + job.rows.count <= most and shortest <= job.length <= longest and _can_join(first, job):
-                self.queued_rows -= job.rows.count
-                rows += job.rows.count
+                self.queued_rows -= its.count
+            elif (
+                rows + its.count <= most and shortest <= job.length <= longest and its.layout is layout
+                and not job.alone and its.shapes == shapes and job.params == params
+            ):  # fmt: skip
+                self.queued_rows -= its.count
+                rows += its.count
                 jobs.append(job)
             else:
                 kept.append(job)
@@ -286,6 +288,7 @@ class Pool:
         total = self._land(jobs)
         rate = total / max(seconds, 1e-6)
         self._rows_per_s = rate if self._rows_per_s == 0 else 0.8 * self._rows_per_s + 0.2 * rate
+        self._s_per_row = 1 / (self._rows_per_s * len(self.workers))
         self._batch_s = seconds
         answer = BatchAnswer(outputs, total)
         if self._by_row and any(len(values) != total for _, values in outputs.named):
@@ -324,7 +327,7 @@ class Pool:
         self._again([job for job in jobs if job not in guilty])
 
     def _land(self, jobs: list[Job]) -> int:
-        total = sum(job.rows.count for job in jobs)
+        total = sum([job.rows.count for job in jobs])
         self.flying_rows -= total
         self._running.difference_update(jobs)
         return total
@@ -384,8 +387,3 @@ class Pool:
 
 def _length(values: Any) -> int:
     return len(values) if values.ndim else 1
-
-
-def _can_join(first: Job, job: Job) -> bool:
-    same = job.rows.layout is first.rows.layout and not job.alone and job.params == first.params
-    return same and (job.rows.shapes is first.rows.shapes or job.rows.shapes == first.rows.shapes)

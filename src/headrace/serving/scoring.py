@@ -192,9 +192,23 @@ class TensorScoring:
         self._decode = msgspec.json.Decoder(body).decode
         self._rows = msgspec.json.Decoder(instances).decode
         self._params = _params_decoder(signature)
+        self._decode_plain: Callable[[bytes], Any] | None = None
+        if self._is_single and self.tensors.is_flat:
+            forms = [(name, instances | msgspec.UnsetType, UNSET) for name in ("inputs", "instances")]
+            plain = msgspec.defstruct("Plain", forms, forbid_unknown_fields=True, gc=False)
+            self._decode_plain = msgspec.json.Decoder(plain).decode
 
     def read(self, body: bytes) -> Asked:
         """Return what a document asks for. Raises Rejected."""
+        if self._decode_plain is not None:
+            # Most documents hold rows of numbers and nothing else.
+            try:
+                plain = self._decode_plain(body)
+                rows = plain.inputs or plain.instances
+                if rows and (plain.inputs is UNSET or plain.instances is UNSET):
+                    return Asked(self.tensors.flat_rows(rows))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass  # It is something else, or wrong, which is told below.
         document = decode_json(self._decode, body)
         _exactly_one(document)
         params = None if document.params is UNSET else self._params(document.params)

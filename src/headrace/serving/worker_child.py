@@ -37,6 +37,8 @@ PREFIX = struct.Struct("<II")
 ALIGN = 64
 FIRST_BYTES = 16 * 1024
 encode = json.JSONEncoder(separators=(",", ":")).encode
+#: Without what `json.loads` does around it, for which a process that has just woken takes longer than for this.
+decode = json.JSONDecoder().raw_decode
 #: Failed requests whose traceback is written to the log in a minute.
 TRACEBACKS = 10
 SKIPPED = {"__pycache__", ".DS_Store"}
@@ -114,7 +116,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], memoryview] | No
     if taken < length + 4 and not _fill(connection, content[taken : length + 4]):
         return None
     start = PREFIX.size + header_length
-    return json.loads(bytes(content[PREFIX.size : start])), content[start : length + 4]
+    return decode(str(content[PREFIX.size : start], "utf-8"))[0], content[start : length + 4]
 
 
 def _fill(connection: socket.socket, view: memoryview) -> bool:
@@ -268,7 +270,20 @@ class Pt2:
             return None
         weights = [self.torch.nn.Parameter(weight.detach(), requires_grad=False) for weight in weights]
         graph = self.graph = program.graph_module
+        self._shorten()
         return lambda tensor: graph.forward(*weights, tensor)[0]
+
+    def _shorten(self) -> None:
+        """Have the graph call functions that do the same as its operators and look less up on the way."""
+        torch, aten, nn = self.torch, self.torch.ops.aten, self.torch.nn.functional
+        direct = {
+            aten.linear.default: nn.linear, aten.gelu.default: nn.gelu, aten.relu.default: torch.relu,
+            aten.tanh.default: torch.tanh, aten.sigmoid.default: torch.sigmoid,
+        }  # fmt: skip
+        for node in self.graph.graph.nodes:
+            if node.op == "call_function":
+                node.target = direct.get(node.target, node.target)
+        self.graph.recompile()
 
     def prepare(self, example: Batch) -> None:
         """Keep the plain graph only if it gives what the archive's module gives."""
@@ -284,9 +299,10 @@ class Pt2:
 
     def use(self, linears: PackedLinears | None) -> None:
         """Have linear layers go by packed weights, or by PyTorch again."""
-        plain = self.torch.ops.aten.linear.default
+        plain = self.torch.nn.functional.linear
         for node in self.graph.graph.nodes:
-            if node.op == "call_function" and (node.target is plain or node.name in self._packed):
+            is_linear = node.target in (plain, self.torch.ops.aten.linear.default)
+            if node.op == "call_function" and (is_linear or node.name in self._packed):
                 self._packed.add(node.name)
                 node.target = linears.linear if linears else plain
         self.graph.recompile()
