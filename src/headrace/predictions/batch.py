@@ -13,6 +13,8 @@ from headrace.types import Json, Prediction
 #: One column of a batch: an array whose first axis is rows, or a list with one value per row.
 Column: TypeAlias = "np.ndarray[Any, Any] | Sequence[Json]"
 _ARRAY = 1
+#: Longer than any header of an array.
+_HEADER_BYTES = 1024
 #: What encoding raises where a batch holds what a journal cannot.
 UNFIT = (TypeError, ValueError, NotImplementedError, OverflowError)
 
@@ -60,7 +62,7 @@ class Decoded:
     damaged_bytes: int = 0
 
 
-def decode(payload: bytes) -> Decoded:
+def decode(payload: bytes | memoryview) -> Decoded:
     """Return the batches of a journal payload; one that is none costs no other."""
     try:
         return Decoded(_DECODER.decode(payload))
@@ -113,9 +115,10 @@ def _encode_array(value: Any) -> Any:
 def _decode_array(code: int, raw: memoryview) -> Any:
     if code != _ARRAY:
         raise ValueError(f"unknown extension {code} in a prediction journal")
-    header, _, content = bytes(raw).partition(b"\n")
-    dtype, _, shape = header.decode().partition(" ")
-    return np.frombuffer(content, dtype).reshape([int(size) for size in shape.split(",")])
+    # The journal's own bytes, which are many: they are not copied.
+    head = bytes(raw[:_HEADER_BYTES]).partition(b"\n")[0]
+    dtype, _, shape = head.decode().partition(" ")
+    return np.frombuffer(raw[len(head) + 1 :], dtype).reshape([int(size) for size in shape.split(",")])
 
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_array)

@@ -24,11 +24,11 @@ class Content:
     """What a journal holds.
 
     Attributes:
-        frames: the payloads, in order of writing.
+        frames: the payloads, in order of writing, as parts of the journal's bytes.
         damaged_bytes: what could not be read: a torn end, or a damaged middle.
     """
 
-    frames: list[bytes]
+    frames: list[memoryview]
     damaged_bytes: int
 
 
@@ -113,14 +113,14 @@ def journals(folder: Path) -> Iterator[Path]:
         yield from sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
 
 
-def _frame_at(raw: bytes, position: int) -> bytes | None:
+def _frame_at(raw: bytes, position: int) -> memoryview | None:
     start = position + _HEADER.size
     if start > len(raw):
         return None
     magic, length, checksum = _HEADER.unpack_from(raw, position)
     if magic != MAGIC or start + length > len(raw):
         return None
-    payload = raw[start : start + length]
+    payload = memoryview(raw)[start : start + length]
     return payload if zlib.crc32(payload) == checksum else None
 
 

@@ -52,7 +52,7 @@ class PredictionWriter:
         capacity_rows: int = 100_000,
         capacity_bytes: int = 256 * 1024 * 1024,
         flush_s: float = 0.02,
-        roll_bytes: int = 32 * 1024 * 1024,
+        roll_bytes: int = 64 * 1024 * 1024,
         roll_s: float = 60.0,
         clock: Clock | None = None,
     ) -> None:
