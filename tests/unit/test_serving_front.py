@@ -144,17 +144,12 @@ def test_versions_that_leave_finish_together_and_let_go_of_their_workers(bench: 
 class SlowRequest:
     """A request whose body is still coming."""
 
-    path, start = "/invocations", 0.0
+    method, path, start = "POST", "/invocations", 0.0
 
     def __init__(self) -> None:
-        self.headers: dict[str, str] = {}
+        self.headers = {"content-type": "application/json"}
         self.is_awaited, self.has_come = asyncio.Event(), asyncio.Event()
         self.answered: list[str] = []
-
-    def needs(self, method: str) -> None: ...
-
-    def header(self, name: str) -> str:
-        return "application/json" if name == "content-type" else ""
 
     async def body(self, limit: int) -> bytes:
         self.start = asyncio.get_running_loop().time()

@@ -16,6 +16,8 @@ _TAIL_MASK = (1 << _TAIL_BITS) - 1
 _LOW_MASK = (1 << 62) - 1
 _LAST_BITS = 48
 _LAST_MASK = (1 << _LAST_BITS) - 1
+#: Above the last group, so that `hex` writes its leading zeros, behind `0x1`.
+_LAST_TOP = 1 << _LAST_BITS
 
 
 class Ids:
@@ -76,7 +78,7 @@ def _rising(first: str, last: int, strides: Sequence[int]) -> list[str]:
     found = [first]
     for stride in strides:
         last += 1 + stride
-        found.append(f"{head}{last:012x}")
+        found.append(head + hex(_LAST_TOP | last)[3:])
     return found
 
 

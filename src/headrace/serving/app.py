@@ -15,6 +15,7 @@ import msgspec
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.serving.answer import scored
 from headrace.serving.batch import Asker, Job, Part
+from headrace.serving.control import Plan
 from headrace.serving.exchange import Exchange
 from headrace.serving.generation import Generation, Served, copy_to_shadows
 from headrace.serving.invocation import SHORT_BYTES, Invocation
@@ -84,8 +85,9 @@ class App:
             if exchange.problem is not None:
                 raise exchange.problem
             if exchange.path == "/invocations":
-                is_csv = self._is_csv(exchange)
-                length = exchange.check_body(self._opened().plan.serve.max_body_bytes)
+                plan = self._opened().plan
+                is_csv = self._is_csv(exchange, plan)
+                length = exchange.check_body(plan.serve.max_body_bytes)
                 if length is not None and length <= SHORT_BYTES:
                     Invocation(self, exchange, is_csv).start()
                     return
@@ -129,9 +131,11 @@ class App:
 
     def admit(self, exchange: Exchange) -> None:
         """Check the key for predicting. Raises Rejected."""
-        keys = self._opened().plan.predict_keys
-        if keys and not self._is_probe(exchange):
-            check_key(keys, exchange.header("authorization"), "predicting")
+        self._check_key(exchange, self._opened().plan)
+
+    def _check_key(self, exchange: Exchange, plan: Plan) -> None:
+        if plan.predict_keys and not self._is_probe(exchange):
+            check_key(plan.predict_keys, exchange.header("authorization"), "predicting")
 
     # Predicting
 
@@ -177,8 +181,10 @@ class App:
             raise Rejected(FULL, "No version serves here yet.", retry_after_s=1)
         if pinned is not None:
             return generation, generation.pinned(pinned)
-        key = exchange.headers.get("x-headrace-key") if generation.shares.only is None else None
-        return generation, generation.choose(key)
+        only = generation.shares.only
+        if only is not None:
+            return generation, generation.served[only]
+        return generation, generation.choose(exchange.headers.get("x-headrace-key"))
 
     def body(self, exchange: Exchange) -> Awaitable[bytes]:
         """Return what gives a request's body. Raises Rejected, also when it is awaited.
@@ -200,10 +206,12 @@ class App:
             return False
         return any(g is not None and g.plan.probe and g.plan.probe == token for g in (self.prepared, self.generation))
 
-    def _is_csv(self, exchange: Exchange) -> bool:
+    def _is_csv(self, exchange: Exchange, plan: Plan) -> bool:
         """Check what there is to check before a body is read. Raises Rejected."""
-        exchange.needs("POST")
-        self.admit(exchange)
+        if exchange.method != "POST":
+            exchange.needs("POST")
+        if plan.predict_keys:
+            self._check_key(exchange, plan)
         kind = exchange.headers.get("content-type", "")
         if kind == "application/json":
             return False
@@ -214,7 +222,7 @@ class App:
 
     async def _invocations(self, exchange: Exchange) -> None:
         """Answer what comes in a long body; `Invocation` does the others."""
-        is_csv = self._is_csv(exchange)
+        is_csv = self._is_csv(exchange, self._opened().plan)
         body = await self.body(exchange)
         generation, served = self.find(exchange)
         asked = read_csv(served, body) if is_csv else served.scoring.read(body)

@@ -144,7 +144,8 @@ class Pool:
         self._scheduled = self._sweeping = False
         #: How many rows waited in the last turn of the loop, of those in which a batch grows.
         self._seen_rows = 0
-        self._running: set[Job] = set()
+        #: The batches that are with workers.
+        self._running: list[list[Job]] = []
         #: How many batches were begun since one was begun while another ran or rows waited.
         self._quiet = 0
         #: What one worker does, lately; 0 until the first batch is back.
@@ -220,7 +221,7 @@ class Pool:
             self._quiet = 0 if self._running or self.waiting else self._quiet + 1
             is_alone = len(self.workers) == 1 or self._quiet > QUIET
             self.flying_rows += rows
-            self._running.update(jobs)
+            self._running.append(jobs)
             self.counts.sent(rows)
             worker.send(jobs, alone=is_alone)
         self._settle()
@@ -329,7 +330,7 @@ class Pool:
     def _land(self, jobs: list[Job]) -> int:
         total = sum([job.rows.count for job in jobs])
         self.flying_rows -= total
-        self._running.difference_update(jobs)
+        self._running.remove(jobs)
         return total
 
     def _again(self, jobs: list[Job]) -> None:
@@ -354,7 +355,7 @@ class Pool:
     def _sweep(self) -> None:
         """Answer what is too late, waiting or running; forget whom nobody waits for; end workers that hang."""
         now = time.monotonic()
-        for jobs in (self.waiting, self._running):
+        for jobs in (self.waiting, *self._running):
             for job in jobs:
                 if job.deadline <= now and job.done is not None and not job.done.done():
                     where = "in the queue" if jobs is self.waiting else "in the model"

@@ -83,9 +83,7 @@ class Generation:
             served.pool.limit(max_batch=serve.max_batch, queue_rows=serve.queue)
 
     def choose(self, key: str | None) -> Served:
-        """Return the version that answers: by the key where there is one, by chance otherwise."""
-        if self.shares.only is not None:
-            return self.served[self.shares.only]
+        """Return the version that answers where traffic is split: by the key where there is one, else by chance."""
         point = random.random() if key is None else point_of(key, self.plan.component)  # noqa: S311 - traffic split
         return self.served[self.shares.choose(point)]
 
