@@ -49,6 +49,14 @@ def test_close_keeps_every_offered_row(tmp_path: Path) -> None:
     assert found[1].prediction.output == [0.5, 0.5]
 
 
+def test_what_was_offered_may_change_at_once(tmp_path: Path) -> None:
+    writer, values = PredictionWriter(tmp_path, "digits", flush_s=60), np.ones((1, 3))
+    writer.offer(Ids().batch(1), at=AT, version=1, inputs={"": values}, outputs={"": np.zeros(1)}, latency_ms=1)
+    values[:] = 7
+    writer.close()
+    assert SegmentLog(tmp_path).joined("digits")[0].prediction.inputs == {"": [1.0, 1.0, 1.0]}
+
+
 def test_a_full_buffer_drops_and_counts(tmp_path: Path) -> None:
     writer = PredictionWriter(tmp_path, "digits", capacity_rows=10, flush_s=60)
     assert offer(writer, Ids().batch(8))
