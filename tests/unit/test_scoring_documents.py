@@ -111,6 +111,7 @@ def test_moments_and_bytes_travel() -> None:
         (ROW, b'{"instances": [[1, 2, NaN]]}', 400, "no valid JSON"),
         (ROW, b'{"instances": [[1, 2, Infinity]]}', 400, "no valid JSON"),
         (ROW, b'{"instances": [[1, 2, 1e39]]}', 422, "$.instances[0][2]"),
+        (ROW, b'{"inputs": [[1, 2, 3], [1, -1e39, 3]]}', 422, "$.inputs[1][1]"),
         (ROW, b'{"instances": [[1, 2, 1e999]]}', 422, "out of range"),
         (ROW, b'{"instances": [[1, 2, null]]}', 422, "$.instances[0][2]"),
         (ROW, b'{"instances": [[1, 2, "secret"]]}', 422, "$.instances[0][2]"),

@@ -14,7 +14,7 @@ encode = msgspec.json.Encoder().encode
 
 def predictions(part: Part) -> Any:
     """Return what `mlflow models serve` would put under `predictions`: lists, records, or lists by name."""
-    columns = part.answer.columns()
+    columns = part.answer.listed or part.answer.columns()
     start, end = part.start, part.end
     container = part.answer.outputs.container
     if container == "array":

@@ -31,6 +31,8 @@ from headrace.types import Actual, Json
 log = logging.getLogger(__name__)
 SCORED_TYPES = ("application/json", "text/csv", "")
 MAX_FEEDBACK = 10_000
+#: The header by which headrace's own requests are told from clients'.
+PROBE = "x-headrace-probe"
 
 
 class OneActual(msgspec.Struct, forbid_unknown_fields=True):
@@ -162,7 +164,7 @@ class App:
         done: Asker,
     ) -> None:
         """Put rows into the queue of the version that answers, copies into those of its shadows. Raises Rejected."""
-        is_probe = generation is not self.generation or self._is_probe(exchange)
+        is_probe = generation is not self.generation or (PROBE in exchange.headers and self._is_probe(exchange))
         start, rows = exchange.start, asked.rows
         length = asked.length if rows.layout.texts else 0
         job = Job(rows, asked.params, done, start, start + generation.deadline_s, length, not is_probe)
@@ -201,7 +203,7 @@ class App:
         return generation
 
     def _is_probe(self, exchange: Exchange) -> bool:
-        token = exchange.headers.get("x-headrace-probe")
+        token = exchange.headers.get(PROBE)
         if token is None:
             return False
         return any(g is not None and g.plan.probe and g.plan.probe == token for g in (self.prepared, self.generation))

@@ -185,9 +185,9 @@ class Pool:
             raise Rejected(FULL, text, retry_after_s=1)
         self.waiting.append(job)
         self.queued_rows += count
-        self._idle.clear()
         if not self._scheduled:
             self._scheduled = True
+            self._idle.clear()
             self.loop.call_soon(self._dispatch)
         if not self._sweeping:
             self._sweeping = True
@@ -382,7 +382,7 @@ class Pool:
         )
 
     def _settle(self) -> None:
-        if not self.waiting and not self._running:
+        if not (self.waiting or self._running or self._scheduled):
             self._idle.set()
 
 

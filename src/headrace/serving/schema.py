@@ -154,8 +154,8 @@ class Tensors:
         self._fixed = tuple(block.row_shape for block in self.layout.blocks)
         [first, *others] = self.layout.blocks
         self.is_flat = not others and _is_flat(first)
-        self._code, size = (CODES[first.dtype], first.row_shape[0]) if self.is_flat else ("x", 0)
-        self._pack_row = struct.Struct(f"{size}{self._code}").pack
+        self._code, self._size = (CODES[first.dtype], first.row_shape[0]) if self.is_flat else ("x", 0)
+        self._pack_row = struct.Struct(f"<{self._size}{self._code}").pack
 
     def rows(self, tensors: Sequence[Sequence[Any]]) -> Rows:
         """Return rows from one list of rows for each tensor, in the signature's order. Raises Rejected."""
@@ -175,10 +175,12 @@ class Tensors:
         return Rows(count, self.layout, parts, self._fixed if tuple(shapes) == self._fixed else tuple(shapes))
 
     def flat_rows(self, rows: Sequence[list[Any]]) -> Rows:
-        """Return rows of the one tensor there is."""
+        """Return rows of the one tensor there is. Raises OverflowError where it is of `float32`, for numbers beyond."""
         count = len(rows)
-        # One row, as most requests have, takes half the time by a struct made for that many numbers.
-        packed = self._pack_row(*rows[0]) if count == 1 else array(self._code, chain.from_iterable(rows)).tobytes()
+        if count == 1:  # As in most requests.
+            packed = self._pack_row(*rows[0])
+        else:
+            packed = struct.pack(f"<{count * self._size}{self._code}", *chain.from_iterable(rows))
         return Rows(count, self.layout, (packed,), self._fixed)
 
     def _pack(self, block: Block, tensor: Sequence[Any]) -> tuple[bytes | list[Any], tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """MLflow's scoring documents: `instances`, `inputs`, `dataframe_split`, `dataframe_records`, and the answer."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -194,7 +195,10 @@ class TensorScoring:
         self._params = _params_decoder(signature)
         self._decode_plain: Callable[[bytes], Any] | None = None
         if self._is_single and self.tensors.is_flat:
-            forms = [(name, instances | msgspec.UnsetType, UNSET) for name in ("inputs", "instances")]
+            # Numbers beyond `float32` are found when they are packed.
+            is_float = fields[0].dtype == "float32"
+            rows = LIST[tensor_row_type(replace(fields[0], dtype="float64"))] if is_float else instances
+            forms = [(name, rows | msgspec.UnsetType, UNSET) for name in ("inputs", "instances")]
             plain = msgspec.defstruct("Plain", forms, forbid_unknown_fields=True, gc=False)
             self._decode_plain = msgspec.json.Decoder(plain).decode
 
@@ -207,7 +211,7 @@ class TensorScoring:
                 rows = plain.inputs or plain.instances
                 if rows and (plain.inputs is UNSET or plain.instances is UNSET):
                     return Asked(self.tensors.flat_rows(rows))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError):
                 pass  # It is something else, or wrong, which is told below.
         document = decode_json(self._decode, body)
         _exactly_one(document)

@@ -21,7 +21,7 @@ import json
 import math
 import os
 import resource
-import selectors
+import select
 import signal
 import socket
 import struct
@@ -900,29 +900,36 @@ def answer_one(connection: socket.socket, model: Model) -> bool:
 
 def serve(control: socket.socket, address: str, model: Model) -> None:
     """Answer the frames of all connections in turn, until the parent closes `control`."""
-    selector = selectors.DefaultSelector()
-    selector.register(control, selectors.EVENT_READ)
+    poll = select.poll()
+    connections: dict[int, socket.socket] = {}
     listener: socket.socket | None = None
+
+    def watch(connection: socket.socket) -> None:
+        connections[connection.fileno()] = connection
+        poll.register(connection, select.POLLIN)
+
+    watch(control)
     while True:
-        for key, _ in selector.select():
-            if key.fileobj is listener and listener is not None:
+        for file, _ in poll.poll():
+            connection = connections[file]
+            if connection is listener:
                 # The greeting tells a front that a living process took it in, not the socket of one that just died.
-                accepted, _ = listener.accept()
+                accepted, _ = connection.accept()
                 with contextlib.suppress(ConnectionError):
                     send(accepted, {"ready": True})
-                    selector.register(accepted, selectors.EVENT_READ)
+                    watch(accepted)
                 continue
-            connection: Any = key.fileobj
             try:
                 is_there = answer_one(connection, model)
             except Listen as asked:
                 listener, is_there = listen(address), True
-                selector.register(listener, selectors.EVENT_READ)
+                watch(listener)
                 send(control, {"id": asked.args[0]})
             except ConnectionError:
                 is_there = False
             if not is_there:
-                selector.unregister(connection)
+                poll.unregister(connection)
+                del connections[file]
                 connection.close()
                 if connection is control:
                     return
