@@ -1,5 +1,6 @@
 """The servers that are compared: how each is set up, started, asked and stopped."""
 
+import contextlib
 import json
 import sys
 import time
@@ -46,12 +47,14 @@ class Running:
     def pause(self) -> None:
         """Stop its processes where they stand: some peers poll while they have nothing to do, at others' expense."""
         for process in load.tree(self.pid):
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):  # A short-lived child has ended meanwhile.
+                process.suspend()
 
     def resume(self) -> None:
         """Let its processes go on, children first, so that no parent misses them."""
-        for process in reversed(load.tree(self.pid)):
-            process.resume()
+        with contextlib.suppress(psutil.NoSuchProcess):  # One that has died must not keep others from being stopped.
+            for process in reversed(load.tree(self.pid)):
+                process.resume()
 
 
 @dataclass

@@ -15,7 +15,7 @@ Column: TypeAlias = "np.ndarray[Any, Any] | Sequence[Json]"
 _ARRAY = 1
 #: Longer than any header of an array.
 _HEADER_BYTES = 1024
-#: What encoding raises where a batch holds what a journal cannot.
+#: What MessagePack, Arrow and Parquet raise over values that they cannot hold; trouble with the disk is none of these.
 UNFIT = (TypeError, ValueError, NotImplementedError, OverflowError)
 
 

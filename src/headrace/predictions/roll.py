@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace.files import sync_folder, write_atomically
-from headrace.predictions.batch import Batch, Decoded, decode, encode
+from headrace.predictions.batch import UNFIT, Batch, Decoded, decode, encode
 from headrace.predictions.journal import claim, frame_of, journals, read_frames
 from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, write_manifest
-from headrace.predictions.tables import UNFIT, Part, tables, texts, write_parquet
+from headrace.predictions.tables import Part, tables, texts, write_parquet
 
 log = logging.getLogger(__name__)
 

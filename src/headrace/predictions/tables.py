@@ -17,15 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.files import sync_folder
-from headrace.predictions.batch import Batch, moment
+from headrace.predictions.batch import UNFIT, Batch, moment
 from headrace.types import Json, Prediction
 
 INPUT, OUTPUT = "in_", "out_"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Marks a column whose values are of mixed kinds and are kept as JSON texts.
 _JSON = {b"json": b"1"}
-#: What Arrow and Parquet raise over values that they have no column for; trouble with the disk is none of these.
-UNFIT = (TypeError, ValueError, OverflowError, NotImplementedError)
 #: Rows that a reader of a Parquet file takes at least.
 GROUP_ROWS = 100_000
 
