@@ -15,7 +15,7 @@ def page(**errors: int) -> str:
     counts = Counts()
     for version, failed in ((1, errors["champion"]), (2, errors["challenger"])):
         for place in range(200):
-            counts.of(version).answered(0.7 if place < 10 else 0.02, 1)
+            counts.of(version).answered([0.0], 1, 0.7 if place < 10 else 0.02)
         counts.of(version).errors = failed
     return prometheus("digits", counts, Gauges())
 

@@ -10,7 +10,7 @@ import pytest
 from headrace.serving.batch import QUIET, Job, Part, Pool
 from headrace.serving.frames import Failure, Outputs
 from headrace.serving.layout import layout_of, rows_of
-from headrace.serving.metrics import VersionCounts
+from headrace.serving.metrics import BOUNDS, VersionCounts
 from headrace.serving.rejection import Rejected
 from headrace.types import UNNAMED, Field, FieldKind, Signature
 
@@ -364,10 +364,12 @@ def test_cancelled_request_is_not_sent() -> None:
         bench.ask(0, 0, 0, 0)
         await a_quiet_turn()
         gone, stays = bench.ask(1), bench.ask(2)
-        gone.cancel()
+        bench.pool.waiting[0].leave()
         bench.hands.answer()
         await a_quiet_turn()
         assert bench.sizes() == [4, 1]
+        with pytest.raises(Rejected):
+            await gone
         bench.hands.answer()
         assert values(await stays) == [4]
 
@@ -409,3 +411,15 @@ def test_wrong_number_of_answers_is_an_error() -> None:
             await asked
 
     run(story)
+
+
+def test_requests_of_a_batch_are_counted_by_the_time_that_each_took() -> None:
+    together, apart = VersionCounts(), VersionCounts()
+    together.answered([7.0, 9.5, 9.9995], 5, 10.0)
+    for start, rows in ((7.0, 3), (9.5, 1), (9.9995, 1)):
+        apart.answered([start], rows, 10.0)
+    assert together.latency == apart.latency
+    assert [together.latency[BOUNDS.index(bound)] for bound in (0.001, 0.5, 5.0)] == [1, 1, 1]
+    assert (together.requests, together.rows, together.seconds) == (3, 5, pytest.approx(3.5005))
+    apart.answered([], 0, 10.0)
+    assert apart.requests == 3, "where all clients have gone there is nothing to count"

@@ -173,6 +173,38 @@ def test_a_connection_that_breaks_within_the_body_harms_nobody(bench: Bench) -> 
     run(story)
 
 
+def test_what_comes_behind_a_whole_body_is_no_more_of_it(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.begin()
+        request = Request()
+        await bench.ask(request)
+        request.exchange.look()  # As the connection does when the next request comes before the answer.
+        assert request.answers == []
+        bench.link.answer([1])
+        assert [status for status, _ in request.answers] == [200]
+
+    run(story)
+
+
+def test_refusals_of_the_version_count_as_its_errors(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.begin()
+        assert bench.app.generation is not None
+        pool = bench.app.generation.served[1].pool
+        pool.limit(max_batch=1, queue_rows=1)
+        running, waiting, refused = Request(), Request(), Request()
+        for request in (running, waiting, refused):
+            await bench.ask(request)
+        assert [status for status, _ in refused.answers] == [503]
+        bench.link.answer([object()])
+        assert [status for status, _ in running.answers] == [500]
+        counts = bench.counts.of(1)
+        assert (counts.requests, counts.errors) == (0, 1), "a strange output is none of its answers"
+        assert bench.counts.errors == {"503:": 1, "500:front": 1}
+
+    run(story)
+
+
 def test_who_leaves_is_taken_out_of_the_queue(bench: Bench) -> None:
     async def story() -> None:
         await bench.begin()

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from headrace.serving.batch import Asker, Job, Part
 from headrace.serving.control import Plan
 from headrace.serving.exchange import Exchange
 from headrace.serving.generation import Generation, Served, copy_to_shadows
-from headrace.serving.invocation import SHORT_BYTES, Invocation
+from headrace.serving.invocation import SHORT_BYTES, invoke
 from headrace.serving.keys import check_key
 from headrace.serving.metrics import Counts, prometheus
 from headrace.serving.plain import read_csv
@@ -91,7 +90,7 @@ class App:
                 is_csv = self._is_csv(exchange, plan)
                 length = exchange.check_body(plan.serve.max_body_bytes)
                 if length is not None and length <= SHORT_BYTES:
-                    Invocation(self, exchange, is_csv).start()
+                    invoke(self, exchange, is_csv=is_csv)
                     return
         except Exception as error:  # noqa: BLE001 - the request's boundary: it is answered, the front goes on
             self.refuse(exchange, error)
@@ -144,33 +143,18 @@ class App:
     async def predict(self, exchange: Exchange, generation: Generation, served: Served, asked: Asked) -> Part:
         """Have rows answered. Raises Rejected."""
         done: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
-        try:
-            self.submit(exchange, generation, served, asked, done=done)
-            part = await done
-        except Rejected as rejected:
-            if rejected.status >= MODEL_FAILED:
-                served.pool.counts.errors += 1
-            raise
-        served.pool.counts.answered(time.monotonic() - exchange.start, asked.rows.count)
-        return part
+        self.submit(exchange, generation, served, asked, done)
+        return await done
 
-    def submit(
-        self,
-        exchange: Exchange,
-        generation: Generation,
-        served: Served,
-        asked: Asked,
-        *,
-        done: Asker,
-    ) -> None:
+    def submit(self, exchange: Exchange, generation: Generation, served: Served, asked: Asked, done: Asker) -> None:
         """Put rows into the queue of the version that answers, copies into those of its shadows. Raises Rejected."""
-        is_probe = generation is not self.generation or (PROBE in exchange.headers and self._is_probe(exchange))
+        is_kept = generation is self.generation and not (PROBE in exchange.headers and self._is_probe(exchange))
         start, rows = exchange.start, asked.rows
         length = asked.length if rows.layout.texts else 0
-        job = Job(rows, asked.params, done, start, start + generation.deadline_s, length, not is_probe)
+        job = Job(rows, asked.params, done, start, start + generation.deadline_s, length, is_kept)
         served.pool.submit(job)
         exchange.leave = job.leave
-        if generation.plan.shadow and not is_probe:
+        if generation.plan.shadow and is_kept:
             copy_to_shadows(generation, job, served)
 
     def find(self, exchange: Exchange) -> tuple[Generation, Served]:
@@ -183,9 +167,8 @@ class App:
             raise Rejected(FULL, "No version serves here yet.", retry_after_s=1)
         if pinned is not None:
             return generation, generation.pinned(pinned)
-        only = generation.shares.only
-        if only is not None:
-            return generation, generation.served[only]
+        if generation.only is not None:
+            return generation, generation.only
         return generation, generation.choose(exchange.headers.get("x-headrace-key"))
 
     def body(self, exchange: Exchange) -> Awaitable[bytes]:
@@ -223,7 +206,7 @@ class App:
         return bare == "text/csv"
 
     async def _invocations(self, exchange: Exchange) -> None:
-        """Answer what comes in a long body; `Invocation` does the others."""
+        """Answer what comes in a long body; `invoke` does the others."""
         is_csv = self._is_csv(exchange, self._opened().plan)
         body = await self.body(exchange)
         generation, served = self.find(exchange)

@@ -1,6 +1,7 @@
 """Rows of several requests joined greedily, without a timer: a free worker takes what is waiting."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +30,7 @@ SHORT = 64
 
 
 class Asker(Protocol):
-    """Who waits for an answer: a future, or what does as one."""
-
-    def done(self) -> bool: ...
+    """Who waits for an answer: a future, or what does as one. It is given one of the two, once."""
 
     def set_result(self, part: "Part", /) -> None: ...
 
@@ -46,6 +45,7 @@ class Job(msgspec.Struct, eq=False):
         deadline: when it is too late, in `time.monotonic`; the loop's own time may be rounded.
         kept: it goes into the prediction log; golden probes do not.
         alone: it was in a batch that failed, so it goes by itself.
+        is_over: it has its answer, or nobody waits for that any more.
     """
 
     rows: Rows
@@ -57,16 +57,19 @@ class Job(msgspec.Struct, eq=False):
     kept: bool = True
     alone: bool = False
     tries: int = 0
+    is_over: bool = False
 
-    @property
-    def is_over(self) -> bool:
-        """True where nobody waits for the answer any more."""
-        return self.done is not None and self.done.done()
+    def fail(self, error: Exception) -> None:
+        """There will be no answer."""
+        if not self.is_over:
+            self.is_over = True
+            if self.done is not None:
+                with contextlib.suppress(asyncio.InvalidStateError):  # Whose task was cancelled waits no more.
+                    self.done.set_exception(error)
 
     def leave(self) -> None:
         """The client has gone: nobody waits for the answer."""
-        if self.done is not None and not self.done.done():
-            self.done.set_exception(Rejected(GONE, "The client has gone."))
+        self.fail(Rejected(GONE, "The client has gone."))
 
 
 class Part(msgspec.Struct, gc=False):
@@ -171,20 +174,12 @@ class Pool:
                 it ever holds.
         """
         count = job.rows.count
-        if count > self._queue_rows:
-            raise Rejected(
-                TOO_LARGE, f"The request holds {count} rows; the limit is {self._queue_rows}.", "Send several."
-            )
-        if self.queued_rows + count > self._queue_rows:
-            raise Rejected(FULL, f"The queue is full ({self.queued_rows} rows are waiting).", retry_after_s=1)
-        # About how long it will wait for its answer.
-        wait_s = (self.queued_rows + self.flying_rows) * self._s_per_row
-        if job.start + 1.25 * wait_s > job.deadline:
-            # Sooner told than late: what is let in is answered in time, also at three times the capacity.
-            text = f"The queue takes about {1000 * wait_s:.0f} ms, which is longer than the deadline."
-            raise Rejected(FULL, text, retry_after_s=1)
+        queued = self.queued_rows + count
+        # Sooner told than late: what is let in is answered in time, also at three times the capacity.
+        if queued > self._queue_rows or job.start + 1.25 * self._wait_s() > job.deadline:
+            raise self._refusal(job)
         self.waiting.append(job)
-        self.queued_rows += count
+        self.queued_rows = queued
         if not self._scheduled:
             self._scheduled = True
             self._idle.clear()
@@ -192,6 +187,21 @@ class Pool:
         if not self._sweeping:
             self._sweeping = True
             self.loop.call_later(SWEEP_S, self._sweep)
+
+    def _wait_s(self) -> float:
+        """Return about how long a row that comes now waits for its answer."""
+        return (self.queued_rows + self.flying_rows) * self._s_per_row
+
+    def _refusal(self, job: Job) -> Rejected:
+        count = job.rows.count
+        if count > self._queue_rows:
+            text = f"The request holds {count} rows; the limit is {self._queue_rows}."
+            return Rejected(TOO_LARGE, text, "Send several.")
+        self._count_error(job)
+        if self.queued_rows + count > self._queue_rows:
+            return Rejected(FULL, f"The queue is full ({self.queued_rows} rows are waiting).", retry_after_s=1)
+        text = f"The queue takes about {1000 * self._wait_s():.0f} ms, which is longer than the deadline."
+        return Rejected(FULL, text, retry_after_s=1)
 
     async def drain(self) -> None:
         """Wait until nothing waits or runs."""
@@ -250,21 +260,23 @@ class Pool:
         most = min(share, self._most_rows(first))
         shortest, longest = first.length // 2 if first.length > SHORT else 0, max(2 * first.length, SHORT)
         kept: list[Job] = []
-        while self.waiting and rows < most:
-            job = self.waiting.popleft()
+        waiting = self.waiting
+        while waiting and rows < most:
+            job = waiting.popleft()
             its = job.rows
+            count = its.count
             if job.is_over:
-                self.queued_rows -= its.count
+                self.queued_rows -= count
             elif (
-                rows + its.count <= most and shortest <= job.length <= longest and its.layout is layout
+                rows + count <= most and its.layout is layout and shortest <= job.length <= longest
                 and not job.alone and its.shapes == shapes and job.params == params
             ):  # fmt: skip
-                self.queued_rows -= its.count
-                rows += its.count
+                self.queued_rows -= count
+                rows += count
                 jobs.append(job)
             else:
                 kept.append(job)
-        self.waiting.extendleft(reversed(kept))
+        waiting.extendleft(reversed(kept))
         return jobs
 
     def _most_rows(self, first: Job) -> int:
@@ -297,16 +309,25 @@ class Pool:
             self._fail(jobs, f"The model gave {given} answers for {total} rows.")
             return
         ids = self._ids(total)
-        start = 0
+        start = rows = 0
+        starts = []
         # What is answered as a whole belongs to its one request, however long it is.
         whole = 0 if self._by_row else max((_length(values) for _, values in outputs.named), default=0)
         for job in jobs:
             end = start + job.rows.count
-            if job.done is not None and not job.done.done():
-                job.done.set_result(Part(answer, start, end if self._by_row else whole, ids[start:end]))
+            if not job.is_over and job.done is not None:
+                try:
+                    job.done.set_result(Part(answer, start, whole or end, ids[start:end]))
+                    starts.append(job.start)
+                    rows += end - start
+                    job.is_over = True
+                except Exception as error:  # noqa: BLE001 - a strange output is its own request's trouble alone
+                    job.fail(error)
             start = end
+        now = time.monotonic()
+        self.counts.answered(starts, rows, now)
         # After the answers, which are on their way by then.
-        self.loop.call_soon(self._recorded, jobs, answer, ids, time.monotonic())
+        self.loop.call_soon(self._recorded, jobs, answer, ids, now)
         self.wake()
         self._settle()
 
@@ -345,8 +366,9 @@ class Pool:
 
     def _fail(self, jobs: list[Job], sentence: str) -> None:
         for job in jobs:
-            if job.done is not None and not job.done.done():
-                job.done.set_exception(Rejected(MODEL_FAILED, sentence))
+            if not job.is_over:
+                self._count_error(job)
+                job.fail(Rejected(MODEL_FAILED, sentence))
         self.wake()
         self._settle()
 
@@ -357,10 +379,11 @@ class Pool:
         now = time.monotonic()
         for jobs in (self.waiting, *self._running):
             for job in jobs:
-                if job.deadline <= now and job.done is not None and not job.done.done():
+                if job.deadline <= now and not job.is_over:
                     where = "in the queue" if jobs is self.waiting else "in the model"
-                    job.done.set_exception(Rejected(LATE, self._late(where, job)))
-        self._forget(now)
+                    self._count_error(job)
+                    job.fail(Rejected(LATE, self._late(where, job)))
+        self._forget()
         for worker in self.workers:
             if worker.working_on and all(job.deadline + HANG_S < now for job in worker.working_on):
                 worker.hung()
@@ -369,10 +392,10 @@ class Pool:
         if self._sweeping:
             self.loop.call_later(SWEEP_S, self._sweep)
 
-    def _forget(self, now: float) -> None:
-        """Take out of the queue what is answered already, and shadows' copies that are late."""
-        if any(job.is_over or job.deadline <= now for job in self.waiting):
-            self.waiting = deque(job for job in self.waiting if not job.is_over and job.deadline > now)
+    def _forget(self) -> None:
+        """Take out of the queue what is over."""
+        if any([job.is_over for job in self.waiting]):
+            self.waiting = deque(job for job in self.waiting if not job.is_over)
             self.queued_rows = sum(job.rows.count for job in self.waiting)
 
     def _late(self, where: str, job: Job) -> str:
@@ -380,6 +403,9 @@ class Pool:
         return (
             f"The deadline of {1000 * (job.deadline - job.start):.0f} ms passed while the request was {where}.{cause}"
         )
+
+    def _count_error(self, job: Job) -> None:
+        self.counts.errors += job.done is not None
 
     def _settle(self) -> None:
         if not (self.waiting or self._running or self._scheduled):

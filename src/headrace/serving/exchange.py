@@ -71,8 +71,11 @@ class Exchange(msgspec.Struct, eq=False):
 
     def look(self) -> None:
         """Have whoever waits for the body look at what there is of it now."""
-        if self._look is not None:
-            self._look()
+        look = self._look
+        if look is not None:
+            if self.is_whole or self.problem is not None:
+                self._look = None  # There is no more to see.
+            look()
 
     def fail(self, problem: Exception) -> None:
         """There will be no more of the body."""

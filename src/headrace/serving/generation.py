@@ -65,12 +65,20 @@ class Served:
 
 @dataclass(slots=True)
 class Generation:
-    """A plan that this front can serve."""
+    """A plan that this front can serve.
+
+    Attributes:
+        only: the version that gets everything; None where traffic is split.
+    """
 
     plan: Plan
     served: dict[int, Served]
     shares: Shares
     deadline_s: float
+    only: Served | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.only = None if self.shares.only is None else self.served[self.shares.only]
 
     def take_over(self) -> None:
         """Have its versions go by its limits, those too that an older generation loaded; called when it is committed.

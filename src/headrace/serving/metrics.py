@@ -1,7 +1,7 @@
 """What a front counts, how several fronts' counts add up, and Prometheus' text."""
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -29,11 +29,19 @@ class VersionCounts(msgspec.Struct):
     shadow_rows: int = 0
     queued_rows: int = 0
 
-    def answered(self, seconds: float, rows: int) -> None:
-        self.requests += 1
+    def answered(self, starts: Sequence[float], rows: int, now: float) -> None:
+        """Count requests of so many rows together, which came at `starts` (`time.monotonic`) and are answered now."""
+        if not starts:
+            return
+        self.requests += len(starts)
         self.rows += rows
-        self.seconds += seconds
-        self.latency[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += len(starts) * now - sum(starts)
+        least, most = bisect_left(BOUNDS, now - max(starts)), bisect_left(BOUNDS, now - min(starts))
+        if least == most:  # As mostly in one batch.
+            self.latency[most] += len(starts)
+        else:
+            for start in starts:
+                self.latency[bisect_left(BOUNDS, now - start)] += 1
 
     def sent(self, rows: int) -> None:
         self.batches[bisect_left(BATCH_BOUNDS, rows)] += 1
