@@ -165,7 +165,8 @@ def test_a_request_whose_body_comes_when_its_version_has_left_is_answered_by_the
     async def story() -> None:
         await bench.release(1, Limits(), versions=(1,))
         request = SlowRequest()
-        asking = asyncio.ensure_future(bench.front._app._invocations(request))  # type: ignore[union-attr, arg-type]
+        reading = bench.front._app._invoke_long(request, is_csv=False)  # type: ignore[union-attr, arg-type]
+        asking = asyncio.ensure_future(reading)
         await request.is_awaited.wait()
         await bench.release(2, Limits(), versions=(2,))
         request.has_come.set()

@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 
 from headrace.clock import Clock, SystemClock
 from headrace.errors import InvalidInput
@@ -75,11 +76,8 @@ class Ids:
 def _rising(first: str, last: int, strides: Sequence[int]) -> list[str]:
     """Return `first` and its followers, which differ in the last group alone."""
     head = first[:24]
-    found = [first]
-    for stride in strides:
-        last += 1 + stride
-        found.append(head + hex(_LAST_TOP | last)[3:])
-    return found
+    sums = accumulate(strides, initial=_LAST_TOP | last)
+    return [head + hex(number + place)[3:] for place, number in enumerate(sums)]
 
 
 def time_of(prediction_id: str) -> datetime:

@@ -68,8 +68,7 @@ class App:
         self.counts = counts
         self._tasks: set[asyncio.Task[None]] = set()
         self._page = page
-        self._paths: dict[str, Callable[[Exchange], Any]] = {
-            "/invocations": self._invocations,
+        self._paths: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "/ping": self._ping,
             "/health": self._ping,
             "/version": self._version,
@@ -86,21 +85,16 @@ class App:
             if exchange.problem is not None:
                 raise exchange.problem
             if exchange.path == "/invocations":
-                plan = self._opened().plan
-                is_csv = self._is_csv(exchange, plan)
-                length = exchange.check_body(plan.serve.max_body_bytes)
-                if length is not None and length <= SHORT_BYTES:
-                    invoke(self, exchange, is_csv=is_csv)
-                    return
+                self._invocations(exchange)
+            else:
+                handler = self._paths.get(exchange.path) or self._below(exchange)
+                self._go(self._handle(exchange, handler(exchange)))
         except Exception as error:  # noqa: BLE001 - the request's boundary: it is answered, the front goes on
             self.refuse(exchange, error)
-            return
-        self._go(self._handle(exchange))
 
-    async def _handle(self, exchange: Exchange) -> None:
+    async def _handle(self, exchange: Exchange, answering: Awaitable[None]) -> None:
         try:
-            handler = self._paths.get(exchange.path) or self._below(exchange)
-            await handler(exchange)
+            await answering
         except Exception as error:  # noqa: BLE001 - the request's boundary, as above
             self.refuse(exchange, error)
 
@@ -121,7 +115,7 @@ class App:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _below(self, exchange: Exchange) -> Callable[[Exchange], Any]:
+    def _below(self, exchange: Exchange) -> Callable[[Exchange], Awaitable[None]]:
         if exchange.path.startswith("/v2/"):
             return partial(handle_v2, self)
         if exchange.path.startswith("/predictions/"):
@@ -191,23 +185,22 @@ class App:
             return False
         return any(g is not None and g.plan.probe and g.plan.probe == token for g in (self.prepared, self.generation))
 
-    def _is_csv(self, exchange: Exchange, plan: Plan) -> bool:
-        """Check what there is to check before a body is read. Raises Rejected."""
+    def _invocations(self, exchange: Exchange) -> None:
+        """Check what there is to check before a body is read, then begin to read it. Raises Rejected."""
+        plan = (self.generation or self._opened()).plan
         if exchange.method != "POST":
             exchange.needs("POST")
         if plan.predict_keys:
             self._check_key(exchange, plan)
         kind = exchange.headers.get("content-type", "")
-        if kind == "application/json":
-            return False
-        bare = kind.partition(";")[0].strip().lower()
-        if bare not in SCORED_TYPES:
-            raise Rejected(MEDIA_TYPE, "The content type is not read here.", "Send application/json or text/csv.")
-        return bare == "text/csv"
+        is_csv = kind != "application/json" and _is_csv(kind)
+        length = exchange.check_body(plan.serve.max_body_bytes)
+        if length is not None and length <= SHORT_BYTES:
+            invoke(self, exchange, is_csv=is_csv)
+        else:
+            self._go(self._handle(exchange, self._invoke_long(exchange, is_csv=is_csv)))
 
-    async def _invocations(self, exchange: Exchange) -> None:
-        """Answer what comes in a long body; `invoke` does the others."""
-        is_csv = self._is_csv(exchange, self._opened().plan)
+    async def _invoke_long(self, exchange: Exchange, *, is_csv: bool) -> None:
         body = await self.body(exchange)
         generation, served = self.find(exchange)
         asked = read_csv(served, body) if is_csv else served.scoring.read(body)
@@ -267,6 +260,14 @@ class App:
             raise Rejected(FULL, error.fact, error.remedy, retry_after_s=5) from error
         self.counts.feedback += len(actuals)
         exchange.json({"accepted": len(actuals)}, 202)
+
+
+def _is_csv(kind: str) -> bool:
+    """Tell whether a content type is CSV's rather than JSON's. Raises Rejected."""
+    bare = kind.partition(";")[0].strip().lower()
+    if bare not in SCORED_TYPES:
+        raise Rejected(MEDIA_TYPE, "The content type is not read here.", "Send application/json or text/csv.")
+    return bare == "text/csv"
 
 
 def read_actuals(body: bytes) -> list[Actual]:

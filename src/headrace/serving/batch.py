@@ -175,9 +175,11 @@ class Pool:
         """
         count = job.rows.count
         queued = self.queued_rows + count
-        # Sooner told than late: what is let in is answered in time, also at three times the capacity.
-        if queued > self._queue_rows or job.start + 1.25 * self._wait_s() > job.deadline:
-            raise self._refusal(job)
+        # About how long it will wait for its answer. Sooner told than late: what is let in is answered in time, also at
+        # three times the capacity.
+        wait_s = (self.queued_rows + self.flying_rows) * self._s_per_row
+        if queued > self._queue_rows or job.start + 1.25 * wait_s > job.deadline:
+            raise self._refusal(job, wait_s)
         self.waiting.append(job)
         self.queued_rows = queued
         if not self._scheduled:
@@ -188,11 +190,7 @@ class Pool:
             self._sweeping = True
             self.loop.call_later(SWEEP_S, self._sweep)
 
-    def _wait_s(self) -> float:
-        """Return about how long a row that comes now waits for its answer."""
-        return (self.queued_rows + self.flying_rows) * self._s_per_row
-
-    def _refusal(self, job: Job) -> Rejected:
+    def _refusal(self, job: Job, wait_s: float) -> Rejected:
         count = job.rows.count
         if count > self._queue_rows:
             text = f"The request holds {count} rows; the limit is {self._queue_rows}."
@@ -200,7 +198,7 @@ class Pool:
         self._count_error(job)
         if self.queued_rows + count > self._queue_rows:
             return Rejected(FULL, f"The queue is full ({self.queued_rows} rows are waiting).", retry_after_s=1)
-        text = f"The queue takes about {1000 * self._wait_s():.0f} ms, which is longer than the deadline."
+        text = f"The queue takes about {1000 * wait_s:.0f} ms, which is longer than the deadline."
         return Rejected(FULL, text, retry_after_s=1)
 
     async def drain(self) -> None:
@@ -258,24 +256,25 @@ class Pool:
             return jobs
         layout, shapes, params, rows = first.rows.layout, first.rows.shapes, first.params, first.rows.count
         most = min(share, self._most_rows(first))
-        shortest, longest = first.length // 2 if first.length > SHORT else 0, max(2 * first.length, SHORT)
+        length = first.length
+        shortest, longest = length // 2 if length > SHORT else 0, max(2 * length, SHORT)
         kept: list[Job] = []
-        waiting = self.waiting
+        waiting, gone = self.waiting, -rows
         while waiting and rows < most:
             job = waiting.popleft()
             its = job.rows
-            count = its.count
+            after = rows + its.count
             if job.is_over:
-                self.queued_rows -= count
+                gone += its.count
             elif (
-                rows + count <= most and its.layout is layout and shortest <= job.length <= longest
+                after <= most and its.layout is layout and (job.length == length or shortest <= job.length <= longest)
                 and not job.alone and its.shapes == shapes and job.params == params
             ):  # fmt: skip
-                self.queued_rows -= count
-                rows += count
+                rows = after
                 jobs.append(job)
             else:
                 kept.append(job)
+        self.queued_rows -= gone + rows
         waiting.extendleft(reversed(kept))
         return jobs
 

@@ -107,7 +107,7 @@ def request(
     worker that is warmed up its own trials.
     """
     layout = batch[0].layout
-    count = sum(rows.count for rows in batch)
+    count = sum([rows.count for rows in batch])
     blocks: list[Any] = []
     body: list[bytes] = []
     for place, block in enumerate(layout.blocks):

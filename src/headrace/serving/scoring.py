@@ -1,7 +1,6 @@
 """MLflow's scoring documents: `instances`, `inputs`, `dataframe_split`, `dataframe_records`, and the answer."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -9,7 +8,7 @@ import numpy as np
 
 from headrace.serving.layout import Block, Layout, Rows
 from headrace.serving.rejection import BAD_REQUEST, UNFIT, Rejected
-from headrace.serving.schema import NULLABLE, Table, Tensors, column_type, tensor_row_type
+from headrace.serving.schema import NULLABLE, Table, Tensors, column_type, number_type, tensor_row_type
 from headrace.types import UNNAMED, Field, Json, Signature
 
 FORMS = ("instances", "inputs", "dataframe_split", "dataframe_records")
@@ -196,9 +195,9 @@ class TensorScoring:
         self._decode_plain: Callable[[bytes], Any] | None = None
         if self._is_single and self.tensors.is_flat:
             # Numbers beyond `float32` are found when they are packed.
-            is_float = fields[0].dtype == "float32"
-            rows = LIST[tensor_row_type(replace(fields[0], dtype="float64"))] if is_float else instances
-            forms = [(name, rows | msgspec.UnsetType, UNSET) for name in ("inputs", "instances")]
+            number = number_type("float64" if fields[0].dtype == "float32" else fields[0].dtype)
+            plain_rows = LIST[TUPLE[(number,) * fields[0].shape[1]]]
+            forms = [(name, plain_rows | msgspec.UnsetType, UNSET) for name in ("inputs", "instances")]
             plain = msgspec.defstruct("Plain", forms, forbid_unknown_fields=True, gc=False)
             self._decode_plain = msgspec.json.Decoder(plain).decode
 
