@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from headrace.errors import InvalidInput, Unavailable
@@ -94,3 +95,26 @@ def test_a_damaged_segment_is_told_with_the_command_that_finds_it(tmp_path: Path
     with pytest.raises(Unavailable, match="cannot be read") as told:
         ask(folder, "SELECT * FROM joined")
     assert "headrace predictions check churn" in told.value.remedy
+
+
+def test_values_that_hardly_come_twice_are_written_without_a_dictionary(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journals" / f"{IDS.new()}{SUFFIX}")
+    inputs = {
+        "image": np.ones((2, 4), "f4"),
+        "pixels": np.ones((2, 4), "i4"),
+        "town": ["Bern", "Bern"],
+        "age": [4.5, 5],
+    }
+    inputs |= {"nested.name": [{"a": [1.5], "b": "x"}] * 2}
+    journal.append(encode([Batch(IDS.batch(2), AT, 1, inputs, {"": np.zeros((2, 3))}, [1.0, 2.0])]))
+    journal.close()
+    roll(tmp_path)
+    [segment] = read_manifest(tmp_path).predictions
+    group = pq.read_metadata(tmp_path / segment.path).row_group(0)
+    columns = {one.path_in_schema: set(one.encodings) for one in map(group.column, range(group.num_columns))}
+    by_byte = {path for path, encodings in columns.items() if "BYTE_STREAM_SPLIT" in encodings}
+    assert by_byte == {"in_image.list.element", "out_.list.element", "latency_ms"}
+    without = {path for path, encodings in columns.items() if "RLE_DICTIONARY" not in encodings}
+    assert without == {*by_byte, "id", "shadow"}
+    rows = ask(tmp_path, 'SELECT in_image, in_pixels, in_town, in_age, "in_nested.name".a, latency_ms FROM predictions')
+    assert rows[0] == ([1.0] * 4, [1] * 4, "Bern", 4.5, [1.5], 1.0)
