@@ -196,7 +196,10 @@ class App:
         is_csv = kind != "application/json" and _is_csv(kind)
         length = exchange.check_body(plan.serve.max_body_bytes)
         if length is not None and length <= SHORT_BYTES:
-            invoke(self, exchange, is_csv=is_csv)
+            if exchange.is_whole:
+                invoke(self, exchange, is_csv=is_csv)
+            else:
+                exchange.when_more(partial(invoke, self, exchange, is_csv=is_csv))
         else:
             self._go(self._handle(exchange, self._invoke_long(exchange, is_csv=is_csv)))
 

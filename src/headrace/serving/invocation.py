@@ -4,7 +4,6 @@ Most requests come this way. Each step is a call that the connection or the batc
 task with its futures costs about as much as all that is done here.
 """
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,9 +38,8 @@ class Invocation(msgspec.Struct, eq=False):
 
 
 def invoke(app: "App", exchange: Exchange, *, is_csv: bool) -> None:
-    """Read a request with a short body, once that is there, and have its rows answered."""
+    """Read a request with a short body and have its rows answered; until that is whole, wait for the next call."""
     if not exchange.is_whole and exchange.problem is None:
-        exchange.when_more(partial(invoke, app, exchange, is_csv=is_csv))
         return
     try:
         if exchange.problem is not None:
