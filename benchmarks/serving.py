@@ -274,7 +274,7 @@ def run_bag(bench: Bench, scale: Scale) -> None:
 
 def run_encoder(bench: Bench, scale: Scale) -> None:
     """A transformer of MiniLM's size, with texts of one length and with mixed ones."""
-    at = scale.of((1, 64))
+    at = scale.of(CONNECTIONS)
     forward = Forward()
     found = bench.workload("encoder", [*OURS, *PEERS], mixed=False, connections=at, beside=forward)
     if 64 in at:
