@@ -124,8 +124,9 @@ def test_newer_rows_count_for_more_and_old_ones_are_left_out(tmp_path: Path) -> 
     taken = {age: (added + kept_out).count(age) for age in days}
     assert taken[10] == 0
     assert taken[0] == day_rows - 1  # The null is no truth to learn.
-    assert binomtest(taken[2], day_rows - 1, 0.5).pvalue > 0.001
-    assert binomtest(taken[4], day_rows - 1, 0.25).pvalue > 0.001
+    # Who is taken hangs on random ids: a bound that chance does not reach.
+    assert binomtest(taken[2], day_rows - 1, 0.5).pvalue > 1e-6
+    assert binomtest(taken[4], day_rows - 1, 0.25).pvalue > 1e-6
     assert gather(rooms, request, component) == found
 
 
