@@ -140,15 +140,15 @@ def _encodings(schema: pa.Schema) -> dict[str, list[str]]:
     A dictionary of values that hardly come twice costs two thirds of the writing and is thrown away. So ids go without,
     and the numbers of tensors and latencies go byte by byte, which packs measured values best.
     """
-    split = [
-        path
-        for field in schema
-        if pa.types.is_fixed_size_list(field.type) or field.name == "latency_ms"
-        for path, kind in _leaves(field.name, field.type)
-        if pa.types.is_floating(kind)
-    ]
-    leaves = [path for field in schema if field.name != "id" for path, _ in _leaves(field.name, field.type)]
-    return {"use_dictionary": [path for path in leaves if path not in split], "use_byte_stream_split": split}
+    listed, split = [], []
+    for field in schema:
+        is_measured = pa.types.is_fixed_size_list(field.type) or field.name == "latency_ms"
+        for path, kind in _leaves(field.name, field.type):
+            if is_measured and pa.types.is_floating(kind):
+                split.append(path)
+            elif field.name != "id":
+                listed.append(path)
+    return {"use_dictionary": listed, "use_byte_stream_split": split}
 
 
 def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:

@@ -259,13 +259,13 @@ class Pool:
         length = first.length
         shortest, longest = length // 2 if length > SHORT else 0, max(2 * length, SHORT)
         kept: list[Job] = []
-        waiting, gone = self.waiting, -rows
+        waiting, over = self.waiting, 0
         while waiting and rows < most:
             job = waiting.popleft()
             its = job.rows
             after = rows + its.count
             if job.is_over:
-                gone += its.count
+                over += its.count
             elif (
                 after <= most and its.layout is layout and (job.length == length or shortest <= job.length <= longest)
                 and not job.alone and its.shapes == shapes and job.params == params
@@ -274,7 +274,7 @@ class Pool:
                 jobs.append(job)
             else:
                 kept.append(job)
-        self.queued_rows -= gone + rows
+        self.queued_rows -= rows - first.rows.count + over  # `_next` has taken the first's off already.
         waiting.extendleft(reversed(kept))
         return jobs
 

@@ -174,7 +174,7 @@ class Tensors:
             shapes.append(shape)
         return Rows(count, self.layout, parts, self._fixed if tuple(shapes) == self._fixed else tuple(shapes))
 
-    def flat_rows(self, rows: Sequence[list[Any]]) -> Rows:
+    def flat_rows(self, rows: Sequence[Sequence[Any]]) -> Rows:
         """Return rows of the one tensor there is. Raises OverflowError where it is of `float32`, for numbers beyond."""
         count = len(rows)
         if count == 1:  # As in most requests.
