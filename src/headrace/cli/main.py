@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from headrace.cli import evidence, monitor, nodes, parts, predictions, tokens, triggers
+from headrace.cli.bounds import LAST_PORT, LAST_VERSION, MOST_ENTRIES
 from headrace.cli.sections import Sections
 
 if TYPE_CHECKING:
@@ -91,7 +92,10 @@ def down(as_json: AsJson = False) -> None:
 def run(
     folder: Folder = Path(),
     commit: Annotated[str, typer.Option(help="Train from this commit instead of what lies there.")] = "",
-    version: Annotated[int, typer.Option(help="Train nothing: judge this version, which is in MLflow's registry.")] = 0,
+    version: Annotated[
+        int,
+        typer.Option(min=0, max=LAST_VERSION, help="Train nothing: judge this version, which is in MLflow's registry."),
+    ] = 0,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -109,7 +113,9 @@ def run(
 @app.command()
 def promote(
     component: Name,
-    version: Annotated[int, typer.Option(help="A version that passed its gate and acceptance.")],
+    version: Annotated[
+        int, typer.Option(min=1, max=LAST_VERSION, help="A version that passed its gate and acceptance.")
+    ],
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -125,7 +131,7 @@ def promote(
 @app.command()
 def approve(
     component: Name,
-    version: Annotated[int | None, typer.Option(help="Which one, where several wait.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, max=LAST_VERSION, help="Which one, where several wait.")] = None,
     comment: Annotated[str, typer.Option("--comment", "-m", help="Why; it goes into the ledger.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -141,7 +147,7 @@ def approve(
 @app.command()
 def reject(
     component: Name,
-    version: Annotated[int | None, typer.Option(help="Which one, where several wait.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, max=LAST_VERSION, help="Which one, where several wait.")] = None,
     comment: Annotated[str, typer.Option("--comment", "-m", help="Why; it goes into the ledger.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -157,7 +163,10 @@ def reject(
 @app.command()
 def rollback(
     component: Name,
-    to: Annotated[int | None, typer.Option(help="An earlier champion; the one before the present by default.")] = None,
+    to: Annotated[
+        int | None,
+        typer.Option(min=1, max=LAST_VERSION, help="An earlier champion; the one before the present by default."),
+    ] = None,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -173,7 +182,7 @@ def rollback(
 @app.command()
 def retire(
     component: Name,
-    version: Annotated[int, typer.Option(help="A version that is not wanted any more.")],
+    version: Annotated[int, typer.Option(min=1, max=LAST_VERSION, help="A version that is not wanted any more.")],
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -233,7 +242,7 @@ def status(as_json: AsJson = False) -> None:
 @app.command()
 def history(
     component: Name,
-    limit: Annotated[int, typer.Option(help="How many entries at most, newest first.")] = 30,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_ENTRIES, help="How many entries at most, newest first.")] = 30,
     as_json: AsJson = False,
 ) -> None:
     """Show a component's ledger: who, when, what and why.
@@ -304,7 +313,7 @@ def feedback(
 def serve(
     model: Annotated[str, typer.Argument(help="models:/NAME/VERSION, runs:/RUN/model, or an MLflow model folder.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 5001,
+    port: Annotated[int, typer.Option(min=0, max=LAST_PORT, help="The port; 0 takes a free one.")] = 5001,
     workers: Annotated[str, typer.Option(help="How many worker processes, or auto.")] = "1",
     python: Annotated[
         Path | None, typer.Option(help="An interpreter that has what the model needs; built with uv by default.")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.cli.bounds import LAST_VERSION
+
 if TYPE_CHECKING:
     from headrace.monitoring.labelling import Task
     from headrace.monitoring.replay import Replay
@@ -15,13 +17,22 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What the wa
 
 Name = Annotated[str, typer.Argument(help="The component's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Window = Annotated[int, typer.Option(help="Predictions per window; the version's own setting where it is 0.")]
-Budget = Annotated[float, typer.Option(help="False alarms per window; the version's own setting where it is 0.")]
+Window = Annotated[
+    int, typer.Option(min=0, help="Predictions per window, from 20 on; the version's own setting where it is 0.")
+]
+Budget = Annotated[
+    float, typer.Option(min=0, max=1, help="False alarms per window; the version's own setting where it is 0.")
+]
 File = Annotated[
     Path | None, typer.Option("--file", help="Rows (Parquet or CSV) to answer and judge in place of the stored ones.")
 ]
 Label = Annotated[str, typer.Option(help="The file's column with the truth; the holdout's where it has that one.")]
-Version = Annotated[int, typer.Option(help="Whose answers to the file are judged; the newest in production where 0.")]
+Version = Annotated[
+    int,
+    typer.Option(
+        min=0, max=LAST_VERSION, help="Whose answers to the file are judged; the newest in production where 0."
+    ),
+]
 
 
 @app.command()

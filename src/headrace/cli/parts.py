@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from headrace.cli.bounds import LAST_PORT
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -34,7 +36,7 @@ def migrate(
 
 def mlflow(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=LAST_PORT, help="The port.")] = 5000,
     allowed_hosts: Annotated[
         str, typer.Option(help="Names that it may be called by from elsewhere, such as mlflow:5000; commas between.")
     ] = "",

@@ -1,9 +1,10 @@
 """Text for terminals without a library: what `history` and `status` show at once."""
 
 import json
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,23 @@ from headrace.config.settings import Settings
 from headrace.types import Json
 
 UNWATCHED = "it runs, and the control process that watches over it does not; start that with `headrace up`"
+
+
+def as_json(document: object) -> str:
+    """Return a document for standard output: JSON knows no infinity, and not every output takes every character."""
+    is_ascii = (sys.stdout.encoding or "ascii").lower().replace("_", "-") not in ("utf-8", "utf8")
+    try:
+        return json.dumps(document, indent=2, ensure_ascii=is_ascii, allow_nan=False) + "\n"
+    except ValueError:
+        return json.dumps(_finite(document), indent=2, ensure_ascii=is_ascii, allow_nan=False) + "\n"
+
+
+def _finite(document: object) -> object:
+    if isinstance(document, Mapping):
+        return {name: _finite(value) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

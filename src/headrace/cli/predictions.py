@@ -27,12 +27,18 @@ def query(
     from headrace.cli.client import here
     from headrace.cli.terminal import console, print_json, table
     from headrace.cli.watching import label_rates, log_of
+    from headrace.errors import InvalidInput
     from headrace.predictions.query import connect
 
     seen = log_of(component).snapshot(component)
     rates = label_rates(wiring.rooms(here().prepare()), component, seen)
     with connect(seen, label_rates=rates) as connection:
         found = connection.execute(sql)
+        if found is None:
+            raise InvalidInput(
+                "There is no SQL statement in what was asked.",
+                f'See what there is: headrace predictions query {component} "DESCRIBE joined"',
+            )
         names = [column[0] for column in found.description or []]
         rows = found.fetchall()
     if as_json:

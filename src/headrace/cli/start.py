@@ -8,13 +8,19 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any
+
+from headrace.cli.bounds import MOST_ENTRIES
 
 MOST_S = 5.0
 
 
 def run() -> None:
     """Run the command."""
+    # What cannot be written in the output's encoding is written as its number, and ends no command.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = sys.argv[1:]
     if words[:1] in (["history"], ["status"]) and _quick(words):
         return
@@ -48,7 +54,7 @@ def _history_words(words: Sequence[str]) -> tuple[str, int, bool] | None:
             return None
         else:
             names.append(word)
-    return (names[0], limit, as_json) if len(names) == 1 and limit > 0 else None
+    return (names[0], limit, as_json) if len(names) == 1 and 0 < limit <= MOST_ENTRIES else None
 
 
 def _history(component: str, limit: int, as_json: bool) -> bool:
@@ -115,4 +121,6 @@ def _asked(control: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_json(document: object) -> None:
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    from headrace.cli import plain
+
+    sys.stdout.write(plain.as_json(document))

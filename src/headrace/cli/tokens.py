@@ -23,17 +23,15 @@ def create(
 
     Example: headrace token create ada --role operator --expires 30d
     """
-    from headrace.cli.terminal import console, print_json
-    from headrace.config.component import seconds
+    from headrace.cli.terminal import console, duration, print_json
     from headrace.errors import InvalidInput
     from headrace.lifecycle.upkeep.tokens import Rank
 
     try:
-        rank, lives_s = Rank(role), None if expires == "never" else float(seconds(expires))
+        rank = Rank(role)
     except ValueError as error:
-        raise InvalidInput(
-            str(error), "Roles are viewer, operator, admin; durations are written 12h or 90d."
-        ) from error
+        raise InvalidInput(f"There is no role `{role}`.", "Roles are viewer, operator, admin.") from error
+    lives_s = None if expires == "never" else duration(expires)
     far = _elsewhere()
     if far is not None:
         document = far.ask("POST", "/api/tokens", name=name, rank=rank.value, lives_s=lives_s)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.cli.bounds import MOST_ENTRIES
+
 if TYPE_CHECKING:
     from headrace.types import Json
 
@@ -55,7 +57,7 @@ def forget(
 @app.command()
 def show(
     component: Name = "",
-    limit: Annotated[int, typer.Option(help="How many events at most, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_ENTRIES, help="How many events at most, newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Show what is watched, what waits, and what became of each event. That is: started, repeated, refused, and why.
