@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from headrace.serving import frames, worker_child
-from headrace.serving.layout import Rows
+from headrace.serving.layout import Rows, layout_of
 from headrace.serving.rejection import Rejected
 from headrace.serving.scoring import scoring_of
 from headrace.types import UNNAMED, Field, FieldKind, Signature
@@ -158,3 +158,10 @@ def test_model_without_signature_takes_numbers_and_tables() -> None:
     assert arrays(read(anything, {"dataframe_records": [{"x": 1, "y": "b"}]}))["y"].tolist() == ["b"]
     with pytest.raises(Rejected):
         read(anything, {"inputs": [[1], [2, 3]]})
+
+
+def test_layouts_that_clients_choose_are_forgotten_some_day() -> None:
+    fields = tuple(Field(f"c{place}", COLUMN, "double", required=False) for place in range(11))
+    for chosen in range(2**11 - 1):
+        layout_of(fields, frozenset(field.name for place, field in enumerate(fields) if chosen >> place & 1))
+    assert layout_of.cache_info().currsize <= 1024

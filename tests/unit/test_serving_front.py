@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headrace.predictions.ids import Ids
 from headrace.predictions.query import connect
 from headrace.predictions.snapshot import take
 from headrace.serving import generation as generations
@@ -17,6 +18,7 @@ from headrace.serving.control import Limits, Plan, Prepared, VersionPlan
 from headrace.serving.frames import Outputs
 from headrace.serving.front import Front
 from headrace.serving.layout import rows_of
+from headrace.serving.rejection import Rejected
 from headrace.types import Field, FieldKind, Signature
 
 SIGNATURE = Signature((Field("age", FieldKind.COLUMN, "double"), Field("ssn", FieldKind.COLUMN, "double")))
@@ -137,6 +139,43 @@ def test_versions_that_leave_finish_together_and_let_go_of_their_workers(bench: 
         leaving = bench.generation.served
         await bench.release(2, Limits(), versions=(3,))
         assert all(link.is_closed for served in leaving.values() for link in served.links)  # type: ignore[attr-defined]
+
+    run(story)
+
+
+def test_a_version_is_pinned_by_a_number_and_anything_else_is_not_found(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.release(1, Limits())
+        assert bench.generation.pinned("1").version == 1
+        for text in ("\u00b2", "\u0661", "1" * 5000, "-1", ""):
+            with pytest.raises(Rejected) as refusal:
+                bench.generation.pinned(text)
+            assert refusal.value.status == 404
+
+    run(story)
+
+
+def test_ids_go_into_the_header_up_to_what_proxies_take(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.release(1, Limits())
+        headers, ids = bench.generation.served[1].headers, Ids().batch(101)
+        assert f"x-headrace-prediction-id: {ids[0]}\r\n" in headers(ids[:1])
+        assert f"x-headrace-prediction-id: {','.join(ids[:100])}\r\n" in headers(ids[:100])
+        assert "prediction-id" not in headers(ids)
+        assert "x-headrace-version: 1\r\n" in headers(ids)
+
+    run(story)
+
+
+def test_a_page_that_nobody_waits_for_any_more_is_forgotten(bench: Bench) -> None:
+    async def story() -> None:
+        waiting = asyncio.ensure_future(bench.front._page())
+        await asyncio.sleep(0)
+        assert len(bench.front._pages) == 1
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not bench.front._pages
 
     run(story)
 

@@ -31,6 +31,14 @@ def test_more_dimensions_than_the_model_has_are_refused(field: Field, binary: bo
     assert refusal.value.status == 422
 
 
+@pytest.mark.parametrize("length", ["\u00b2", "\u0661", "1" * 5000, "-1", "1e3"])
+def test_a_header_length_that_is_no_number_is_refused(length: str) -> None:
+    served: Any = SimpleNamespace(signature=Signature((COLUMN,)))
+    with pytest.raises(Rejected, match="no length") as refusal:
+        v2.read(served, b"{}", length)
+    assert refusal.value.status == 422
+
+
 def test_a_column_may_come_with_a_width_of_one() -> None:
     assert read(COLUMN, [2, 1]).asked.rows.count == read(COLUMN, [2]).asked.rows.count == 2
     assert read(TENSOR, [1, 2]).asked.rows.count == 1

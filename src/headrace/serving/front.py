@@ -150,9 +150,13 @@ class Front:
     async def _page(self) -> Page:
         self._sequence += 1
         waiting: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
-        self._pages[self._sequence] = waiting
-        self._say(AskPage(self._sequence))
-        return await asyncio.wait_for(waiting, 5.0)
+        sequence = self._sequence
+        self._pages[sequence] = waiting
+        self._say(AskPage(sequence))
+        try:
+            return await asyncio.wait_for(waiting, 5.0)
+        finally:
+            self._pages.pop(sequence, None)
 
     async def _drain(self) -> None:
         """Answer everything that was accepted, then write the rest of the log."""

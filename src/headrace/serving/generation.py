@@ -25,6 +25,8 @@ from headrace.serving.scoring import AnyScoring, TableScoring, TensorScoring, sc
 from headrace.types import ServedVersion, Signature
 
 CONNECT_S = 30.0
+#: Ids of more rows go without the header: aiohttp and proxies refuse lines of more than 8 KB.
+LISTED_IDS = 100
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +58,10 @@ class Served:
 
     def headers(self, ids: Sequence[str], kind: str = JSON) -> str:
         """Return the header lines of an answer whose rows have these ids; `kind` says what the body is."""
+        if len(ids) == 1:  # As in most requests.
+            return f"{kind}{self.version_line}x-headrace-prediction-id: {ids[0]}\r\n"
+        if len(ids) > LISTED_IDS:
+            return f"{kind}{self.version_line}"
         return f"{kind}{self.version_line}x-headrace-prediction-id: {','.join(ids)}\r\n"
 
     def close(self) -> None:
@@ -97,7 +103,7 @@ class Generation:
 
     def pinned(self, version: str) -> Served:
         """Return a warm version by its number. Raises Rejected."""
-        found = self.served.get(int(version)) if version.isdigit() else None
+        found = self.served.get(int(version)) if is_number(version) else None
         if found is None:
             warm = ", ".join(map(str, sorted(self.served)))
             raise Rejected(NOT_FOUND, f"`{self.plan.component}` has no such version loaded (loaded: {warm}).")
@@ -176,6 +182,11 @@ def _serve(
     scoring, version_line = scoring_of(model.signature), f"x-headrace-version: {number}\r\n"
     served = Served(version, model.signature, scoring, pool, links, _keeping(plan), version_line)
     return served
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a header or a path holds a number: digits of ASCII, and no more than `int` reads."""
+    return len(text) < 20 and text.isascii() and text.isdigit()
 
 
 def _keeping(plan: Plan) -> Keeping:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -88,11 +88,12 @@ class Rows(msgspec.Struct, gc=False):
         return found
 
 
-@cache
+@lru_cache(1024)
 def layout_of(inputs: tuple[Field, ...], absent: frozenset[str]) -> Layout:
     """Compile a signature's inputs; `absent` names optional columns that the rows at hand do not have.
 
-    The same inputs give the same object, so that a batch can compare layouts by identity.
+    The same inputs give the same object, so that a batch can compare layouts by identity. Clients choose what is
+    absent: what nobody used for long is forgotten, and at worst two requests stay apart that could be joined.
     """
     fields = [field for field in inputs if field.name not in absent]
     if inputs[0].kind is FieldKind.TENSOR:

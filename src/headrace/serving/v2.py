@@ -9,7 +9,7 @@ import msgspec
 from headrace.serving import tensors
 from headrace.serving.answer import VERSION, named
 from headrace.serving.batch import Part
-from headrace.serving.generation import Served
+from headrace.serving.generation import Served, is_number
 from headrace.serving.layout import ANY_TENSOR, rows_of
 from headrace.serving.rejection import UNFIT, Rejected
 from headrace.serving.scoring import Asked, decode_json
@@ -84,7 +84,7 @@ def read(served: Served, body: bytes, header_length: str) -> Request:
     """Return what a request asks for. Raises Rejected."""
     head, binary = body, b""
     if header_length:
-        if not header_length.isdigit() or int(header_length) > len(body):
+        if not is_number(header_length) or int(header_length) > len(body):
             raise Rejected(UNFIT, f"The header `{HEADER}` is no length within the body.")
         head, binary = body[: int(header_length)], body[int(header_length) :]
     document = decode_json(decode_infer, head)
