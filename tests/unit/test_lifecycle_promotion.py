@@ -1,6 +1,7 @@
 """Production changes whole or not at all, and going back goes to what really served before."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from headrace.clock import ManualClock
 from headrace.config.component import Component
 from headrace.config.settings import Settings
-from headrace.deploy.base import Status
+from headrace.deploy.base import Route, Status
 from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
 from headrace.errors import Conflict, ModelRefused, NotFound, Unavailable
@@ -20,7 +21,9 @@ from headrace.ledger.memory import MemoryLedger
 from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Undurable
+from headrace.lifecycle.events import Mark
 from headrace.lifecycle.flows import FLOWS
+from headrace.lifecycle.production import approvals
 from headrace.lifecycle.production.aliases import CHAMPION, project
 from headrace.lifecycle.production.reconcile import bring_up, previous_champion, production_route, settle
 from headrace.lifecycle.production.rollback import roll_back
@@ -317,13 +320,164 @@ def test_a_promotion_that_was_taken_back_meanwhile_does_not_say_that_it_serves(
 
 
 class Idle:
-    """An engine in which nothing runs."""
+    """An engine in which nothing runs but what it is told; it remembers what it is to start."""
 
     def __init__(self, *running: str) -> None:
         self.flows = running
+        self.started: list[str] = []
 
     def running(self) -> tuple[str, ...]:
         return self.flows
+
+    def state(self, flow: str) -> str | None:
+        return "PENDING" if flow in (*self.flows, *self.started) else None
+
+    def start(self, _kind: str, flow: str, _request: object) -> str:
+        self.started.append(flow)
+        return flow
+
+
+FLOW = "digits/promote/person-k2/1"
+
+
+def in_a_canary(rooms: Rooms, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Rooms], None]) -> Outcome:
+    """Promote v1, then v2 with a canary, and do something while v2 has its first share."""
+    release = {"strategy": "canary", "steps": [10, 100], "step_s": "0s"}
+    config = Component.model_validate({"component": "digits", "release": release}).as_json()
+    for number in (1, 2, 3):
+        remember(rooms, replace(record(rooms.settings.home.parent, number), config=config))
+    promote(rooms, 1, None)
+    rooms = replace(rooms, is_under_way=lambda flow: flow == FLOW)
+    looks = iter(range(1))
+
+    def seen(*_: object, **__: object) -> dict[int, object]:
+        if next(looks, None) == 0:
+            meanwhile(rooms)
+        return {}
+
+    monkeypatch.setattr("headrace.lifecycle.production.promote.tallies", seen)
+    return promote(rooms, 2, 1)
+
+
+def shares(rooms: Rooms) -> dict[int, float]:
+    status = rooms.target.status("digits", Stage.PRODUCTION)
+    return dict(status.shares) if status else {}
+
+
+def test_a_restart_leaves_a_canary_its_share(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def restart(rooms: Rooms) -> None:
+        bring_up(rooms, "digits")
+        seen.append(shares(rooms))
+        rooms.target.remove("digits", Stage.PRODUCTION)  # As a reboot does.
+        bring_up(rooms, "digits")
+        seen.append(shares(rooms))
+
+    assert in_a_canary(rooms, monkeypatch, restart).state is State.PROMOTED
+    assert seen == [{1: 0.9, 2: 0.1}, {1: 0.9, 2: 0.1}]
+    assert serving(rooms) == (2, {2: 1.0}, 2)
+    rooms.target.remove("digits", Stage.PRODUCTION)
+    bring_up(replace(rooms, is_under_way=lambda flow: flow == FLOW), "digits")
+    assert shares(rooms) == {2: 1.0}, "its canary is over, also where the flow has yet to end"
+
+
+def test_a_second_promotion_changes_nothing_of_a_canary(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: list[Outcome] = []
+
+    def second(rooms: Rooms) -> None:
+        outcomes.append(promote(rooms, 3, 2))
+        assert shares(rooms) == {1: 0.9, 2: 0.1}
+
+    assert in_a_canary(rooms, monkeypatch, second).state is State.PROMOTED
+    (refused,) = outcomes
+    assert (refused.state, refused.exit_code) == (State.REFUSED, Conflict.exit_code)
+    assert refused.fact == f"Another promotion of digits is under way (flow {FLOW})."
+    assert f"headrace stop {FLOW}" in refused.remedy
+    assert "headrace promote digits --version 3" in refused.remedy
+    assert serving(rooms) == (2, {2: 1.0}, 2)
+    assert promote(rooms, 3, 2).state is State.PROMOTED
+
+
+def test_a_rollback_to_what_is_not_warm_loads_it_beside_the_canary(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[int, float]] = []
+    apply = MemoryTarget.apply
+
+    def told(target: MemoryTarget, route: Route) -> Status:
+        seen.append(dict(route.shares))
+        return apply(target, route)
+
+    def back(rooms: Rooms) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(MemoryTarget, "apply", told)
+            roll_back(rooms, "digits", to=3, actor=ADA, reason="bad", key="a")
+
+    promote(rooms, 3, None)
+    roll_back_to_nothing = Draft("digits", Action.ROLLED_BACK, ADA, "bad", "n", stage=Stage.PRODUCTION, version=None)
+    rooms.ledger.move(roll_back_to_nothing, expected=3)
+    outcome = in_a_canary(rooms, monkeypatch, back)
+    assert outcome.fact.startswith("v3 of digits is in production by now: somebody took v2 back")
+    assert seen == [{1: 0.9, 2: 0.1}, {3: 1.0}]
+    assert shares(rooms) == {3: 1.0}
+
+
+def test_a_canary_ends_as_soon_as_somebody_goes_back(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = []
+    monkeypatch.setattr("headrace.lifecycle.production.promote.judged", lambda *_: judged.append(1) or "")
+
+    def there_and_back(rooms: Rooms) -> None:
+        roll_back(rooms, "digits", to=None, actor=ADA, reason="bad", key="a")
+        roll_back(rooms, "digits", to=2, actor=ADA, reason="or not", key="b")
+
+    in_a_canary(rooms, monkeypatch, there_and_back)
+    assert judged == []
+    assert serving(rooms) == (2, {2: 1.0}, 2), "what a person says last is not tried out by an older canary"
+
+
+@pytest.fixture
+def accepted(rooms: Rooms) -> Rooms:
+    """Three versions that may serve, of which the first does."""
+    for number in (1, 2, 3):
+        for action in (Action.REGISTERED, Action.GATED, Action.ACCEPTED):
+            rooms.ledger.append(Draft("digits", action, ADA, "good", f"{action}/{number}", version=number))
+    promote(rooms, 1, None)
+    return rooms
+
+
+def test_while_a_promotion_is_under_way_no_other_is_started(accepted: Rooms) -> None:
+    engine = Idle(FLOW)
+    control = Control(accepted, cast("Any", engine))
+    before = accepted.ledger.history("digits")
+    with pytest.raises(Conflict, match="Another promotion of digits is under way") as refused:
+        control.promote("digits", 3, actor="person:ada", reason="", key="k3")
+    assert f"headrace stop {FLOW}" in refused.value.remedy
+    assert (engine.started, accepted.ledger.history("digits")) == ([], before)
+    assert control.promote("digits", 2, actor="person:ada", reason="", key="k2") == FLOW, "a repeat is the same one"
+    accepted.journal(FLOW).write("shift", Mark.DONE, "v2 answers all requests")
+    assert control.promote("digits", 3, actor="person:ada", reason="", key="k3") in engine.started
+
+
+def test_while_a_promotion_is_under_way_nothing_is_approved(accepted: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.lifecycle.production.approvals.state_entry", lambda *_: None)
+    approvals.request(accepted, "digits", 3, Trigger(Cause.COMMIT, "c3", "git:Ada", "commit c3"), "it is required")
+    engine = Idle(FLOW)
+    control = Control(accepted, cast("Any", engine))
+    with pytest.raises(Conflict, match="Another promotion of digits is under way") as refused:
+        control.decide("digits", None, actor="person:ada", comment="", action=Action.APPROVED)
+    assert refused.value.remedy.endswith("Then: headrace approve digits --version 3")
+    assert len(approvals.waiting(accepted, "digits")) == 1, "it waits on"
+    engine.flows = ()
+    decided = control.decide("digits", None, actor="person:ada", comment="", action=Action.APPROVED)
+    assert engine.started == [decided.flow]
+    engine.started.clear()
+    engine.flows = (FLOW,)
+    control.tidy_approvals()
+    assert engine.started == [], "what a crash kept from starting waits, too"
+    engine.flows = ()
+    control.tidy_approvals()
+    assert engine.started == [decided.flow]
 
 
 def test_production_that_is_not_what_the_ledger_says_is_made_so_after_a_while(rooms: Rooms) -> None:
@@ -336,6 +490,18 @@ def test_production_that_is_not_what_the_ledger_says_is_made_so_after_a_while(ro
     rooms.clock.advance(GRACE_S)
     settling.look()
     assert serving(rooms) == (1, {1: 1.0}, 1)
+
+
+def test_shares_that_a_canary_left_are_put_right_after_a_while(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    promote(rooms, 2, 1)
+    rooms.target.apply(production_route(rooms, "digits", {1: 0.9, 2: 0.1}))
+    settling = Settling(Control(rooms, cast("Any", Idle())))
+    assert isinstance(rooms.clock, ManualClock)
+    settling.look()
+    rooms.clock.advance(GRACE_S)
+    settling.look()
+    assert serving(rooms) == (2, {2: 1.0}, 2)
 
 
 def test_a_promotion_that_moves_the_route_is_left_alone(rooms: Rooms) -> None:

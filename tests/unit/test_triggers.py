@@ -18,10 +18,10 @@ from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
 from headrace.errors import Conflict, HeadraceError, NotAllowed, NotFound
 from headrace.ledger.memory import MemoryLedger
-from headrace.lifecycle.request import CandidateRequest
+from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers import repository
-from headrace.lifecycle.triggers.base import Event
+from headrace.lifecycle.triggers.base import Event, Wants
 from headrace.lifecycle.triggers.book import Became, Book
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.patrol import Patrol, settings_of
@@ -38,6 +38,7 @@ class MemoryControl:
 
     started: list[str] = field(default_factory=list)
     running: str = ""
+    promotion: str = ""
     asked: list[Event] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     refusal: HeadraceError | None = None
@@ -48,6 +49,9 @@ class MemoryControl:
 
     def under_way(self, component: str) -> str:
         return self.running
+
+    def promoting(self, component: str) -> str:
+        return self.promotion
 
     def start_candidate(self, request: CandidateRequest) -> str:
         if self.faster:
@@ -310,6 +314,33 @@ def test_a_data_file_counts_once_it_is_written_and_differs(place: Place) -> None
     place.look()
     assert "train.csv" in place.book.problems()["data"]
     assert len(place.control.started) == 1
+
+
+def test_retraining_waits_for_a_promotion_and_a_commit_does_not(place: Place) -> None:
+    place.configure('triggers: {commit: {branch: main}}\nretrain: {on: ["cron: 0 3 * * *"], cooldown: 0s}\n')
+    place.book.watch(place.folder)
+    place.look()
+    place.control.promotion = "digits/promote/person-k2/1"
+    sha = place.commit("second")
+    place.clock.advance(86400)
+    place.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"]
+    assert "waits for flow digits/promote/person-k2/1" in place.book.problems()["waiting cron"]
+    place.control.promotion = ""
+    place.look()
+    assert place.control.started[1:] == ["digits/cron-20260101T030000Z/1"]
+    assert place.book.problems() == {}
+
+
+def test_a_trigger_that_asks_for_a_promotion_waits_for_the_one_that_is_under_way(place: Place) -> None:
+    place.control.promotion = "digits/promote/person-k2/1"
+    trigger = Trigger(Cause.TAG, "v3", "git:Ada", "the tag digits/v3 was pushed")
+    place.patrol.door.knock(Event("digits", trigger, Wants.PROMOTION, version=3))
+    assert (place.control.asked, len(place.book.waiting())) == ([], 1)
+    place.control.promotion = ""
+    place.look()
+    assert [event.version for event in place.control.asked] == [3]
+    assert place.became() == [Became.PROBLEM, Became.STARTED]
 
 
 def test_a_cron_line_comes_due_once_and_missed_ticks_are_made_up_for_once(place: Place) -> None:

@@ -145,7 +145,7 @@ class Worker:
         taken = [role for role in self.roles if member is None or role is not Role.SERVE]
         engine = start_engine(rooms, roles=taken, flows=FLOWS, phases=dict(self.phases), member=member)
         far.ask = engine.ask
-        return Control(rooms, engine, heart.nodes)
+        return Control(engine.rooms, engine, heart.nodes)
 
     def _finish(self, post: Post, server: ControlServer | None) -> None:
         self._ended.set()

@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.events import Mark, read_events
 from headrace.lifecycle.nodes.base import Nodes, OneNode
 from headrace.lifecycle.production import aliases, approvals, reconcile, retire, rollback
+from headrace.lifecycle.production.promote import another_is_under_way, promote_by_hand
 from headrace.lifecycle.request import (
     CandidateRequest,
     Cause,
@@ -128,15 +130,46 @@ class Control:
         return next((flow for flow in self.engine.running() if flow.startswith(prefixes)), "")
 
     def promote(self, component: str, version: int, *, actor: str, reason: str, key: str) -> str:
-        """Start the promotion of a version that passed its gate and return the flow's id."""
+        """Start the promotion of a version that passed its gate and return the flow's id.
+
+        Raises:
+            NotFound, Conflict: there is no such version, it may not serve, or another promotion is under way.
+            NotAllowed: only named approvers may.
+        """
+        trigger = Trigger(Cause.PERSON, key, actor, reason)
         expected = self._check_may_serve(component, version)
+        request = PromoteRequest(component, version, expected, trigger)
         approvals.check_may_promote(self.rooms, component, version, Actor(actor))
-        approvals.approved_by_hand(self.rooms, component, version, Actor(actor), reason)
-        request = PromoteRequest(component, version, expected, Trigger(Cause.PERSON, key, actor, reason))
-        return self.engine.start("promote", request.flow_id, request)
+        with self._alone(component, request.flow_id, promote_by_hand(component, version)):
+            approvals.approved_by_hand(self.rooms, component, version, Actor(actor), reason)
+            return self.engine.start("promote", request.flow_id, request)
+
+    def promoting(self, component: str) -> str:
+        """Return the component's promotion that has not moved all traffic yet; empty where none is under way."""
+        prefix = f"{component}/promote/"
+        found = (flow for flow in self.engine.running() if flow.startswith(prefix))
+        return next((flow for flow in found if not reconcile.has_moved(self.rooms, flow)), "")
+
+    @contextmanager
+    def _alone(self, component: str, flow: str, then: str) -> Iterator[None]:
+        """Hold the component's promotions while one is decided on. Raises Conflict where another is under way.
+
+        Args:
+            flow: the one that is decided on.
+            then: what to type once the other has ended.
+        """
+        with locked(self.rooms.settings.locks / f"{component}.promotion"):
+            busy = self.promoting(component)
+            if busy and busy != flow:
+                raise another_is_under_way(component, busy, then)
+            yield
 
     def ask_for(self, event: Event) -> str:
-        """Promote what a trigger asks for, or let it wait for approval; return in a sentence which."""
+        """Promote what a trigger asks for, or let it wait for approval; return in a sentence which.
+
+        Raises:
+            NotFound, Conflict: there is no such version, it may not serve, or another promotion is under way.
+        """
         component, version = event.component, event.version
         expected = self._check_may_serve(component, version)
         rule = approvals.rule_for(self.rooms, component, version, event)
@@ -144,11 +177,25 @@ class Control:
             approvals.request(self.rooms, component, version, event.trigger, rule.because)
             return f"{event.trigger.reason}; version {version} waits, for {rule.because}."
         request = PromoteRequest(component, version, expected, event.trigger)
-        self.engine.start("promote", request.flow_id, request)
+        with self._alone(component, request.flow_id, promote_by_hand(component, version)):
+            self.engine.start("promote", request.flow_id, request)
         return f"{event.trigger.reason}; version {version} goes to production."
 
     def decide(self, component: str, version: int | None, *, actor: str, comment: str, action: Action) -> Decided:
-        """Approve or reject a version that waits; an approval starts its promotion."""
+        """Approve or reject a version that waits; an approval starts its promotion.
+
+        Raises:
+            NotFound, NotAllowed, Conflict: nothing was decided; while another promotion is under way, nothing is
+                approved.
+        """
+        if action is Action.APPROVED:
+            asked = approvals.find(self.rooms, component, version)
+            then = f"headrace approve {component} --version {asked.version}"
+            with self._alone(component, str(asked.evidence["flow"]), then):
+                return self._decide(component, asked.version, actor=actor, comment=comment, action=action)
+        return self._decide(component, version, actor=actor, comment=comment, action=action)
+
+    def _decide(self, component: str, version: int | None, *, actor: str, comment: str, action: Action) -> Decided:
         entry, promotion = approvals.decide(
             self.rooms, component, version, actor=Actor(actor), comment=comment, action=action
         )
@@ -161,7 +208,7 @@ class Control:
 
         def tidy(component: str) -> None:
             for promotion in approvals.tidy(self.rooms, component):
-                if self.engine.state(promotion.flow_id) is None:
+                if self.engine.state(promotion.flow_id) is None and not self.promoting(component):
                     self.engine.start("promote", promotion.flow_id, promotion)
 
         self._for_each(tidy)

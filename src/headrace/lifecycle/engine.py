@@ -34,6 +34,8 @@ Flow = Callable[..., Outcome]
 #: Nodes work together only where this is equal, and flows of another one are not recovered by this code.
 APPLICATION_VERSION = "1"
 POLL_S = 0.25
+#: DBOS's words for a flow that waits or runs.
+UNDER_WAY = ("PENDING", "ENQUEUED", "DELAYED")
 #: Whose queue a flow waits in. A promotion moves traffic, so it runs where the traffic is.
 FLOW_ROLES = {"promote": Role.SERVE, "watch": Role.MONITOR, "look": Role.MONITOR}
 #: Phases that need a whole machine.
@@ -153,7 +155,11 @@ def _phase(phase: str, request: object, *args: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A running engine."""
+    """A running engine.
+
+    Attributes:
+        rooms: the back ends, which also know by now what runs.
+    """
 
     rooms: Rooms
 
@@ -174,7 +180,7 @@ class Engine:
 
     def has_ended(self, flow_id: str) -> bool:
         """Tell whether there was such a flow and it runs no more."""
-        return self.state(flow_id) not in (None, "PENDING", "ENQUEUED", "DELAYED")
+        return self.state(flow_id) not in (None, *UNDER_WAY)
 
     def cancel(self, flow_id: str) -> None:
         """Stop a flow and its phases; the step that runs is told through the flow's stop file."""
@@ -238,6 +244,7 @@ def start_engine(
         executor: whose interrupted flows go on here.
         member: this process's place among the nodes, where there may be several; it names the executor.
     """
+    rooms = replace(rooms, is_under_way=is_under_way)
     global _running  # noqa: PLW0603 - DBOS calls flows by name, without a place to hand anything in.
     _running = _Running(rooms, flows, phases, member)
     url = rooms.settings.flows_url
@@ -263,6 +270,12 @@ def start_engine(
         is_training = name.startswith(Role.TRAIN)
         DBOS.register_queue(name, polling_interval_sec=POLL_S, worker_concurrency=1 if is_training else None)
     return Engine(rooms)
+
+
+def is_under_way(flow_id: str) -> bool:
+    """Tell whether a flow waits or runs; may be asked from within a step."""
+    status = DBOS.get_workflow_status(flow_id)
+    return status is not None and status.status in UNDER_WAY
 
 
 def queue_of(role: Role, label: str = "") -> str:

@@ -20,6 +20,11 @@ from headrace.training.container import Containers, NoContainers
 AGAIN = "again-"
 
 
+def nothing_runs(_flow: str) -> bool:
+    """Say of every flow that it does not run: there is no engine."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """One installation's back ends.
@@ -27,6 +32,7 @@ class Rooms:
     Attributes:
         containers: what trainings in containers are made of.
         claim: the right to act of the flow or phase that these were handed to.
+        is_under_way: tells whether a flow waits or runs, here or on another node; the engine sets it.
     """
 
     settings: Settings
@@ -38,6 +44,7 @@ class Rooms:
     predictions: PredictionLog
     containers: Containers = field(default_factory=NoContainers)
     claim: Claim = UNCLAIMED
+    is_under_way: Callable[[str], bool] = nothing_runs
 
     def folder(self, flow: str) -> Path:
         """Return the folder of a flow: its events, and what its phases leave."""

@@ -22,7 +22,7 @@ class Settling:
     _grace: dict[str, float] = field(default_factory=dict)
 
     def look(self) -> None:
-        """Bring up every component whose endpoint died, or serves without the ledger's version, a while ago."""
+        """Bring up every component whose endpoint died, or serves another than the ledger's version, a while ago."""
         now = self.control.rooms.clock.monotonic_s()
         running = self.control.engine.running()
         for component in self.control.rooms.ledger.components():
@@ -42,4 +42,4 @@ class Settling:
         if serving is None or serving.version is None:
             return True
         status = self.control.rooms.target.status(component, Stage.PRODUCTION)
-        return status is not None and serving.version in status.shares
+        return status is not None and status.shares.get(serving.version) == 1

@@ -108,7 +108,7 @@ def decide(
         NotAllowed: the component names approvers, and this is none of them.
         Conflict: several wait and none is named, somebody else has decided, or the champion is another by now.
     """
-    entry = _find(rooms, component, version)
+    entry = find(rooms, component, version)
     _check_may(rooms, entry, actor)
     champion = _champion(rooms, component)
     if action is Action.APPROVED and champion != entry.evidence["champion"]:
@@ -197,7 +197,8 @@ def _champion(rooms: Rooms, component: str) -> int | None:
     return serving.version if serving else None
 
 
-def _find(rooms: Rooms, component: str, version: int | None) -> Entry:
+def find(rooms: Rooms, component: str, version: int | None) -> Entry:
+    """Return the request that waits. Raises NotFound where none does, Conflict where several do and none is named."""
     found = waiting(rooms, component)
     numbers = ", ".join(f"v{entry.version}" for entry in found) or "none"
     if version is None and len(found) > 1:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from headrace.lifecycle.evidence.readiness import look
 from headrace.lifecycle.evidence.statements import catch_up
 from headrace.lifecycle.production.aliases import project
 from headrace.lifecycle.production.reconcile import (
+    canary_shares,
+    is_moving,
     one_route_at_a_time,
     previous_champion,
     production_route,
@@ -63,6 +65,10 @@ def warm(rooms: Rooms, request: PromoteRequest) -> None:
     with journal.step("warm", f"loading {name} beside what serves now; no traffic yet") as note:
         serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
         present = serving.version if serving else None
+        if serving is not None and serving.key != request.flow_id and is_moving(rooms, serving):
+            raise another_is_under_way(
+                request.component, serving.key, promote_by_hand(request.component, request.version)
+            )
         if present != request.expected:
             raise Conflict(
                 f"{spell(present)} of {request.component} is in production by now, not {spell(request.expected)}: "
@@ -85,6 +91,19 @@ def warm(rooms: Rooms, request: PromoteRequest) -> None:
             if status is None
             else f"{name} is verified, loaded and gives its golden answers; {spell(present)} still serves"
         )
+
+
+def another_is_under_way(component: str, flow: str, then: str) -> Conflict:
+    """Return why a promotion has to wait for this flow, with the command to type then."""
+    return Conflict(
+        f"Another promotion of {component} is under way (flow {flow}).",
+        f"Follow it with `headrace follow {flow}`, or stop it with `headrace stop {flow}`. Then: {then}",
+    )
+
+
+def promote_by_hand(component: str, version: int) -> str:
+    """Return the command that promotes a version."""
+    return f"headrace promote {component} --version {version}"
 
 
 def folders(rooms: Rooms, request: PromoteRequest) -> list[Path]:
@@ -135,7 +154,8 @@ def shift(rooms: Rooms, request: PromoteRequest) -> str:
     with journal.step("shift", f"moving traffic to v{request.version}", must_run=True) as note:
         try:
             canary(rooms, request, lambda text: journal.progress("shift", text))
-            status = settle(rooms, request.component, warm=[] if request.expected is None else [request.expected])
+            kept = [] if request.expected is None else [request.expected]
+            status = settle(rooms, request.component, warm=kept, over=request.flow_id)
         except HeadraceError as error:
             take_back(rooms, request, error)
             raise
@@ -168,23 +188,30 @@ def canary(rooms: Rooms, request: PromoteRequest, tell: Callable[[str], None]) -
     for percent in release.steps[:-1]:
         stop_if_asked(*folders(rooms, request))
         with one_route_at_a_time(rooms, request.component):
-            serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
-            if serving is None or serving.version != request.version:
+            if not stands(rooms, request):
                 return
-            shares = {request.version: percent / 100, request.expected: 1 - percent / 100}
+            shares = canary_shares(request.version, request.expected, percent)
             url = rooms.target.apply(production_route(rooms, request.component, shares)).endpoint.url
         tell(f"{percent} % of the traffic goes to v{request.version}")
         slow_s = settings.serve.deadline_ms / 2000
         before = tallies(url, slow_s=slow_s)
-        _pass_time(release.step_s, folders(rooms, request))
+        _pass_time(rooms, request, release.step_s)
+        if not stands(rooms, request):
+            return
         tell(judged(request, before, tallies(url, slow_s=slow_s)))
 
 
-def _pass_time(seconds: float, asked: Sequence[Path]) -> None:
-    """Let a step of a canary last. Raises Cancelled as soon as somebody stops it."""
+def stands(rooms: Rooms, request: PromoteRequest) -> bool:
+    """Tell whether the promotion is the ledger's last word: nobody has gone back meanwhile."""
+    serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
+    return serving is not None and serving.key == request.flow_id
+
+
+def _pass_time(rooms: Rooms, request: PromoteRequest, seconds: float) -> None:
+    """Let a step of a canary last, as long as the promotion stands. Raises Cancelled as soon as somebody stops it."""
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        stop_if_asked(*asked)
+    while (left := end - time.monotonic()) > 0 and stands(rooms, request):
+        stop_if_asked(*folders(rooms, request))
         time.sleep(min(left, LOOK_S))
 
 

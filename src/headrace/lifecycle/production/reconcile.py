@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from headrace.deploy.base import Route, Status
 from headrace.errors import HeadraceError
 from headrace.files import locked
-from headrace.ledger.base import MOVES, Action
+from headrace.ledger.base import MOVES, Action, Entry
+from headrace.lifecycle.events import Mark, read_events
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall, served_version
 from headrace.types import Stage
@@ -59,14 +60,55 @@ def one_route_at_a_time(rooms: Rooms, component: str) -> Iterator[None]:
         yield
 
 
-def settle(rooms: Rooms, component: str, *, warm: Sequence[int] = (), must_warm: int | None = None) -> Status | None:
+def has_moved(rooms: Rooms, flow: str) -> bool:
+    """Tell whether a promotion has moved the traffic, or ended without."""
+    return any(
+        event.mark is Mark.ENDED or (event.step == "shift" and event.mark in (Mark.DONE, Mark.FAILED))
+        for event in read_events(rooms.folder(flow))
+    )
+
+
+def is_moving(rooms: Rooms, serving: Entry) -> bool:
+    """Tell whether the promotion that this entry decided is still moving the traffic."""
+    is_under_way = serving.action is Action.PROMOTED and rooms.is_under_way(serving.key)
+    return is_under_way and not has_moved(rooms, serving.key)
+
+
+def shares_of(rooms: Rooms, serving: Entry) -> dict[int, float]:
+    """Return what the versions get by the ledger: one gets everything, unless its canary is under way.
+
+    A canary's shares stay as they are; where nothing serves them any more, they begin anew, as the canary itself does.
+    """
+    assert serving.version is not None
+    whole = {serving.version: 1.0}
+    if serving.from_version is None or not is_moving(rooms, serving):
+        return whole
+    release = recall(rooms, serving.component, serving.version).settings.release
+    if release.strategy != "canary":
+        return whole
+    status = rooms.target.status(serving.component, Stage.PRODUCTION)
+    if status is not None and serving.version in status.shares:
+        return dict(status.shares)
+    return canary_shares(serving.version, serving.from_version, release.steps[0])
+
+
+def canary_shares(version: int, before: int, percent: int) -> dict[int, float]:
+    """Return the shares of a canary's step."""
+    return {version: 1.0} if percent == 100 else {version: percent / 100, before: 1 - percent / 100}
+
+
+def settle(
+    rooms: Rooms, component: str, *, warm: Sequence[int] = (), must_warm: int | None = None, over: str = ""
+) -> Status | None:
     """Serve in production what the ledger says, with other versions kept warm; None where it says nothing.
 
-    Every change of a route goes through here, so that no late step can bring back an older decision.
+    Every change of a route goes through here, so that no late step can bring back an older decision. The shares of a
+    canary that is under way stay as they are.
 
     Args:
         warm: versions to keep loaded without traffic, where they can be.
         must_warm: a version that has to be loaded without traffic.
+        over: the promotion whose canary is over, so that its version gets everything.
 
     Raises:
         ModelRefused, NotFound: what the ledger says, or `must_warm`, cannot be served; the route stays as it was.
@@ -78,7 +120,8 @@ def settle(rooms: Rooms, component: str, *, warm: Sequence[int] = (), must_warm:
         if must_warm is not None:
             served_version(rooms, component, must_warm, Stage.PRODUCTION)
         kept = [*warm, *([] if must_warm is None else [must_warm])]
-        return rooms.target.apply(production_route(rooms, component, {serving.version: 1.0}, warm=kept))
+        shares = {serving.version: 1.0} if serving.key == over else shares_of(rooms, serving)
+        return rooms.target.apply(production_route(rooms, component, shares, warm=kept))
 
 
 def bring_up(rooms: Rooms, component: str) -> Status | None:

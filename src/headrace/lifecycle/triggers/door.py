@@ -30,6 +30,10 @@ class Control(Protocol):
         """Return the component's candidate flow that waits or runs; empty where none does."""
         ...
 
+    def promoting(self, component: str) -> str:
+        """Return the component's promotion that has not moved all traffic yet; empty where none is under way."""
+        ...
+
     def start_candidate(self, request: CandidateRequest) -> str:
         """Start a candidate's flow. Raises Conflict where another is under way."""
         ...
@@ -70,6 +74,8 @@ class Door:
             book.remove(event)
             return book.say(event, Became.REPEATED, "It came before and is one flow.", flow=event.flow_id)
         try:
+            if event.wants is Wants.PROMOTION and self._waits_for_promotion(book, event):
+                return None
             if event.wants is Wants.PROMOTION:
                 line = book.say(event, Became.STARTED, self.control.ask_for(event), flow=event.flow_id)
             elif self._has_to_wait(book, event):
@@ -82,13 +88,24 @@ class Door:
                 book.note_start(group_of(event))
                 line = book.say(event, Became.STARTED, f"{event.trigger.reason}.", flow=flow)
         except HeadraceError as error:
+            if event.wants is Wants.PROMOTION and self._waits_for_promotion(book, event):
+                return None
             line = book.say(event, Became.REFUSED, f"{error.fact} {error.remedy}".strip())
         book.remove(event)
         return line
 
+    def _waits_for_promotion(self, book: Book, event: Event) -> bool:
+        busy = self.control.promoting(event.component)
+        why = f"{event.trigger.reason}: waits for flow {busy}." if busy else ""
+        book.trouble(f"waiting {event.trigger.cause.value}", why)
+        return bool(busy)
+
     def _has_to_wait(self, book: Book, event: Event) -> bool:
         settings = self.settings(event.component)
         busy = self.control.under_way(event.component)
+        if not busy and event.trigger.cause in RETRAINING:
+            # Trained now, it would be judged against a version of which nobody knows yet whether it stays.
+            busy = self.control.promoting(event.component)
         if busy:
             is_older_commit = busy.startswith(f"{event.component}/{Cause.COMMIT.value}-")
             if settings.triggers.supersede == "running" and event.trigger.cause is Cause.COMMIT and is_older_commit:
