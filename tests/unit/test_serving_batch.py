@@ -290,6 +290,87 @@ def test_request_that_would_be_late_is_told_at_once() -> None:
     run(story)
 
 
+def test_small_batches_do_not_count_as_slow_ones() -> None:
+    async def story() -> None:
+        bench = Bench(queue_rows=100)
+        for seconds in (0.02, *[0.5] * 20):  # Another front's batches were before it.
+            bench.ask(1)
+            await a_quiet_turn()
+            bench.hands.answer(seconds)
+        asked = [bench.ask(1, deadline_s=2.0) for _ in range(8)]
+        assert len(asked) == 8, "eight rows of 20 ms each are answered in time"
+        for _ in range(20):
+            await a_quiet_turn()
+            bench.hands.answer(1.0)
+            for _ in range(4):  # So that rows are left waiting.
+                bench.ask(1)
+        with pytest.raises(Rejected, match="longer than the deadline"):
+            bench.ask(1, deadline_s=2.0)
+
+    run(story)
+
+
+def test_large_request_that_would_be_late_by_itself_is_refused_once_that_is_known() -> None:
+    async def story() -> None:
+        bench = Bench(queue_rows=1000)
+        first = bench.ask(*range(500), deadline_s=1.0)
+        await a_quiet_turn()
+        bench.hands.answer(5.0)
+        assert len(values(await first)) == 500
+        with pytest.raises(Rejected, match=r"take about 4\.0 s; the deadline is 1 s") as raised:
+            bench.ask(*range(400), deadline_s=1.0)
+        assert (raised.value.status, raised.value.remedy) == (413, "Send several of at most 100 rows.")
+        bench.ask(*range(400), deadline_s=10.0)
+        await a_quiet_turn()
+        bench.hands.answer(0.001)
+        bench.ask(*range(400), deadline_s=1.0)
+
+    run(story)
+
+
+def test_long_batch_is_no_hung_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        monkeypatch.setattr("headrace.serving.batch.HANG_S", 0.01)
+        bench = Bench(queue_rows=1000)
+        bench.ask(1)
+        await a_quiet_turn()
+        bench.hands.answer(0.01)
+        many = bench.ask(*range(500), deadline_s=0.01)
+        with pytest.raises(Rejected):
+            await many
+        await asyncio.sleep(0.1)
+        assert not bench.hands.is_ended, "five hundred rows take that long"
+        bench.hands.answer(5.0)
+        few = bench.ask(1, deadline_s=0.01)
+        with pytest.raises(Rejected):
+            await few
+        while not bench.hands.is_ended:
+            await asyncio.sleep(0.001)
+
+    run(story)
+
+
+def test_row_that_the_model_leaves_out_harms_nobody_else() -> None:
+    async def story() -> None:
+        bench = Bench()
+        asked = [bench.ask(n) for n in (1, 2, 3)]
+        await a_quiet_turn()
+        bench.hands.is_free = True
+        bench.pool.answered(bench.hands.batches[-1], Outputs("array", [("", np.array([2.0, 6.0]))]), 1e-6)
+        for turn in range(3):
+            await a_quiet_turn()
+            if turn == 1:
+                bench.hands.is_free = True
+                bench.pool.answered(bench.hands.batches[-1], Outputs("array", [("", np.array([]))]), 1e-6)
+            else:
+                bench.hands.answer()
+        assert (values(await asked[0]), values(await asked[2])) == ([2], [6])
+        with pytest.raises(Rejected, match="0 answers for 1 rows"):
+            await asked[1]
+
+    run(story)
+
+
 def test_error_in_a_batch_harms_nobody_but_its_cause() -> None:
     async def story() -> None:
         bench = Bench()

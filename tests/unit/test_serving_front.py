@@ -1,6 +1,7 @@
 """A front that goes from one generation of the route to the next."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from headrace.serving import generation as generations
 from headrace.serving.batch import Job, Part
 from headrace.serving.control import Limits, Plan, Prepared, VersionPlan
 from headrace.serving.frames import Outputs
-from headrace.serving.front import Front
+from headrace.serving.front import TRACEBACKS, FewTracebacks, Front
 from headrace.serving.layout import rows_of
 from headrace.serving.rejection import Rejected
 from headrace.types import Field, FieldKind, Signature
@@ -227,3 +228,19 @@ def test_a_plan_that_a_front_cannot_understand_is_answered(bench: Bench, monkeyp
 
     run(story)
     assert "KeyError" in bench.said[-1].problem
+
+
+def test_log_gets_so_many_tracebacks_a_minute() -> None:
+    kept = FewTracebacks()
+
+    def shown(at: float, *, has_trace: bool = True) -> logging.LogRecord | None:
+        info = (ValueError, ValueError(), None) if has_trace else None
+        record = logging.LogRecord("front", logging.ERROR, "", 1, "POST /invocations", None, info)
+        record.created = at
+        return record if kept.filter(record) else None
+
+    assert [shown(1000.0) is not None for _ in range(TRACEBACKS + 5)] == [True] * TRACEBACKS + [False] * 5
+    assert shown(1001.0, has_trace=False) is not None, "lines without one are short"
+    later = shown(1061.0)
+    assert later is not None
+    assert later.getMessage() == "5 more tracebacks were kept out of this log. POST /invocations"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,11 @@ from headrace.types import Json
 
 #: How often late requests are looked for.
 SWEEP_S = 0.01
-#: How long past a request's deadline a worker may go on with it before it counts as hung.
-HANG_S = 2.0
+#: How long past its requests' deadlines a worker may go on before it counts as hung, beside twice what the batch should
+#: take, which is believed up to a limit.
+HANG_S, PATIENCE_S = 2.0, 60.0
+#: How long a large batch tells what others would take, and how many times as many rows they may have.
+LARGE_S, LIKE = 60.0, 8
 #: From this on a batch counts as heavy.
 HEAVY_S = 0.01
 #: Batches of a heavy model are not made smaller than this only to leave rows to others.
@@ -155,8 +159,12 @@ class Pool:
         self._rows_per_s = 0.0
         #: What all of them take for a row.
         self._s_per_row = 0.0
+        #: Whether there was more to do than the workers could take when a batch was last begun.
+        self._is_behind = False
         #: What the last batch took.
         self._batch_s = 0.0
+        #: The rows of the largest batch of late, what it took, and when it was back.
+        self._largest = (0, 0.0, 0.0)
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
 
@@ -171,9 +179,11 @@ class Pool:
 
         Raises:
             Rejected: 503 where the queue is full or so long that the deadline would pass in it, 413 for more rows than
-                it ever holds.
+                it ever holds or the model answers before the deadline.
         """
         count = job.rows.count
+        if count > self._max_batch:
+            self._check_size(job)
         queued = self.queued_rows + count
         # About how long it will wait for its answer. Sooner told than late: what is let in is answered in time, also at
         # three times the capacity.
@@ -200,6 +210,16 @@ class Pool:
             return Rejected(FULL, f"The queue is full ({self.queued_rows} rows are waiting).", retry_after_s=1)
         text = f"The queue takes about {1000 * wait_s:.0f} ms, which is longer than the deadline."
         return Rejected(FULL, text, retry_after_s=1)
+
+    def _check_size(self, job: Job) -> None:
+        """Refuse what keeps a worker beyond its own deadline, as far as large batches have told. Raises Rejected."""
+        count, allowed_s = job.rows.count, job.deadline - job.start
+        rows, seconds, at = self._largest
+        takes_s = count * seconds / max(rows, 1)
+        if takes_s > allowed_s and count <= LIKE * rows and time.monotonic() - at < LARGE_S:
+            text = f"The request holds {count} rows, which take about {takes_s:.1f} s; the deadline is {allowed_s:g} s."
+            most = max(int(rows * allowed_s / seconds), 1)
+            raise Rejected(TOO_LARGE, text, f"Send several of at most {most} rows.")
 
     async def drain(self) -> None:
         """Wait until nothing waits or runs."""
@@ -232,6 +252,8 @@ class Pool:
             self._running.append(jobs)
             self.counts.sent(rows)
             worker.send(jobs, alone=is_alone)
+        if free:
+            self._is_behind = bool(self.waiting)
         self._settle()
 
     def _share(self, free: int) -> int:
@@ -298,12 +320,12 @@ class Pool:
     def answered(self, jobs: list[Job], outputs: Outputs, seconds: float) -> None:
         """Give each job its part of a batch's outputs, which came `seconds` after the batch was sent."""
         total = self._land(jobs)
-        rate = total / max(seconds, 1e-6)
-        self._rows_per_s = rate if self._rows_per_s == 0 else 0.8 * self._rows_per_s + 0.2 * rate
-        self._s_per_row = 1 / (self._rows_per_s * len(self.workers))
-        self._batch_s = seconds
+        self._learn(total, seconds)
         answer = BatchAnswer(outputs, total)
         if self._by_row and any(len(values) != total for _, values in outputs.named):
+            if len(jobs) > 1:  # Neighbours are not to blame for one another.
+                self._again(jobs)
+                return
             given = len(outputs.named[0][1]) if outputs.named else 0
             self._fail(jobs, f"The model gave {given} answers for {total} rows.")
             return
@@ -329,6 +351,21 @@ class Pool:
         self.loop.call_soon(self._recorded, jobs, answer, ids, now)
         self.wake()
         self._settle()
+
+    def _learn(self, rows: int, seconds: float) -> None:
+        """Take note of how long a batch took, as seen from here: other fronts' batches before it count."""
+        rate = rows / max(seconds, 1e-6)
+        if self._rows_per_s == 0:
+            self._rows_per_s = rate
+        elif rate > self._rows_per_s or self._is_behind:
+            # A batch that took all that waited says how long few rows take, not how many would have been answered.
+            self._rows_per_s = 0.8 * self._rows_per_s + 0.2 * rate
+        self._s_per_row = 1 / (self._rows_per_s * len(self.workers))
+        self._batch_s = seconds
+        now = time.monotonic()
+        largest, _, at = self._largest
+        if 2 * rows >= largest or now - at > LARGE_S:
+            self._largest = rows, seconds, now
 
     def failed(self, jobs: list[Job], failure: Failure) -> None:
         """The model raised: neighbours are not to blame for one another, so each row goes again by itself."""
@@ -384,12 +421,19 @@ class Pool:
                     job.fail(Rejected(LATE, self._late(where, job)))
         self._forget()
         for worker in self.workers:
-            if worker.working_on and all(job.deadline + HANG_S < now for job in worker.working_on):
+            if worker.working_on and self._is_hung(worker.working_on, now):
                 worker.hung()
         self._settle()
         self._sweeping = bool(self.waiting or self._running)
         if self._sweeping:
             self.loop.call_later(SWEEP_S, self._sweep)
+
+    def _is_hung(self, jobs: Sequence[Job], now: float) -> bool:
+        if jobs[0].deadline + HANG_S >= now:
+            return False
+        rows = sum(job.rows.count for job in jobs)
+        patience_s = HANG_S + min(2 * rows / (self._rows_per_s or math.inf), PATIENCE_S)
+        return all(job.deadline + patience_s < now for job in jobs)
 
     def _forget(self) -> None:
         """Take out of the queue what is over."""

@@ -26,6 +26,8 @@ from headrace.serving.recorder import Recorder
 
 log = logging.getLogger(__name__)
 DRAIN_S = 20.0
+#: Tracebacks that go to the log in a minute: clients must not be able to fill the disk.
+TRACEBACKS = 10
 #: New objects until the collector looks: a full queue's worth, rather than a handful of requests'.
 GARBAGE = 20_000
 
@@ -177,6 +179,25 @@ class Front:
         task.add_done_callback(self._tasks.discard)
 
 
+class FewTracebacks(logging.Filter):
+    """Lets so many tracebacks a minute into the log, and the number of those that it kept out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since, self._told, self._kept_out = 0.0, 0, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.exc_info:
+            return True
+        if record.created - self._since >= 60:
+            if self._kept_out:
+                record.msg = f"{self._kept_out} more tracebacks were kept out of this log. {record.msg}"
+            self._since, self._told, self._kept_out = record.created, 0, 0
+        self._told += 1
+        self._kept_out += self._told > TRACEBACKS
+        return self._told <= TRACEBACKS
+
+
 async def run(listen_fd: int, control_fd: int) -> None:
     """Be a front until told to stop."""
     listener = socket.socket(fileno=listen_fd)
@@ -193,6 +214,8 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s front %(levelname)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(FewTracebacks())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(GARBAGE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

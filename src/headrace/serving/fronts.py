@@ -30,7 +30,11 @@ AGAIN_S = 1.0
 
 @dataclass(slots=True, eq=False)
 class FrontProcess:
-    """One front, from the supervisor's side."""
+    """One front, from the supervisor's side.
+
+    Attributes:
+        serving, ready: what it serves, and what it could serve at once.
+    """
 
     process: subprocess.Popen[bytes]
     reader: asyncio.StreamReader
@@ -38,6 +42,8 @@ class FrontProcess:
     waiting: dict[tuple[str, int], "asyncio.Future[Any]"] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     task: "asyncio.Task[None] | None" = None
+    serving: Plan | None = None
+    ready: Plan | None = None
 
     def say(self, message: control.ToFront) -> None:
         with contextlib.suppress(ConnectionError):
@@ -78,6 +84,8 @@ class Fronts:
         self._committed: Plan | None = None
         self._prepared: Plan | None = None
         self._is_closing = False
+        #: A front gets ready for one plan at a time: a new one for what is served, before it does for what will be.
+        self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.restarts = 0
 
@@ -90,20 +98,24 @@ class Fronts:
         Raises:
             Unavailable: a front cannot; the others stay as they were.
         """
-        while len(self._fronts) < number:
-            fresh = await self._start()
-            self._fronts.append(fresh)
-            await self._catch_up(fresh)
-        self._prepared = plan
-        problems = await asyncio.gather(*(self._prepare(front, plan) for front in self._fronts))
+        async with self._turn:
+            while len(self._fronts) < number:
+                fresh = await self._start()
+                self._fronts.append(fresh)
+                await self._catch_up(fresh)
+            self._prepared = plan
+            problems = await asyncio.gather(*(self._prepare(front, plan) for front in self._fronts))
         for problem in filter(None, problems):
             self._prepared = None
             raise Unavailable(f"A front of the endpoint could not get ready: {problem}")
 
     async def commit(self, plan: Plan) -> None:
-        """Have every front serve the prepared plan. A front that does not answer is ended and started anew."""
+        """Have every front serve the prepared plan. A front that does not answer is ended and started anew.
+
+        One that was started since catches up by itself.
+        """
         self._committed, self._prepared = plan, None
-        await asyncio.gather(*(self._commit(front, plan) for front in self._fronts))
+        await asyncio.gather(*(self._commit(front, plan) for front in self._fronts if front.ready is plan))
 
     def released(self, plan: Plan) -> "asyncio.Future[Any]":
         """Return what ends when no front uses older generations; ask for it before the commit."""
@@ -172,21 +184,31 @@ class Fronts:
             answer = await front.ask(message, Prepared, plan.generation, PREPARE_S)
         except (TimeoutError, ConnectionError):
             return "it does not answer; see fronts.log."
+        if not answer.problem:
+            front.ready = plan
         return str(answer.problem)
 
     async def _catch_up(self, fresh: FrontProcess) -> str:
-        """Have a new front serve what the others serve; return why it cannot."""
-        serving = self._committed
-        problem = await self._prepare(fresh, serving) if serving is not None else ""
-        if serving is not None and not problem:
-            await self._commit(fresh, serving)
-        return problem
+        """Have a new front serve what the others serve and get ready for what they will; return why it cannot."""
+        while True:
+            serving, prepared = self._committed, self._prepared
+            plan = prepared if fresh.serving is serving else serving
+            if plan is None or (plan is prepared and fresh.ready is prepared):
+                return ""
+            problem = await self._prepare(fresh, plan)
+            if problem:
+                return problem
+            if plan is self._committed and not await self._commit(fresh, plan):
+                return "it does not answer; see fronts.log."
 
-    async def _commit(self, front: FrontProcess, plan: Plan) -> None:
+    async def _commit(self, front: FrontProcess, plan: Plan) -> bool:
         try:
             await front.ask(Commit(plan.generation), Committed, plan.generation, COMMIT_S)
         except (TimeoutError, ConnectionError):
             front.process.kill()
+            return False
+        front.serving = plan
+        return True
 
     async def _released(self, front: FrontProcess, number: int) -> None:
         waiting = asyncio.get_running_loop().create_future()
@@ -237,14 +259,12 @@ class Fronts:
                 return
         if front in self._fronts:
             self._fronts[self._fronts.index(front)] = fresh
-        problem = await self._catch_up(fresh)
+        async with self._turn:
+            problem = await self._catch_up(fresh)
         if problem:
             log.warning("The new front could not get ready: %s", problem)
             await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - started)))
             fresh.process.kill()
-            return
-        if self._prepared is not None:
-            await self._prepare(fresh, self._prepared)
 
     def _answer(self, front: FrontProcess, message: Any, number: int) -> None:
         waiting = front.waiting.get((type(message).__name__, number))

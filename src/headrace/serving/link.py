@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from headrace.serving import frames
 from headrace.serving.batch import Job, Pool
 
@@ -79,23 +77,29 @@ class Link(asyncio.Protocol):
         self._buffer.clear()
 
     def data_received(self, data: bytes) -> None:
+        content: bytes | bytearray = data  # Most frames come whole, and need no copy.
         if self._buffer:
             self._buffer += data
             content = self._buffer
-        else:
-            content = data  # type: ignore[assignment]  # most frames come whole, and need no copy
-        while len(content) >= frames.PREFIX.size:
-            length, header_length = frames.PREFIX.unpack_from(content)
-            end = 4 + length
+        start = 0
+        while len(content) - start >= frames.PREFIX.size:
+            length, header_length = frames.PREFIX.unpack_from(content, start)
+            end = start + 4 + length
             if len(content) < end:
                 break
-            self._take(memoryview(bytes(content[:end])), header_length)
-            content = content[end:]
-        self._buffer = bytearray(content)
+            self._take(memoryview(bytes(content[start:end])), header_length)
+            start = end
+        if start or content is not self._buffer:
+            self._buffer = bytearray(content[start:])
 
     def _take(self, frame: memoryview, header_length: int) -> None:
         start = frames.PREFIX.size + header_length
-        reply = frames.decode_reply(frame[frames.PREFIX.size : start])
+        try:
+            reply = frames.decode_reply(frame[frames.PREFIX.size : start])
+            answer = reply.error or frames.outputs(reply, frame[start:])
+        except Exception as error:  # noqa: BLE001 - whatever a worker says, the requests in it are answered
+            reply = frames.Reply(self._sequence)
+            answer = frames.Failure("predict", type(error).__name__, str(error))
         if reply.ready:
             self._is_up = True
             self.connected.set()
@@ -104,15 +108,10 @@ class Link(asyncio.Protocol):
         jobs, self._jobs = self._jobs, []
         if reply.id != self._sequence or not jobs:
             return
-        if reply.error is not None:
-            self.pool.failed(jobs, reply.error)
-            return
-        try:
-            outputs = frames.outputs(reply, frame[start:])
-        except (ValueError, msgspec.DecodeError) as error:
-            self.pool.failed(jobs, frames.Failure("predict", type(error).__name__, str(error)))
-            return
-        self.pool.answered(jobs, outputs, time.monotonic() - self._sent)
+        if isinstance(answer, frames.Failure):
+            self.pool.failed(jobs, answer)
+        else:
+            self.pool.answered(jobs, answer, time.monotonic() - self._sent)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

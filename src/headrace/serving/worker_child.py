@@ -837,7 +837,7 @@ def failure(error: BaseException, stage: str) -> dict[str, Any]:
     return {
         "stage": stage,
         "type": type(root).__name__,
-        "message": str(root)[:2000],
+        "message": str(root)[:2000].encode(errors="replace").decode(),
         "name": str(getattr(root, "name", None) or ""),
         "trace": traceback.format_exc()[-4000:],
         "python": sys.version.split()[0],
