@@ -104,3 +104,62 @@ def test_what_is_the_endpoints_own_fault_is_no_wrong_input(
         traffic.predict("wine", tmp_path / "x.json", as_json=True)
     assert "The queue is full." in told.value.fact
     assert "headrace logs" in told.value.remedy
+
+
+SHEETS = [
+    (b"prediction_id,actual\nb\n", "Line 2 of sheet.csv has no actual"),
+    (b"actual,prediction_id\n7\n", "Line 2 of sheet.csv has no prediction_id"),
+    (b"prediction_id,actual\na,1\n,7\n", "Line 3 of sheet.csv has no prediction_id"),
+    (b"prediction_id,actual\na,\xff\n", "sheet.csv is no UTF-8 text"),
+    (b"prediction_id,actual\na," + b"x" * 200_000 + b"\n", "field larger than field limit"),
+    (b"prediction_id,truth\na,1\n", "it has: prediction_id, truth"),
+    (b"prediction_id,actual\n", "sheet.csv has no rows"),
+    (b"", "it has: none"),
+    (None, "sheet.csv cannot be read: Is a directory"),
+]
+
+
+@pytest.mark.parametrize(("content", "fact"), SHEETS)
+def test_a_sheet_that_cannot_be_read_is_told(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, fact: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sheet = Path("sheet.csv")
+    sheet.mkdir() if content is None else sheet.write_bytes(content)
+    with pytest.raises(InvalidInput) as told:
+        traffic.feedback("digits", "", "", sheet, as_json=True)
+    assert fact in told.value.fact
+    assert told.value.remedy
+    assert asking.sent == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("x.parquet", b"no Parquet"), ("x.parquet", b""), ("x.csv", None), ("x.json", None)],
+)
+def test_a_body_that_cannot_be_read_is_told(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    monkeypatch.setenv("PREDICT", "secret")
+    file = tmp_path / name
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(InvalidInput, match=f"{name} cannot be read") as told:
+        traffic.predict("digits", file, as_json=True)
+    assert told.value.remedy
+    assert asking.sent == []
+
+
+def test_a_sheet_that_a_spreadsheet_saved_is_read(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FEEDBACK", "secret")
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_bytes(b"\xef\xbb\xbfprediction_id,actual\r\na,7\r\nb,\r\n,\r\n")
+    traffic.feedback("digits", "", "", sheet, as_json=True)
+    assert asking.sent[0][1] == {"actuals": [{"prediction_id": "a", "actual": 7}]}
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.json"])
+def test_a_body_goes_without_the_byte_order_mark(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf{}")
+    assert traffic.read_body(tmp_path / name)[0] == b"{}"

@@ -1,10 +1,11 @@
 """Commands that talk to a production endpoint: predict, feedback."""
 
+import codecs
 import csv
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ from headrace.types import Json, Stage
 AT_ONCE = 10_000
 #: From this status on it is not the request that is wrong.
 SERVERS_OWN = 500
+SHEET = "Name a CSV file with the columns prediction_id and actual, such as `headrace monitor sample NAME --to` writes."
 TYPES = {".json": "application/json", ".csv": "text/csv"}
 
 
@@ -51,16 +53,31 @@ def read_body(file: Path) -> tuple[bytes, str]:
     if not file.exists():
         raise InvalidInput(f"{file} is not there.", "Name a JSON, CSV or Parquet file, or - for standard input.")
     if file.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(file)
-        data = [[plain_value(value) for value in row.values()] for row in table.to_pylist()]
-        rows = {"columns": table.column_names, "data": data}
-        return json.dumps({"dataframe_split": rows}).encode(), "application/json"
+        return parquet_body(file), "application/json"
     kind = TYPES.get(file.suffix)
     if kind is None:
         raise InvalidInput(f"{file.name} is neither .json, .csv nor .parquet.", "Convert it, or pipe JSON to `-f -`.")
-    return file.read_bytes(), kind
+    try:
+        # A spreadsheet puts a byte order mark first.
+        return file.read_bytes().removeprefix(codecs.BOM_UTF8), kind
+    except OSError as error:
+        raise InvalidInput(
+            f"{file} cannot be read: {error.strerror}.", "Name a JSON, CSV or Parquet file, or - for standard input."
+        ) from error
+
+
+def parquet_body(file: Path) -> bytes:
+    """Return a Parquet file's rows as a request body. Raises InvalidInput where it cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InvalidInput(f"{file} cannot be read as Parquet: {reason}.", "Write the file again.") from error
+    data = [[plain_value(value) for value in row.values()] for row in table.to_pylist()]
+    return json.dumps({"dataframe_split": {"columns": table.column_names, "data": data}}).encode()
 
 
 def with_column_named(error: InvalidInput, file: Path) -> InvalidInput:
@@ -104,16 +121,40 @@ def one(prediction_id: str, actual: str) -> Json:
 
 
 def from_file(file: Path) -> list[Json]:
-    """Return the truths in a CSV file."""
+    """Return the truths in a CSV file. Raises InvalidInput."""
     if not file.exists():
-        raise InvalidInput(f"{file} is not there.")
-    with file.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    if not rows or {"prediction_id", "actual"} - set(rows[0]):
-        raise InvalidInput(f"{file} needs the columns prediction_id and actual, and at least one row.")
-    # A sheet for labelling has rows that nobody has filled in yet.
-    filled = [row for row in rows if row["actual"].strip()]
-    return [{"prediction_id": row["prediction_id"], "actual": number(row["actual"])} for row in filled]
+        raise InvalidInput(f"{file} is not there.", SHEET)
+    try:
+        # A spreadsheet puts a byte order mark first.
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            return list(truths(csv.DictReader(lines), file))
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{file} is no UTF-8 text ({error.reason}).", "Save it as CSV in UTF-8.") from error
+    except (OSError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInput(f"{file} cannot be read: {reason}.", SHEET) from error
+
+
+def truths(rows: "csv.DictReader[str]", file: Path) -> Iterator[Json]:
+    """Yield a sheet's truths. Raises InvalidInput where it is none, or a row is cut short."""
+    if {"prediction_id", "actual"} - set(rows.fieldnames or ()):
+        has = ", ".join(rows.fieldnames or ()) or "none"
+        raise InvalidInput(f"{file} needs the columns prediction_id and actual (it has: {has}).", SHEET)
+    count = 0
+    for count, row in enumerate(rows, start=1):  # noqa: B007 - counted, too
+        name, actual = row["prediction_id"], row["actual"]
+        if not name and not actual:  # A line of commas alone.
+            continue
+        if not name or actual is None:
+            raise InvalidInput(
+                f"Line {rows.line_num} of {file} has no {'actual' if name else 'prediction_id'}.",
+                "Write both there, or leave the line out.",
+            )
+        # A sheet for labelling has rows that nobody has filled in yet.
+        if actual.strip():
+            yield {"prediction_id": name, "actual": number(actual)}
+    if not count:
+        raise InvalidInput(f"{file} has no rows below its columns.", SHEET)
 
 
 def number(text: str) -> Json:
