@@ -50,6 +50,16 @@ def pid_exists(pid: int) -> bool:
     return psutil.pid_exists(pid)
 
 
+def pids_with(path: Path) -> list[int]:
+    """Return the other processes that have a file open, as far as this user may see them."""
+    place, found = os.path.realpath(path), []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and any(file.path == place for file in process.open_files()):
+                found.append(process.pid)
+    return found
+
+
 def start_detached(command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, log: Path) -> ProcessName:
     """Start a process in a session of its own, its output appended to `log`; it outlives its parent."""
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from headrace.cli.terminal import print_json
 from headrace.config.settings import read_settings
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.sql import SqlLedger
+from headrace.processes import name_of
 from headrace.types import Actor
 
 Command = Callable[..., tuple[int, str, str]]
@@ -110,3 +111,101 @@ def test_a_table_is_written_in_every_encoding(headrace: Command) -> None:
         [*HEADRACE, *words], capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}
     )
     assert "é\\u2013" in done.stdout.decode("latin-1")
+
+
+HOLD = """
+import sys
+from headrace.config.settings import read_settings
+from headrace.lifecycle.home_lock import take_lock
+lock = take_lock(read_settings())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def worker(headrace: Command) -> Iterator["subprocess.Popen[str]"]:
+    """Give a process that works on the home and says nowhere how it is reached."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLD], stdin=pipe, stdout=pipe, text=True) as holding:
+        assert holding.stdout is not None
+        assert holding.stdout.readline() == "held\n"
+        yield holding
+        holding.kill()
+
+
+DOCUMENTS = ["{}", "[]", "7", "null", '{"pid": "x"}', "no JSON", '{"url": 1, "token": "", "pid": 1, "started": 0}',
+             '{"url": "http://a:1", "token": "", "pid": -1, "started": 0}', "\udcff"]  # fmt: skip
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_control_file_that_is_none_counts_as_none_where_nothing_runs(headrace: Command, document: str) -> None:
+    (read_settings().run / "control.json").write_text(document, errors="surrogateescape")
+    assert headrace("status")[0] == 0
+    assert headrace("down")[0] == 0
+
+
+@pytest.mark.parametrize("words", [["status"], ["rollback", "digits"], ["nodes"], ["up"], ["down"]])
+@pytest.mark.parametrize("document", ["{}", "[]"])
+def test_a_control_file_that_is_none_is_told_where_a_process_runs(
+    headrace: Command, worker: "subprocess.Popen[str]", words: list[str], document: str
+) -> None:
+    file = read_settings().run / "control.json"
+    file.write_text(document)
+    code, out, err = headrace(*words)
+    assert (code, out) == (4, "")
+    assert f"Process {worker.pid} works on {read_settings().home}" in err
+    assert str(file) in err
+    assert f"kill {worker.pid}" in err
+
+
+def test_down_does_not_say_that_nothing_ran_while_a_worker_lives(
+    headrace: Command, worker: "subprocess.Popen[str]"
+) -> None:
+    code, out, err = headrace("down")
+    assert (code, out) == (4, "")
+    assert f"Process {worker.pid} works on" in err
+    assert f"kill {worker.pid}" in err
+    worker.kill()
+    worker.wait()
+    assert headrace("down")[:2] == (0, "✓ stopped: nothing ran\n")
+
+
+def announced() -> None:
+    """Say that a control process runs where nobody listens."""
+    document = {"url": "http://127.0.0.1:9", "token": "x", **name_of(os.getpid()).as_json()}
+    (read_settings().run / "control.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["rollback", "digits", "-m", "\udcff"], "reason"),
+        (["stop", "\udcff"], "flow"),
+        (["follow", "\udcff"], "flow"),
+        (["promote", "digits\udcff", "--version", "1"], "component"),
+    ],
+)
+def test_an_argument_that_is_no_text_is_told(headrace: Command, words: list[str], name: str) -> None:
+    announced()
+    code, out, err = headrace(*words)
+    assert (code, out) == (2, "")
+    assert f"The {name} " in err
+    assert "is no UTF-8 text" in err
+
+
+def test_an_actor_that_is_no_text_is_told(headrace: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    announced()
+    monkeypatch.setenv("HEADRACE_ACTOR", "\udcff")
+    code, _, err = headrace("rollback", "digits")
+    assert code == 2
+    assert "The actor " in err
+    assert "HEADRACE_ACTOR" in err
+
+
+@pytest.mark.parametrize("words", [["history", "\udcff"], ["predictions", "query", "digits", "SELECT '\udcff'"]])
+def test_what_is_no_text_ends_no_command_of_this_machine_either(headrace: Command, words: list[str]) -> None:
+    code, out, err = headrace(*words)
+    assert code in {2, 3}
+    assert out == ""
+    assert "Traceback" not in err

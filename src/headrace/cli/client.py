@@ -1,19 +1,19 @@
 """Talking to the control process: finding it, starting it, asking it."""
 
-import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import msgspec
 
 from headrace.config.settings import Settings, read_settings
-from headrace.errors import Conflict, HeadraceError, Unavailable
+from headrace.errors import Conflict, HeadraceError, InvalidInput, Unavailable
 from headrace.lifecycle.events import Event, Mark
-from headrace.lifecycle.home_lock import is_taken
+from headrace.lifecycle.home_lock import holder, is_taken
 from headrace.processes import ProcessName, is_alive, start_detached
 from headrace.types import Json
 
@@ -30,6 +30,15 @@ class Answered(HeadraceError):
         self.exit_code = exit_code  # type: ignore[misc]
 
 
+class Announced(msgspec.Struct, frozen=True):
+    """What the control process writes to `run/control.json`."""
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^http://[^/]+:[0-9]{1,5}/?$")]
+    token: str
+    pid: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+    started: float
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     """One control process, as its clients see it."""
@@ -39,7 +48,8 @@ class Client:
     http: httpx.Client
 
     def ask(self, method: str, path: str, *, timeout_s: float = 120.0, **body: Json) -> Any:
-        """Return the answer's JSON. Raises what the control process told, or Unavailable."""
+        """Return the answer's JSON. Raises what the control process told, Unavailable, or InvalidInput."""
+        check_text(body)
         try:
             answer = self.http.request(
                 method,
@@ -82,22 +92,55 @@ class Client:
 
 
 def find(settings: Settings) -> Client | None:
-    """Return the control process of this home, or the one that HEADRACE_URL names; None where none runs."""
+    """Return the control process of this home, or the one that HEADRACE_URL names; None where none runs.
+
+    Raises:
+        Conflict: one runs, and the file that says where holds something else.
+    """
     if settings.control_url:
         headers = {"authorization": f"Bearer {settings.variables.get('HEADRACE_TOKEN', '')}"}
         return Client(settings.control_url, None, httpx.Client(base_url=settings.control_url, headers=headers))
     path = settings.run / "control.json"
     try:
-        document = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        told = msgspec.json.decode(path.read_bytes(), type=Announced)
+    except FileNotFoundError:
         return None
-    process = ProcessName(document["pid"], document["started"])
+    except (msgspec.DecodeError, UnicodeError) as error:
+        if is_taken(settings):
+            raise out_of_reach(settings, f"{path} does not say where, for it holds something else") from error
+        return None
+    process = ProcessName(told.pid, told.started)
     if not is_alive(process):
         return None
-    headers = {"authorization": f"Bearer {document['token']}"}
+    headers = {"authorization": f"Bearer {told.token}"}
     # Plain HTTP on loopback: reading the machine's certificates would cost more than the request.
-    http = httpx.Client(base_url=document["url"], headers=headers, trust_env=False, verify=False)  # noqa: S501
-    return Client(document["url"], process, http)
+    http = httpx.Client(base_url=told.url, headers=headers, trust_env=False, verify=False)  # noqa: S501
+    return Client(told.url, process, http)
+
+
+def out_of_reach(settings: Settings, why: str) -> Conflict:
+    """Return what to tell where a process holds this home and commands cannot reach it."""
+    pid = holder(settings)
+    named = f"Process {pid}" if pid else "A process"
+    end = f"kill {pid}" if pid else f"fuser -k {settings.run / 'control.lock'}"
+    return Conflict(
+        f"{named} works on {settings.home}, and {why}.",
+        f"Where it has only begun, or is just ending, wait some seconds and repeat the command; else end it: {end}",
+    )
+
+
+def check_text(body: Mapping[str, Json]) -> None:
+    """Refuse bytes from arguments and variables that are no text. Raises InvalidInput."""
+    for name, value in body.items():
+        if not isinstance(value, str):
+            continue
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"The {name} {value[:40]!a} is no UTF-8 text.",
+                "Set HEADRACE_ACTOR to UTF-8 text, or leave it out." if name == "actor" else "Type it again in UTF-8.",
+            ) from error
 
 
 def elsewhere(settings: Settings) -> Client | None:

@@ -353,7 +353,7 @@ parts.add_to(app)
 
 def run_command() -> None:
     """Run the command line; a user's mistake ends in a fact and a remedy, never in a traceback."""
-    from headrace.errors import HeadraceError
+    from headrace.errors import HeadraceError, InvalidInput
 
     try:
         # Typer turns Ctrl-C into an exit code that it returns.
@@ -364,6 +364,12 @@ def run_command() -> None:
         sys.exit(130)
     except KeyboardInterrupt:
         sys.exit(130)
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        # The system hands bytes that are no text on as lone surrogates, and no file or database takes them.
+        found = ascii(str(error.object)[max(error.start - 20, 0) : error.end])
+        _tell(InvalidInput(f"An argument or a variable is no UTF-8 text: …{found}.", "Type it again in UTF-8."))
     except Exception as error:
         from headrace.files import disk_trouble
 

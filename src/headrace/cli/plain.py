@@ -108,12 +108,12 @@ def _left_running(folder: Path) -> str | None:
     """Return the URL of an endpoint of this machine that runs without a control process."""
     try:
         found = json.loads((folder / "supervisor.json").read_text())
-        port = int((folder / "port").read_text())
-    except (OSError, ValueError):
+        port, pid, started = int((folder / "port").read_text()), int(found["pid"]), float(found["started"])
+    except (OSError, ValueError, LookupError, TypeError):
         return None
     from headrace.processes import ProcessName, is_alive
 
-    return f"http://127.0.0.1:{port}" if is_alive(ProcessName(found["pid"], found["started"])) else None
+    return f"http://127.0.0.1:{port}" if is_alive(ProcessName(pid, started)) else None
 
 
 def ago(at: str | None) -> str:

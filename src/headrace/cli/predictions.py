@@ -24,12 +24,13 @@ def query(
               headrace predictions query churn "SELECT count(*) FROM joined WHERE to_label AND NOT labelled"
     """
     from headrace import wiring
-    from headrace.cli.client import here
+    from headrace.cli.client import check_text, here
     from headrace.cli.terminal import console, print_json, table
     from headrace.cli.watching import label_rates, log_of
     from headrace.errors import InvalidInput
     from headrace.predictions.query import connect
 
+    check_text({"SQL": sql})
     seen = log_of(component).snapshot(component)
     rates = label_rates(wiring.rooms(here().prepare()), component, seen)
     with connect(seen, label_rates=rates) as connection:

@@ -13,6 +13,7 @@ from headrace.cli.terminal import console, good, print_json
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.base import Target
 from headrace.errors import HeadraceError, Unavailable
+from headrace.lifecycle.home_lock import is_taken
 from headrace.processes import stop_alone
 from headrace.types import Json, Stage
 
@@ -96,9 +97,15 @@ def down(*, as_json: bool) -> None:
 
 
 def take_down(settings: Settings) -> list[str]:
-    """Stop all that this home runs and return its names."""
+    """Stop all that this home runs and return its names.
+
+    Raises:
+        Conflict: a process holds this home and does not say where it is to be reached.
+    """
     stopped: list[str] = []
     client = control.find(settings)
+    if client is None and is_taken(settings):
+        raise control.out_of_reach(settings, f"{settings.run / 'control.json'} does not name it")
     if client is not None and client.process is not None:
         for flow in running(client):
             # Where even that cannot be written, the flow ends with the process and goes on at the next `up`.

@@ -36,7 +36,7 @@ def _quick(words: Sequence[str]) -> bool:
             return set(words[1:]) <= {"--json"} and _status(as_json="--json" in words)
         wanted = _history_words(words[1:])
         return wanted is not None and _history(*wanted)
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return False
 
 

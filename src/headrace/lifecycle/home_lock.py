@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from headrace.config.settings import Settings
 from headrace.errors import Conflict
+from headrace.processes import pids_with
 from headrace.training.child import take
 
 
@@ -17,6 +18,11 @@ def is_taken(settings: Settings) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def holder(settings: Settings) -> int | None:
+    """Return the pid of who holds the run folder's lock, where this user may see it."""
+    return next(iter(pids_with(settings.run / "control.lock")), None)
 
 
 def take_lock(settings: Settings) -> int:
