@@ -1,6 +1,8 @@
 """`headrace predict` and `headrace feedback` against an endpoint that asks for keys."""
 
+import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,15 @@ SHEETS = [
 ]
 
 
+@pytest.fixture
+def usual_fields() -> Iterator[None]:
+    """Hold fields of CSV to what Python starts with; libraries change it for the whole process."""
+    before = csv.field_size_limit(128 * 1024)
+    yield
+    csv.field_size_limit(before)
+
+
+@pytest.mark.usefixtures("usual_fields")
 @pytest.mark.parametrize(("content", "fact"), SHEETS)
 def test_a_sheet_that_cannot_be_read_is_told(
     asking: Asking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, fact: str
