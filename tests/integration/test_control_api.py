@@ -146,7 +146,8 @@ def test_bodies_are_described_by_what_validates_them(client: TestClient) -> None
         client, "POST", "/api/promote", OWN, json={"component": "digits", "version": 0, "reason": "", "key": "k"}
     )
     assert refused.status_code == 400
-    assert ">= 1" in refused.json()["fact"]
+    assert refused.json()["fact"] == "`version` must be a whole number, at least 1."
+    assert refused.json()["remedy"]
 
 
 def test_every_operation_says_who_may(made: Made, client: TestClient) -> None:

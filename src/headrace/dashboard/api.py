@@ -18,9 +18,9 @@ from headrace import wiring
 from headrace.config.parse import read_component
 from headrace.dashboard import bodies, openapi
 from headrace.dashboard.access import Access, Caller, told
+from headrace.dashboard.mistakes import refusal
 from headrace.dashboard.openapi import Operation
 from headrace.dashboard.stream import stream
-from headrace.errors import InvalidInput
 from headrace.ledger.base import Action
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.evidence.chains import verify_chains
@@ -43,7 +43,7 @@ async def body_of(request: Request, kind: type[Body]) -> Body:
     try:
         return msgspec.json.decode(await request.body(), type=kind)
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise InvalidInput(str(error)) from error
+        raise refusal(error) from error
 
 
 def query_of(request: Request, kind: type[Body]) -> Body:
@@ -51,7 +51,7 @@ def query_of(request: Request, kind: type[Body]) -> Body:
     try:
         return msgspec.convert(dict(request.query_params), kind, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidInput(str(error)) from error
+        raise refusal(error) from error
 
 
 @dataclass(slots=True)
