@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +13,15 @@ import pytest
 
 from headrace.cli import start
 from headrace.cli.terminal import print_json
+from headrace.cli.watching import resized
+from headrace.config.component import Monitor
 from headrace.config.settings import read_settings
+from headrace.errors import HeadraceError, InvalidInput, Unavailable
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.sql import SqlLedger
 from headrace.processes import name_of
+from headrace.serving.control import Limits
+from headrace.serving.supervisor import open_listener
 from headrace.types import Actor
 
 Command = Callable[..., tuple[int, str, str]]
@@ -209,3 +215,60 @@ def test_what_is_no_text_ends_no_command_of_this_machine_either(headrace: Comman
     assert code in {2, 3}
     assert out == ""
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", ["abc", "²", "0", "-1", "", "9" * 5000, "1.5", "AUTO"])
+def test_what_says_no_number_of_workers_is_told(headrace: Command, words: str) -> None:
+    code, out, err = headrace("serve", ".", f"--workers={words}")
+    assert (code, out) == (2, "")
+    assert "neither a number from 1 nor `auto`" in err
+    assert "Write for example" in err
+
+
+@pytest.mark.parametrize("name", ["workers", "threads", "fronts"])
+def test_limits_refuse_what_is_no_number(name: str) -> None:
+    assert Limits(**{name: "auto"}) != Limits(**{name: 2})  # type: ignore[arg-type]
+    for wrong in ("abc", 0):
+        with pytest.raises(InvalidInput, match=f"`{name}` is `{wrong}`"):
+            Limits(**{name: wrong})  # type: ignore[arg-type]
+
+
+def test_a_model_without_its_file_is_refused(headrace: Command, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "MLmodel").write_text("flavors: {python_function: {loader_module: mlflow.sklearn, model_path: m.pkl}}\n")
+    code, out, err = headrace("serve", str(model), "--python", sys.executable, "--allow-pickle")
+    assert (code, out) == (7, "")
+    assert f"{model / 'm.pkl'}, which the MLmodel names, cannot be read: No such file or directory" in err
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "x" * 70, "::1"])
+def test_a_host_that_is_none_of_ours_is_no_taken_port(host: str) -> None:
+    with pytest.raises(InvalidInput, match=f"no address `{host}`") as told:
+        open_listener(host, 0)
+    assert "127.0.0.1" in told.value.remedy
+
+
+def test_a_taken_port_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(Unavailable, match=f"Port {port} on 127.0.0.1 is taken by another process") as told:
+            open_listener("127.0.0.1", port)
+    assert "--port" in told.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("window", "false_alarms", "fact"),
+    [(5, 0.0, "--window must be at least 20, not `5`"), (0, math.nan, "--false-alarms must be a finite number"),
+     (0, 1.0, "--false-alarms must be below 1"), (-5, 0.01, "--window `-5` is no window")],
+)  # fmt: skip
+def test_a_watch_that_cannot_be_is_refused(window: int, false_alarms: float, fact: str) -> None:
+    with pytest.raises(HeadraceError) as told:
+        resized(Monitor(), window, false_alarms)
+    assert fact in told.value.fact
+    assert "--window 200" in told.value.remedy
+
+
+def test_a_watch_of_another_size_keeps_the_rest() -> None:
+    monitor = Monitor(window=500, every_s=3.0, label_delay="auto", time_column="at", season="hour")
+    assert resized(monitor, 200, 0.0) == monitor.model_copy(update={"window": 200})

@@ -13,7 +13,7 @@ from headrace.config.component import EnvironmentKind
 from headrace.config.settings import Settings, read_settings
 from headrace.errors import InvalidInput
 from headrace.provenance.digest import digest_folder
-from headrace.registry.mlmodel import read_mlmodel
+from headrace.provenance.formats import check_formats
 from headrace.serving.control import Limits
 from headrace.serving.standalone import serve as serve_standalone
 from headrace.types import Json, ServedVersion
@@ -25,6 +25,8 @@ def serve(
     model: str, *, host: str, port: int, workers: str, python: Path | None, allow_pickle: bool, as_json: bool
 ) -> None:
     """Serve a model until it is stopped."""
+    # Digits that `int` takes: `²` is one for `isdigit`, and thousands of them are too many.
+    limits = Limits(workers=int(workers) if re.fullmatch("[0-9]{1,9}", workers) else workers)
     settings = read_settings().prepare()
     out = console(as_json=as_json)
     with tempfile.TemporaryDirectory(prefix="serve-", dir=settings.run) as place:
@@ -43,7 +45,6 @@ def serve(
             out.print(f"[green]✓[/green] {version.component} answers at {url} (Ctrl-C stops it)")
             out.print(f"  what it takes: curl {url}/openapi.json", highlight=False)
 
-        limits = Limits(workers=int(workers) if workers.isdigit() else workers)
         serve_standalone(
             version, settings=settings, folder=folder / "run", host=host, port=port, limits=limits, ready=ready
         )
@@ -63,8 +64,8 @@ def fetch(settings: Settings, model: str, folder: Path) -> Path:
 
 
 def version_of(model: str, folder: Path, python: Path, *, allow_pickle: bool) -> ServedVersion:
-    """Return what is served, sealed as it was found."""
-    read_mlmodel(folder)
+    """Return what is served, sealed as it was found. Raises ModelRefused where it cannot be loaded."""
+    check_formats(folder, allow_pickle=allow_pickle)
     named = REGISTERED.fullmatch(model)
     name = named[1] if named else re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower()).strip("-._") or "model"
     return ServedVersion(

@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from headrace import wiring
 from headrace.cli.client import here
 from headrace.config.component import Component, Monitor
+from headrace.config.mistakes import said_of
 from headrace.config.settings import read_settings
 from headrace.errors import InvalidInput, NotFound
 from headrace.ledger.base import Action
@@ -40,9 +42,15 @@ def replayed(component: str, window: int, false_alarms: float) -> Replay:
 
 
 def resized(monitor: Monitor, window: int, false_alarms: float) -> Monitor:
-    """Return a watch with another window or budget; 0 leaves either as it is."""
+    """Return a watch with another window or budget; 0 leaves either as it is. Raises InvalidInput."""
     changed = {"window": window or monitor.window, "false_alarms": false_alarms or monitor.false_alarms}
-    return monitor.model_copy(update=changed)
+    try:
+        return Monitor.model_validate(monitor.model_dump() | changed)
+    except ValidationError as error:
+        wrong = [f"--{str(one['loc'][0]).replace('_', '-')} {said_of(one)}" for one in error.errors()]
+        raise InvalidInput(
+            f"{'; '.join(wrong)}.", "Name for example `--window 200` and `--false-alarms 0.01`, or leave them out."
+        ) from error
 
 
 def hardest(component: str, most: int) -> list[HardExample]:

@@ -88,6 +88,11 @@ def from_pydantic(errors: Sequence[ErrorDetails], document: Document) -> list[Mi
     return [Mistake(path, document.line(path), _sentence(path, found)) for path, found in grouped.items()]
 
 
+def said_of(error: ErrorDetails) -> str:
+    """Return the sentence for one value that pydantic complains about, without its name."""
+    return _one(error["loc"], error)
+
+
 def _written(location: Path, document: Document, *, missing: bool) -> Path:
     if missing:
         return location

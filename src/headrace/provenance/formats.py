@@ -90,12 +90,19 @@ def check_formats(model_folder: Path, *, allow_pickle: bool = False) -> Formats:
     """Return what the model's loaders would read.
 
     Raises:
-        ModelRefused: loading would unpickle and `allow_pickle` is not set; or the folder is no MLflow model.
+        ModelRefused: loading would unpickle and `allow_pickle` is not set; or the folder is no MLflow model, or lacks
+            a file that its MLmodel names.
     """
     model = read_mlmodel(model_folder)
-    found = [_loader(model, name)(model, conf) for name, conf in _loaders(model)]
-    # A worker loads this one past every flavor, so it is looked at wherever it lies.
-    found += [_archive(model, model.pt2)] if model.pt2 else []
+    try:
+        found = [_loader(model, name)(model, conf) for name, conf in _loaders(model)]
+        # A worker loads this one past every flavor, so it is looked at wherever it lies.
+        found += [_archive(model, model.pt2)] if model.pt2 else []
+    except OSError as error:
+        raise ModelRefused(
+            f"{error.filename or model_folder}, which the MLmodel names, cannot be read: {error.strerror}.",
+            "Fetch or log the whole model again.",
+        ) from error
     pickled = tuple({item.file: item for each in found for item in each.pickled}.values())
     if pickled and not allow_pickle:
         raise _refusal(pickled)

@@ -7,11 +7,17 @@ from typing import Any
 
 import msgspec
 
+from headrace.errors import InvalidInput
 from headrace.serving.metrics import Counts, Gauges
 from headrace.types import ServedVersion
 
 #: A route with hundreds of versions and long tables of variables stays far below this.
 LINE_BYTES = 4 * 1024 * 1024
+
+
+def is_count(value: int | str) -> bool:
+    """Tell whether a value says how many: a number from 1, or `auto`."""
+    return value == "auto" if isinstance(value, str) else value >= 1
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -30,6 +36,14 @@ class Limits(msgspec.Struct, frozen=True):
     redact: tuple[str, ...] = ()
     predict_keys: tuple[str, ...] = ()
     feedback_keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads", "fronts"):
+            if not is_count(found := getattr(self, name)):
+                raise InvalidInput(
+                    f"`{name}` is `{found}`, which is neither a number from 1 nor `auto`.",
+                    f"Write for example 2, or auto, for `{name}`.",
+                )
 
 
 class RouteSpec(msgspec.Struct, frozen=True):

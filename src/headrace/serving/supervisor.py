@@ -14,6 +14,7 @@ beside it in `given.json`, for this user's eyes alone: API keys as SHA-256, secr
 import argparse
 import asyncio
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -342,18 +343,36 @@ def _fronts(asked: int | str) -> int:
     return max(cores() // 2, 1) if isinstance(asked, str) else max(asked, 1)
 
 
+def _cannot_listen(host: str, port: int, cause: OSError | UnicodeError) -> HeadraceError:
+    why = cause.strerror if isinstance(cause, OSError) else cause
+    number = cause.errno if isinstance(cause, OSError) else None
+    if isinstance(cause, socket.gaierror | UnicodeError) or number == errno.EADDRNOTAVAIL:
+        return InvalidInput(
+            f"This machine has no address `{host}` to listen on ({why}).",
+            "Name one that it has: 127.0.0.1 for itself alone, 0.0.0.0 for everybody.",
+        )
+    another = "set `serve.port` in headrace.yaml (for `headrace serve`: --port) to a free port (0 takes one)."
+    if number == errno.EADDRINUSE:
+        return Unavailable(
+            f"Port {port} on {host} is taken by another process ({why}).", f"Stop that process, or {another}"
+        )
+    return Unavailable(f"Port {port} on {host} cannot be had ({why}).", another.capitalize())
+
+
 def open_listener(host: str, port: int) -> socket.socket:
-    """Return the listening socket of an endpoint. Raises Unavailable where the port is taken."""
+    """Return the listening socket of an endpoint.
+
+    Raises:
+        InvalidInput: the host is none of this machine's addresses.
+        Unavailable: the port is taken, or this user may not have it.
+    """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as cause:
+    except (OSError, UnicodeError) as cause:
         listener.close()
-        raise Unavailable(
-            f"Port {port} on {host} is taken by another process ({cause.strerror}).",
-            "Stop that process, or set `serve.port` in headrace.yaml to a free port (0 takes one).",
-        ) from cause
+        raise _cannot_listen(host, port, cause) from cause
     listener.listen(BACKLOG)
     listener.setblocking(False)
     os.set_inheritable(listener.fileno(), True)
