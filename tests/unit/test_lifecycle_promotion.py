@@ -26,6 +26,7 @@ from headrace.lifecycle.flows import FLOWS
 from headrace.lifecycle.production import approvals
 from headrace.lifecycle.production.aliases import CHAMPION, project
 from headrace.lifecycle.production.reconcile import bring_up, previous_champion, production_route, settle
+from headrace.lifecycle.production.retire import retire
 from headrace.lifecycle.production.rollback import roll_back
 from headrace.lifecycle.request import Cause, Outcome, PromoteRequest, State, Trigger
 from headrace.lifecycle.rooms import Rooms
@@ -155,6 +156,30 @@ def test_rollback_goes_to_the_champion_before_and_then_to_the_one_before_that(ro
     assert serving(rooms) == (1, {1: 1.0}, 1)
     with pytest.raises(Conflict, match="nothing to go back to"):
         roll_back(rooms, "digits", to=None, actor=ADA, reason="again", key="c")
+
+
+def test_a_first_version_that_was_taken_back_is_nothing_to_go_back_to(rooms: Rooms) -> None:
+    assert isinstance(rooms.target, MemoryTarget)
+    rooms.target.broken.add(1)
+    assert promote(rooms, 1, None).state is State.FAILED
+    assert rooms.ledger.history("digits")[0].action is Action.ROLLED_BACK, "it was decided, and did not hold"
+    rooms.target.broken.clear()
+    promote(rooms, 2, None)
+    with pytest.raises(Conflict, match="Version 2 is the only one of digits that was ever in production"):
+        roll_back(rooms, "digits", to=None, actor=ADA, reason="worse", key="a")
+    rooms.ledger.append(Draft("digits", Action.REGISTERED, ADA, "made", "r1", version=1))
+    assert retire(rooms, "digits", 1, actor=ADA, reason="broken").action is Action.RETIRED
+
+
+def test_what_was_rolled_back_from_is_no_way_back_though_what_served_instead_is_retired(rooms: Rooms) -> None:
+    moves = [(1, None), (2, 1), (3, 2), (2, 3), (4, 2), (5, 4), (4, 5)]
+    for turn, (version, expected) in enumerate(moves):
+        action = Action.ROLLED_BACK if version < (expected or 0) else Action.PROMOTED
+        draft = Draft("digits", action, ADA, "x", f"move-{turn}", stage=Stage.PRODUCTION, version=version)
+        rooms.ledger.move(draft, expected=expected)
+    assert previous_champion(rooms, "digits") == 2
+    rooms.ledger.append(Draft("digits", Action.RETIRED, ADA, "old", "retired-2", version=2))
+    assert previous_champion(rooms, "digits") == 1, "v3 did worse"
 
 
 def test_forward_again_after_a_rollback(rooms: Rooms) -> None:

@@ -36,20 +36,23 @@ def production_route(rooms: Rooms, component: str, shares: dict[int, float], *, 
 def previous_champion(rooms: Rooms, component: str) -> int | None:
     """Return the version that served before the present one, or None.
 
-    After a rollback from v3 to v2 the version to go back to is the one that served before v2, not v3. What was retired
-    since is passed over.
+    After a rollback from v3 to v2 the version to go back to is the one that served before v2, not v3; after one to
+    nothing there is none. What was retired since is passed over.
     """
     retired = {entry.version for entry in rooms.ledger.select(component, {Action.RETIRED}, limit=100_000)}
     past: list[int] = []
     for entry in reversed(rooms.ledger.select(component, MOVES, limit=1000)):
-        if entry.stage is not Stage.PRODUCTION or entry.version is None or entry.version in retired:
+        if entry.stage is not Stage.PRODUCTION:
             continue
-        if entry.action is Action.PROMOTED:
+        if entry.version is None:
+            past = []
+        elif entry.action is Action.PROMOTED:
             past = [number for number in past if number != entry.version] + [entry.version]
         elif entry.action is Action.ROLLED_BACK and entry.version in past:
             past = past[: past.index(entry.version) + 1]
         elif entry.action is Action.ROLLED_BACK:
             past.append(entry.version)
+    past = [number for number in past if number not in retired]
     return past[-2] if len(past) > 1 else None
 
 
