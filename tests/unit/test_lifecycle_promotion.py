@@ -529,6 +529,52 @@ def test_shares_that_a_canary_left_are_put_right_after_a_while(rooms: Rooms) -> 
     assert serving(rooms) == (2, {2: 1.0}, 2)
 
 
+def warm(rooms: Rooms) -> set[int]:
+    status = rooms.target.status("digits", Stage.PRODUCTION)
+    return set(status.warm) if status else set()
+
+
+def test_the_version_before_is_kept_warm_for_as_long_as_it_says_and_no_longer(rooms: Rooms) -> None:
+    config = Component.model_validate({"component": "digits", "release": {"keep_warm_s": "10m"}}).as_json()
+    for number in (1, 2, 3):
+        remember(rooms, replace(record(rooms.settings.home.parent, number), config=config))
+    promote(rooms, 1, None)
+    promote(rooms, 2, 1)
+    engine = Idle()
+    settling = Settling(Control(rooms, cast("Any", engine)))
+    assert isinstance(rooms.clock, ManualClock)
+    settling.look()
+    rooms.clock.advance(599)
+    settling.look()
+    assert warm(rooms) == {1, 2}
+    engine.flows = ("digits/promote/person-k3/1",)
+    rooms.clock.advance(1)
+    settling.look()
+    assert warm(rooms) == {1, 2}, "a promotion is under way"
+    engine.flows = ()
+    for _ in range(2):
+        settling.look()
+        rooms.clock.advance(600)
+    settling.look()
+    assert (warm(rooms), serving(rooms)) == ({2}, (2, {2: 1.0}, 2))
+    bring_up(rooms, "digits")
+    assert warm(rooms) == {2}, "what was let go is not loaded again"
+    roll_back(rooms, "digits", to=None, actor=ADA, reason="worse", key="a")
+    assert serving(rooms) == (1, {1: 1.0}, 1)
+
+
+def test_a_champion_before_that_was_let_go_does_not_hold_up_a_promotion(rooms: Rooms) -> None:
+    promote(rooms, 1, None)
+    promote(rooms, 2, 1)
+    rooms.target.apply(production_route(rooms, "digits", {2: 1.0}))
+    assert isinstance(rooms.clock, ManualClock)
+    assert isinstance(rooms.target, MemoryTarget)
+    rooms.clock.advance(3600)
+    rooms.target.broken.add(1)
+    assert promote(rooms, 3, 2).state is State.PROMOTED
+    assert warm(rooms) == {2, 3}
+
+
 def test_a_promotion_that_moves_the_route_is_left_alone(rooms: Rooms) -> None:
     promote(rooms, 1, None)
     settling = Settling(Control(rooms, cast("Any", Idle("digits/promote/person-k/1"))))

@@ -16,8 +16,8 @@ from headrace.lifecycle.production.aliases import project
 from headrace.lifecycle.production.reconcile import (
     canary_shares,
     is_moving,
+    kept_warm,
     one_route_at_a_time,
-    previous_champion,
     production_route,
     settle,
 )
@@ -78,8 +78,7 @@ def warm(rooms: Rooms, request: PromoteRequest) -> None:
         check_is_not_retired(rooms, request.component, request.version)
         pass_production_door(rooms, request.component, request.version)
         stop_if_asked(*asked)
-        before = previous_champion(rooms, request.component)
-        kept = [] if before is None else [before]
+        kept = kept_warm(rooms, request.component)
         status = settle(rooms, request.component, warm=kept, must_warm=request.version)
         try:
             stop_if_asked(*asked)

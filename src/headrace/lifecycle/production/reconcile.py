@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from headrace.deploy.base import Route, Status
 from headrace.errors import HeadraceError
@@ -129,5 +130,15 @@ def settle(
 
 def bring_up(rooms: Rooms, component: str) -> Status | None:
     """Serve in production what the ledger says, after a crash, a reboot, a repeat; None where it says nothing."""
-    before = previous_champion(rooms, component)
-    return settle(rooms, component, warm=[] if before is None else [before])
+    return settle(rooms, component, warm=kept_warm(rooms, component))
+
+
+def kept_warm(rooms: Rooms, component: str) -> list[int]:
+    """Return the champion before, where it is loaded, or served less than `release.keep_warm_s` ago."""
+    before, serving = previous_champion(rooms, component), rooms.ledger.serving(component, Stage.PRODUCTION)
+    if before is None or serving is None or serving.version is None:
+        return []
+    status = rooms.target.status(component, Stage.PRODUCTION)
+    keep = timedelta(seconds=recall(rooms, component, serving.version).settings.release.keep_warm_s)
+    is_kept = (status is not None and before in status.warm) or rooms.clock.now() - serving.at < keep
+    return [before] if is_kept else []
