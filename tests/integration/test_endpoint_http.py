@@ -57,6 +57,13 @@ def test_every_mlflow_form_gives_the_same_answer(endpoints: Endpoints) -> None:
     assert [*answers, got.json()["predictions"]] == [[16.0]] * 5
 
 
+def test_csv_longer_than_the_queue_is_refused(endpoints: Endpoints) -> None:
+    for lines in (1025, 100_000):  # A short body, and one that comes in pieces.
+        csv = "town,rooms,age\n" + "Bern,3,1.5\n" * lines
+        got = endpoints.table.post("/invocations", content=csv, headers={"content-type": "text/csv"})
+        assert (got.status_code, "more than" in got.json()["message"]) == (413, True)
+
+
 def test_ids_version_and_trace_come_back(endpoints: Endpoints) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     got = score(endpoints.mlp, {"instances": [ROW, ROW]}, traceparent=trace, **{"x-request-id": "r-1"})

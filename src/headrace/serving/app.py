@@ -206,7 +206,7 @@ class App:
     async def _invoke_long(self, exchange: Exchange, *, is_csv: bool) -> None:
         body = await self.body(exchange)
         generation, served = self.find(exchange)
-        asked = read_csv(served, body) if is_csv else served.scoring.read(body)
+        asked = read_csv(served, body, generation.plan.serve.queue) if is_csv else served.scoring.read(body)
         part = await self.predict(exchange, generation, served, asked)
         exchange.answer(200, served.headers(part.ids), scored(part))
 

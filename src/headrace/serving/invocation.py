@@ -46,7 +46,7 @@ def invoke(app: "App", exchange: Exchange, *, is_csv: bool) -> None:
             raise exchange.problem
         generation, served = app.find(exchange)
         body = exchange.take()
-        asked = read_csv(served, body) if is_csv else served.scoring.read(body)
+        asked = read_csv(served, body, generation.plan.serve.queue) if is_csv else served.scoring.read(body)
         app.submit(exchange, generation, served, asked, Invocation(app, exchange, served))
     except Exception as error:  # noqa: BLE001 - the request's boundary: it is answered, the front goes on
         app.refuse(exchange, error)

@@ -4,12 +4,13 @@ import csv
 import io
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from headrace.serving.generation import Served
-from headrace.serving.rejection import BAD_REQUEST, MEDIA_TYPE, UNFIT, Rejected
+from headrace.serving.rejection import BAD_REQUEST, MEDIA_TYPE, TOO_LARGE, UNFIT, Rejected
 from headrace.serving.schema import NULLABLE, Table, tensor_row_type
 from headrace.serving.scoring import FORMS, Asked, TableScoring, TensorScoring, decode_json
 from headrace.types import Field
@@ -53,7 +54,7 @@ def read_bare(served: Served, body: bytes, kind: str) -> tuple[Asked, bool]:
                 found = found[wrapper]
                 break
     if field is not None and isinstance(found, str):
-        return _one(served, field, found), True
+        found = {field.name: found}
     is_one = not isinstance(found, list) or _is_row(served, found)
     rows = [found] if is_one else found
     return served.scoring.read(encode({"instances": rows})), is_one
@@ -119,28 +120,41 @@ def _file_of(form: bytes, kind: str) -> bytes:
     return contents[0]
 
 
-def read_csv(served: Served, body: bytes) -> Asked:
-    """Return the rows of a CSV text with a header line. Raises Rejected."""
-    try:
-        header, *lines = csv.reader(io.StringIO(_utf8(body)), strict=True)
-    except (csv.Error, ValueError) as cause:
-        raise Rejected(BAD_REQUEST, "The body is no CSV with a header line.") from cause
-    if any(len(line) != len(header) for line in lines):
-        row = next(place for place, line in enumerate(lines) if len(line) != len(header))
-        raise Rejected(UNFIT, f"Line {row + 2} has {len(lines[row])} values; the header has {len(header)}.")
+def read_csv(served: Served, body: bytes, most_rows: int) -> Asked:
+    """Return the rows of a CSV text with a header line; empty lines are passed over.
+
+    Raises:
+        Rejected: 413 for more lines than `most_rows` below the header, before any cell is read; 400 and 422 as usual.
+    """
+    header, lines = _lines(body, most_rows)
+    if any(len(cells) != len(header) for _, cells in lines):
+        line, cells = next(one for one in lines if len(one[1]) != len(header))
+        raise Rejected(UNFIT, f"Line {line} has {len(cells)} values; the header has {len(header)}.")
     if isinstance(served.scoring, TableScoring):
         table = served.scoring.table
         table.check_names(header, "the header")
         fields = [table.fields[name] for name in header]
-        rows = [
-            [_cell(cell, field, line + 2) for cell, field in zip(cells, fields, strict=True)]
-            for line, cells in enumerate(lines)
-        ]
+        rows = [[_cell(cell, field, line) for cell, field in zip(cells, fields, strict=True)] for line, cells in lines]
         return served.scoring.read(encode({"dataframe_split": {"columns": header, "data": rows}}))
     if isinstance(served.scoring, TensorScoring):
-        numbers = [[_number(cell, line + 2) for cell in cells] for line, cells in enumerate(lines)]
+        numbers = [[_number(cell, line) for cell in cells] for line, cells in lines]
         return served.scoring.read(encode({"dataframe_split": {"columns": header, "data": numbers}}))
     raise Rejected(MEDIA_TYPE, "A model without a signature takes no CSV.", "Send application/json.")
+
+
+def _lines(body: bytes, most_rows: int) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header's names, and below it each line's number and cells. Raises Rejected."""
+    # Excel begins with a byte order mark.
+    reader = csv.reader(io.StringIO(_utf8(body).removeprefix("\ufeff").rstrip("\r\n")), strict=True)
+    try:
+        # Empty lines count in front of others: who sends ten million of them is not to be read to the end.
+        header = next(filter(None, islice(reader, most_rows + 1)))
+        lines = [(reader.line_num, cells) for cells in islice(reader, most_rows + 1)]
+    except (csv.Error, StopIteration) as cause:
+        raise Rejected(BAD_REQUEST, "The body is no CSV with a header line.") from cause
+    if len(lines) > most_rows:
+        raise Rejected(TOO_LARGE, f"The request holds more than {most_rows} rows, which is the limit.", "Send several.")
+    return header, [(line, cells) for line, cells in lines if cells]
 
 
 def _cell(text: str, field: Field, line: int) -> Any:
@@ -156,7 +170,10 @@ def _truth(text: str, _: int) -> Any:
 
 
 def _whole(text: str, line: int) -> float:
-    return int(text) if text.lstrip("+-").isdecimal() and len(text) < 25 else _number(text, line)
+    try:
+        return int(text)
+    except ValueError:
+        return _number(text, line)
 
 
 def _number(text: str, line: int) -> float:
