@@ -257,6 +257,84 @@ def test_what_is_no_request_gets_one_sentence_behind_the_answers_before_it(garba
     run(story)
 
 
+@pytest.mark.parametrize("is_cut_within", [True, False])
+def test_heads_are_counted_each_from_its_own_beginning(is_cut_within: bool) -> None:
+    async def story(house: House) -> None:
+        client = await house.client()
+        request = b"GET /a HTTP/1.1\r\nHost: a\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n"
+        client.send(request[:1000] if is_cut_within else request)
+        for _ in range(10):
+            await house.until(lambda: bool(house.connection._url) is is_cut_within)
+            client.send(request[1000:] + request[:1000] if is_cut_within else request)
+            assert (await client.answer())[0] == 200
+
+    run(story)
+
+
+def test_a_head_in_pieces_is_refused_behind_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(house: House) -> None:
+        client = await house.client()
+        begun = b"GET /a HTTP/1.1\r\n"
+        client.send(begun)
+        await house.until(lambda: house.connection._url)
+        client.send(b"Host: a\r\n\r\n", begun)
+        assert (await client.answer())[0] == 200
+        client.send(b"X-Long: ", b"x" * 400_000)
+        assert (await client.answer())[0] == 431
+
+    run(story)
+
+
+CHUNKED = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"3\r\nabc\r\n0\r\n" + b"".join(b"X-%d: x\r\n" % number for number in range(200_000)),
+        b"3\r\nabc\r\n0\r\nX-Long: " + b"x" * 2_000_000,
+    ],
+)
+def test_fields_that_go_on_and_on_behind_a_body_are_refused(more: bytes, is_first: bool) -> None:
+    async def story(house: House) -> None:
+        client = await house.client()
+        if not is_first:
+            client.send(post("/held"))
+            await house.until(lambda: house.app.held)
+        client.send(CHUNKED, more)
+        if not is_first:
+            house.app.held[0].answer(200, "", b"first")
+            assert (await client.answer())[2] == b"first"
+        status, head, _ = await client.answer()
+        assert (status, b"connection: close" in head) == (431, True)
+        assert await client.is_closed()
+
+    run(story)
+
+
+def test_chunks_and_heads_in_pieces_are_not_refused_for_what_is_beside_the_body() -> None:
+    """A head that comes without its body, after many others in the same bytes, brought no body either."""
+
+    async def story(house: House) -> None:
+        client = await house.client()
+        fields = b"X-Long: " + b"x" * 1000 + b"\r\n"
+        head = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n" + fields * 40 + b"\r\n"
+        client.send(*[head + b"0\r\n" + fields * 20 + b"\r\n"] * 20, head)
+        for _ in range(20):
+            assert (await client.answer())[0] == 200
+        await house.until(lambda: len(house.app.taken) == 21)
+        for _ in range(300):
+            client.send(b"3e8;", b"x" * 400, b"\r\n")
+            await client.writer.drain()
+            await asyncio.sleep(0)
+            client.send(b"a" * 1000, b"\r\n")
+        client.send(b"0\r\n", fields * 20, b"\r\n")
+        assert (await client.answer())[2] == b"POST /a " + b"a" * 300_000
+
+    run(story)
+
+
 def test_a_body_that_nobody_reads_ends_the_connection() -> None:
     async def story(house: House) -> None:
         client = await house.client()
@@ -307,6 +385,36 @@ def test_who_does_not_take_an_answer_is_waited_for_and_then_cut_off(monkeypatch:
         assert len(house.app.taken) == 1, "the next one waits too"
         monkeypatch.setattr(http1, "TAKE_S", -1.0)
         await house.until(lambda: not house.listener.connections)
+
+    run(story)
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_who_does_not_take_the_rest_of_a_last_answer_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, is_asked: bool
+) -> None:
+    """It is less than what makes the transport ask to pause."""
+
+    async def story(house: House) -> None:
+        house.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(slow, house.socket.getsockname())
+        await asyncio.get_running_loop().sock_sendall(
+            slow, post("/held", b"", "Connection: close" if is_asked else "Connection: keep-alive")
+        )
+        await house.until(lambda: house.app.held)
+        house.app.held[0].answer(200, "", b"x" * 60_000)
+        await asyncio.sleep(0.2)
+        assert house.connection._transport.get_write_buffer_size()
+        assert not house.connection._stuck_since
+        monkeypatch.setattr(http1, "IDLE_S", -1.0)
+        await house.until(lambda: house.connection._closing_since)
+        assert house.listener.connections, "it may take a while"
+        monkeypatch.setattr(http1, "TAKE_S", -1.0)
+        await house.until(lambda: not house.listener.connections)
+        slow.close()
 
     run(story)
 

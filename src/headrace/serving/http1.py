@@ -69,14 +69,21 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._headers: dict[str, str] = {}
+        #: The head that is not there to its end, by its headers; and how many bytes came since it began.
+        self._open_head: dict[str, str] | None = None
         self._head_bytes = 0
+        #: The chunked request whose body is not there to its end; whether more of that came lately; and how many bytes
+        #: since.
+        self._open_body: Exchange | None = None
+        self._has_chunks = self._has_more = False
+        self._other_bytes = 0
         #: The request that the application has; those behind it; and the one whose body is still coming.
         self._current: Exchange | None = None
         self._behind: deque[Exchange] = deque()
         self._incoming: Exchange | None = None
         self._is_broken = self._is_reading_paused = self._is_second_head = False
         self._since = time.monotonic()
-        self._stuck_since = self._lingers_since = 0.0
+        self._stuck_since = self._lingers_since = self._closing_since = 0.0
 
     # What the event loop calls
 
@@ -87,28 +94,31 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_broken:
             return
-        current, was_in_head = self._current, self._url != b""
+        current = self._current
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError) as error:
             self._parse_on(data, error)
         if self._url:
-            self._wait_for_head(len(data) if was_in_head else 0)
+            self._wait_for_head(len(data))
         if current is not None and current is self._current:
             current.look()
         if self._behind:
             self._advance()
             if self._behind:
                 self._pause()
-        if self._incoming is not None and self._incoming.buffered > AHEAD_BYTES:
-            self._pause()
+        if self._incoming is not None:
+            if self._has_chunks:
+                self._wait_for_chunks(self._incoming, len(data))
+            if self._incoming is not None and self._incoming.buffered > AHEAD_BYTES:
+                self._pause()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_broken = True
         self._listener.forget(self)
         exchange, self._current = self._current, None
         self._behind.clear()
-        self._incoming = None
+        self._incoming = self._open_body = None
         if exchange is not None:
             exchange.lose()
 
@@ -138,8 +148,13 @@ class Connection(asyncio.Protocol):
         self._behind.append(self._incoming)
 
     def on_body(self, piece: bytes) -> None:
-        if self._incoming is not None:
-            self._incoming.feed(piece)
+        incoming = self._incoming
+        if incoming is not None:
+            self._has_more = True
+            incoming.feed(piece)
+
+    def on_chunk_header(self) -> None:
+        self._has_chunks = True
 
     def on_message_complete(self) -> None:
         exchange = self._incoming
@@ -221,13 +236,25 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _wait_for_head(self, more: int) -> None:
-        """Take note of a head that is not there to its end, of which `more` bytes came after its beginning."""
-        if more:
+        """Take note of a head that is not there to its end, after `more` bytes; those it began in are not counted."""
+        if self._open_head is self._headers:
             self._head_bytes += more
         else:
-            self._since, self._head_bytes = time.monotonic(), 0
+            self._open_head, self._head_bytes, self._since = self._headers, 0, time.monotonic()
         if self._head_bytes > HEAD_BYTES:
             self._break(Rejected(HEADERS_TOO_LARGE, f"The headers have more than {HEAD_BYTES} bytes."))
+
+    def _wait_for_chunks(self, incoming: Exchange, more: int) -> None:
+        """Take note of a chunked body that is not there to its end, after `more` bytes.
+
+        What brings none of it for long is fields behind the last chunk, of which the parser keeps all.
+        """
+        if self._has_more or self._open_body is not incoming:
+            self._open_body, self._has_more, self._other_bytes = incoming, False, 0
+        else:
+            self._other_bytes += more
+        if self._other_bytes > HEAD_BYTES:
+            self._break(Rejected(HEADERS_TOO_LARGE, f"The fields behind the body have more than {HEAD_BYTES} bytes."))
 
     def _advance(self) -> None:
         """Hand the next request over, once the one before has its answer."""
@@ -256,12 +283,8 @@ class Connection(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         """Give up on a client that takes too long."""
         current = self._current
-        if self._lingers_since:
-            if now - self._lingers_since > LINGER_S:
-                self._transport.abort()
-        elif self._stuck_since:
-            if now - self._stuck_since > TAKE_S:
-                self._transport.abort()
+        if self._lingers_since or self._stuck_since or self._transport.is_closing():
+            self._wait_for_taker(now)
         elif current is not None:
             if not current.is_whole and now - current.start > BODY_S:
                 current.fail(Rejected(SLOW, f"The body did not come within {BODY_S:g} s."))
@@ -271,6 +294,17 @@ class Connection(asyncio.Protocol):
                 self._advance()
         elif now - self._since > IDLE_S:
             self._transport.close()
+
+    def _wait_for_taker(self, now: float) -> None:
+        """Give up on a client that does not take what was written, or does not see that it was the last."""
+        if self._lingers_since:
+            since, most_s = self._lingers_since, LINGER_S
+        else:
+            # A transport that closes still waits for the rest of what was written to be taken.
+            self._closing_since = self._closing_since or (now if self._transport.is_closing() else 0.0)
+            since, most_s = self._stuck_since or self._closing_since, TAKE_S
+        if now - since > most_s:
+            self._transport.abort()
 
     def close_if_idle(self) -> None:
         """Hang up where nothing is under way."""
