@@ -259,9 +259,10 @@ def test_bad_feedback_is_refused(endpoints: Endpoints) -> None:
     for document in ({}, {"prediction_id": "x", "actual": 1}, {"actuals": []}, {"actuals": [{"actual": 1}]}, [1]):
         assert 400 <= endpoints.mlp.post("/feedback", json=document).status_code < 500
     answered = score(endpoints.mlp, {"instances": [ROW]})
-    truth = {"prediction_id": answered.headers["x-headrace-prediction-id"], "actual": 2**70}
-    refused = endpoints.mlp.post("/feedback", json=truth)
-    assert (refused.status_code, refused.headers.get("retry-after")) == (422, None), "it will never fit"
+    for actual in ("1" + "0" * 30, "[" * 40 + "]" * 40, "[" * 900 + "]" * 900):
+        truth = f'{{"prediction_id": "{answered.headers["x-headrace-prediction-id"]}", "actual": {actual}}}'
+        refused = endpoints.mlp.post("/feedback", content=truth)
+        assert (refused.status_code, refused.headers.get("retry-after")) == (422, None), "it will never fit"
 
 
 def test_other_versions_wait_behind_the_same_address(endpoints: Endpoints, small_models: SmallModels) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -343,3 +344,79 @@ def test_an_actual_that_has_no_place_is_refused_with_its_remedy(tmp_path: Path, 
     with pytest.raises(InvalidInput, match="cannot be kept"):
         actuals.append(tmp_path, given)
     assert len(snapshot.take(tmp_path).actuals) == 0
+
+
+def nested(levels: int, value: Any = 1) -> Any:
+    for level in range(levels):
+        value = [value, level] if level % 2 else {"a": value}
+    return value
+
+
+def below(frames: int, what: Callable[[], Any]) -> Any:
+    """Return what comes of a call from a deeper stack, such as a server's or a test runner's."""
+    return what() if not frames else below(frames - 1, what)
+
+
+def test_an_actual_nested_too_deep_for_some_reader_is_refused(tmp_path: Path) -> None:
+    actuals.append(tmp_path, [Actual(IDS.new(), nested(32), datetime.now(UTC))])
+    for levels in (33, 400, 20_000):
+        with pytest.raises(InvalidInput, match="deeper than 32"):
+            actuals.append(tmp_path, [Actual(IDS.new(), one, datetime.now(UTC)) for one in (1, nested(levels))])
+    assert len(snapshot.take(tmp_path).actuals) == 1
+
+
+def test_a_row_nested_too_deep_for_some_reader_is_dropped_and_counted(tmp_path: Path) -> None:
+    writer = PredictionWriter(tmp_path, "digits")
+    columns: list[Any] = [
+        [nested(32)],
+        [1, nested(33)],
+        [nested(400)],
+        np.array([None, nested(33)], object),
+        np.array([nested(32)], object),
+        np.zeros((1, *[1] * 31)),
+    ]
+    for column in columns:
+        writer.offer(IDS.batch(len(column)), at=AT, version=1, inputs={"a": column}, outputs={}, latency_ms=1.0)
+    writer.close()
+    assert (writer.written, writer.dropped) == (3, 5)
+    row = Prediction(IDS.new(), "digits", 1, datetime.now(UTC), {"a": 1}, {"out": nested(33)}, 1.0)
+    with pytest.raises(InvalidInput, match=r"`out`.*deeper than 32"):
+        SegmentLog(tmp_path).append([row])
+    assert below(400, lambda: len(SegmentLog(tmp_path).joined("digits"))) == 3
+
+
+@pytest.mark.parametrize("levels", [33, 600, 900])
+@pytest.mark.parametrize("frames", [0, 400])
+def test_a_log_that_holds_something_nested_too_deep_is_read_around_it(tmp_path: Path, levels: int, frames: int) -> None:
+    folder, ids = tmp_path / "digits", IDS.batch(3)
+    at = datetime.now(UTC).timestamp()
+    leave(folder, batch([1]), batch([nested(levels)]))
+    journal = Journal(folder / "actuals" / f"a{SUFFIX}")
+    for identity, value in zip(ids, (1, nested(levels), 2), strict=True):
+        journal.append(msgspec.msgpack.encode([actuals.Record(identity, value, at, at)]))
+    journal.close()
+    log = SegmentLog(tmp_path)
+
+    def told() -> tuple[int, int]:
+        return len(log.joined("digits")), log.counts("digits").orphans
+
+    assert below(frames, told) == (1, 2)
+    below(frames, lambda: roll(folder))
+    assert below(frames, lambda: roll_actuals(folder)) == 2
+    assert below(frames, told) == (1, 2)
+    kept = read_manifest(folder)
+    assert kept.damaged_bytes > levels  # It takes a byte for each level, at least.
+    assert kept.senseless_rows == (0 if levels + frames > 950 else 1)
+
+
+@pytest.mark.parametrize("frames", [0, 400])
+def test_what_was_rolled_before_it_was_refused_is_read_around(tmp_path: Path, frames: int) -> None:
+    (identity,) = IDS.batch(1)
+    leave(tmp_path / "digits", Batch([identity], AT, 1, {"a": [1]}, {"": ["x"]}, 1.0))
+    actuals.append(tmp_path / "digits", [Actual(identity, [1], datetime.now(UTC))])
+    deep = "[" * 900 + "]" * 900
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("headrace.predictions.actuals.json", SimpleNamespace(dumps=lambda _: deep))
+        roll_actuals(tmp_path / "digits")
+    (row,) = below(frames, lambda: SegmentLog(tmp_path).joined("digits"))
+    assert row.prediction.inputs == {"a": 1}

@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from headrace.clock import Clock, SystemClock
 from headrace.errors import InvalidInput, Unavailable
+from headrace.predictions.depth import DEEPEST, is_too_deep
 from headrace.predictions.ids import Ids
 from headrace.predictions.journal import SUFFIX, Journal, journals, read_frames
 from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, rolled_names, write_manifest
@@ -54,11 +56,17 @@ def append(folder: Path, actuals: Sequence[Actual], *, clock: Clock | None = Non
     """Keep actuals of the component in `folder`; on disk when this returns.
 
     Raises:
-        InvalidInput: a value has no place, such as an integer beyond 64 bits; none of the actuals was kept.
+        InvalidInput: a value has no place, such as an integer beyond 64 bits, or is nested deeper than 32 levels; none
+            of the actuals was kept.
         Unavailable: the disk is full or broken; none of the actuals was kept.
     """
     if not actuals:
         return
+    if any(is_too_deep(one.value) for one in actuals):
+        raise InvalidInput(
+            f"An actual cannot be kept: it is nested deeper than {DEEPEST} levels.",
+            "Send the value that the model answers with; none of the actuals was kept.",
+        )
     clock = clock or SystemClock()
     now = clock.now().timestamp()
     try:
@@ -94,7 +102,7 @@ def pending(folder: Path, first_sequence: int, *, rolled: Sequence[str] = ()) ->
     for path in journals(folder / FOLDER):
         if path.name not in rolled:
             with contextlib.suppress(FileNotFoundError):
-                records += _records(path.read_bytes())
+                records += _decoded(path.read_bytes()).records
     return _table(records, first_sequence)
 
 
@@ -122,7 +130,7 @@ def roll_actuals(folder: Path) -> int:
 
 
 def _damaged_bytes(folder: Path, names: Iterable[str]) -> int:
-    return sum(read_frames((folder / FOLDER / name).read_bytes()).damaged_bytes for name in names)
+    return sum(_decoded((folder / FOLDER / name).read_bytes()).damaged_bytes for name in names)
 
 
 def _segment(folder: Path, table: pa.Table) -> Segment:
@@ -134,12 +142,25 @@ def _segment(folder: Path, table: pa.Table) -> Segment:
     return Segment(path, table.num_rows, size, "" if known.null_count or len(known) < table.num_rows else first, last)
 
 
-def _records(raw: bytes) -> list[Record]:
-    found: list[Record] = []
-    for frame in read_frames(raw).frames:
-        with contextlib.suppress(msgspec.MsgspecError):
-            found += _DECODER.decode(frame)
-    return found
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    records: list[Record]
+    damaged_bytes: int
+
+
+def _decoded(raw: bytes) -> _Decoded:
+    """Return what a journal's bytes hold. What no reader takes costs the others of its frame only on a full stack."""
+    content = read_frames(raw)
+    records, damaged = list[Record](), content.damaged_bytes
+    for frame in content.frames:
+        try:
+            found = _DECODER.decode(frame)
+            damaged += sum(len(_ENCODER.encode(one)) for one in found if is_too_deep(one.value))
+        except (msgspec.MsgspecError, RecursionError):
+            damaged += len(frame)
+            continue
+        records += (one for one in found if not is_too_deep(one.value))
+    return _Decoded(records, damaged)
 
 
 def _table(records: list[Record], first_sequence: int) -> pa.Table:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
+from headrace.predictions.depth import DEEPEST, first_too_deep
 from headrace.types import Json, Prediction
 
 #: One column of a batch: an array whose first axis is rows, or a list with one value per row.
@@ -46,7 +47,15 @@ def encode(batches: Sequence[Batch]) -> bytes:
 
 def encode_piece(batch: Batch) -> bytes:
     """Return one batch as `join` takes it. Raises what tells of values that cannot be kept (`UNFIT`)."""
+    name = deep_column(batch)
+    if name is not None:
+        raise ValueError(f"`{name}` is nested deeper than {DEEPEST} levels")
     return _ENCODER.encode(batch)
+
+
+def deep_column(batch: Batch) -> str | None:
+    """Return the name of a column that is nested too deep to be kept; None where none is."""
+    return first_too_deep((*batch.inputs.items(), *batch.outputs.items()))
 
 
 def join(pieces: Sequence[bytes]) -> bytes:
@@ -66,17 +75,17 @@ def decode(payload: bytes | memoryview) -> Decoded:
     """Return the batches of a journal payload; one that is none costs no other."""
     try:
         return Decoded(_DECODER.decode(payload))
-    except (msgspec.MsgspecError, ValueError, TypeError):
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
         pass
     try:
         raws = _PIECES.decode(payload)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return Decoded([], len(payload))
     batches, damaged = [], 0
     for raw in raws:
         try:
             batches += _DECODER.decode(b"\x91" + bytes(raw))  # A list of one.
-        except (msgspec.MsgspecError, ValueError, TypeError):
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
             damaged += len(bytes(raw))
     return Decoded(batches, damaged)
 

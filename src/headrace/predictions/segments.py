@@ -1,6 +1,5 @@
 """The prediction log on disk: Parquet segments and journals, one folder per component."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from headrace.errors import InvalidInput, Unavailable
 from headrace.predictions import actuals as truths
 from headrace.predictions import snapshot
 from headrace.predictions.base import Counts, Delays, Joined
-from headrace.predictions.batch import batch_of, encode
+from headrace.predictions.batch import Batch, batch_of, deep_column, encode
+from headrace.predictions.depth import DEEPEST, flat_json
 from headrace.predictions.ids import Ids, lowest
 from headrace.predictions.journal import SUFFIX, Journal
 from headrace.predictions.labels import delays_in
@@ -83,6 +83,7 @@ class SegmentLog:
             batches = [batch_of(one) for one in predictions if one.component == component]
             for batch in batches:
                 _refuse_strange_id(batch.ids[0])
+                _refuse_deep(batch)
             path = self._folder / component / "journals" / f"{self._ids.new()}-append{SUFFIX}"
             try:
                 journal = Journal(path)
@@ -166,6 +167,14 @@ def _refuse_strange_id(text: str) -> None:
         ) from cause
 
 
+def _refuse_deep(batch: Batch) -> None:
+    name = deep_column(batch)
+    if name is not None:
+        raise InvalidInput(
+            f"`{name}` of prediction {batch.ids[0]} is nested deeper than {DEEPEST} levels.", "Keep a flatter value."
+        )
+
+
 def _pieces(seen: Snapshot, after: str, version: int | None) -> list[_Piece]:
     found = [
         _Piece(segment.first, segment.last, segment.version, partial(seen.file, segment), None)
@@ -226,4 +235,4 @@ def _truths_of(seen: Snapshot, found: list[Prediction]) -> dict[str, Json]:
     first, last = found[0].id, found[-1].id
     with connect(seen, since=first, until=last) as connection:
         rows = connection.execute("SELECT id::VARCHAR, value FROM first_actuals").fetchall()
-    return {identity: json.loads(value) for identity, value in rows}
+    return {identity: flat_json(value) for identity, value in rows}

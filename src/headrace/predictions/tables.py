@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.files import sync_folder
-from headrace.predictions.batch import UNFIT, Batch, moment
+from headrace.predictions.batch import UNFIT, Batch, deep_column, moment
+from headrace.predictions.depth import flat_json
 from headrace.types import Json, Prediction
 
 INPUT, OUTPUT = "in_", "out_"
@@ -176,7 +177,9 @@ def _is_sensible(batch: Batch) -> bool:
         moment(batch.at)
     except (ValueError, OverflowError, OSError):  # A year that no calendar has.
         return False
-    return lengths <= {rows} and all(_UUID.fullmatch(identity) for identity in batch.ids)
+    if not (lengths <= {rows} and all(_UUID.fullmatch(identity) for identity in batch.ids)):
+        return False
+    return deep_column(batch) is None
 
 
 def _fitting(batches: list[Batch], refused: list[Batch]) -> pa.Table | None:
@@ -274,5 +277,5 @@ def _flat(value: Any) -> Any:
 def _values(table: pa.Table, name: str) -> list[Any]:
     values = table[name].to_pylist()
     if (table.schema.field(name).metadata or {}).get(b"json"):
-        return [None if value is None else json.loads(value) for value in values]
+        return [None if value is None else flat_json(value) for value in values]
     return [str(value) if isinstance(value, uuid.UUID) else value for value in values]
