@@ -115,6 +115,48 @@ def test_a_lost_manifest_is_made_anew(folder: Path) -> None:
     assert SegmentLog(folder.parent).counts("churn") == Counts(36, 18)
 
 
+def test_a_manifest_made_anew_tells_rows_of_a_compaction_once(folder: Path) -> None:
+    before, clock = known(folder), ManualClock(START + timedelta(days=9))
+    ids = Ids(ManualClock(START))
+    compact(folder, clock=clock)
+    log = SegmentLog(folder.parent)
+    log.append([Prediction(ids.new(), "churn", 2, START, {"n": 1}, "yes", 1.0)])  # Of another version, between these.
+    (folder / "manifest.json").unlink()
+    assert sorted(one.rows for one in rebuild(folder, clock=clock).predictions) == [1, 12, 12, 12]
+    assert len(known(folder)) == len(before) + 1
+    assert set(before) < set(known(folder))
+    with connect(snapshot.take(folder)) as connection:
+        assert connection.execute("SELECT count(*), count(DISTINCT id) FROM joined").fetchall() == [(37, 37)]
+    clock.advance(3600)
+    assert compact(folder, clock=clock).removed == 9
+
+
+def test_a_manifest_made_anew_keeps_what_overlaps(tmp_path: Path) -> None:
+    log, ids = SegmentLog(tmp_path), Ids(ManualClock(START))
+    made = [Prediction(ids.new(), "churn", 1, START, {"n": number}, "yes", 1.0) for number in range(9)]
+    for part in (made[0::2], made[1::2]):
+        log.append(part)
+    (tmp_path / "churn" / "manifest.json").unlink()
+    assert len(rebuild(tmp_path / "churn").predictions) == 2
+    assert known(tmp_path / "churn") == [one.id for one in made]
+
+
+def test_after_a_manifest_was_made_anew_the_first_actual_still_counts(folder: Path) -> None:
+    log, first = SegmentLog(folder.parent), known(folder)[1]
+    roll_actuals(folder)
+    log.append_actuals("churn", [Actual(first, "first", START)])
+    roll_actuals(folder)
+    # The oldest actuals are gone, as retention takes them: fewer rows are left than there were numbers.
+    oldest = max(read_manifest(folder).actuals, key=lambda one: one.rows)
+    (folder / oldest.path).unlink()
+    (folder / "manifest.json").unlink()
+    rebuild(folder)
+    log.append_actuals("churn", [Actual(first, "second", START)])
+    for _ in range(2):
+        assert [row.actual for row in log.joined("churn") if row.is_labelled] == ["first"]
+        roll_actuals(folder)
+
+
 def test_sql_sees_predictions_with_their_actuals(folder: Path) -> None:
     with connect(snapshot.take(folder)) as connection:
         found = connection.execute(

@@ -162,15 +162,22 @@ def repair(folder: Path) -> list[Problem]:
     return problems
 
 
-def rebuild(folder: Path) -> Manifest:
+def rebuild(folder: Path, *, clock: Clock | None = None) -> Manifest:
     """Make the manifest anew from the files that are there, for when it was lost; damaged ones are set aside.
 
-    Rows of a compaction that had just been replaced come twice then; joins count an id once.
+    A file whose rows are all in another, as after a compaction that had just been made, is left out. New actuals go on
+    above the highest number that is there, so that those that came before them still count.
     """
     with exclusive(folder):
-        predictions = _readable(folder, "segments")
+        predictions, replaced = _without_replaced(folder, _readable(folder, "segments"))
         truths = _readable(folder, "truths")
-        manifest = Manifest(predictions, truths, sequence=sum(one.rows for one in truths), generation=1)
+        manifest = Manifest(
+            predictions,
+            truths,
+            retired=tuple(_retire(replaced, clock or SystemClock())),
+            sequence=max((_end_of_sequence(folder / one.path) for one in truths), default=0),
+            generation=1,
+        )
         write_manifest(folder, manifest)
     return manifest
 
@@ -255,6 +262,31 @@ def _readable(folder: Path, kind: str) -> tuple[Segment, ...]:
             (folder / "damaged").mkdir(exist_ok=True)
             path.rename(folder / "damaged" / path.name)
     return tuple(found)
+
+
+def _without_replaced(folder: Path, segments: Iterable[Segment]) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
+    """Return the files that count, and those whose ids are all in one of them of the same version and day."""
+    kept, replaced = list[Segment](), list[Segment]()
+    for one in sorted(segments, key=lambda segment: (-segment.rows, segment.path)):
+        larger = [
+            other
+            for other in kept
+            if (other.version, other.day) == (one.version, one.day)
+            and other.first <= one.first <= one.last <= other.last
+        ]
+        is_replaced = any(_holds_ids(folder, other, one) for other in larger)
+        (replaced if is_replaced else kept).append(one)
+    return tuple(sorted(kept, key=lambda segment: segment.path)), tuple(replaced)
+
+
+def _holds_ids(folder: Path, whole: Segment, part: Segment) -> bool:
+    known, wanted = (storage(pq.read_table(folder / one.path, columns=["id"])["id"]) for one in (whole, part))
+    return bool(pc.all(pc.is_in(wanted, value_set=known)).as_py())
+
+
+def _end_of_sequence(path: Path) -> int:
+    """Return the number that follows the highest of a file of actuals."""
+    return int(pc.max(pq.read_table(path, columns=["seq"])["seq"]).as_py() or 0) + 1
 
 
 def _raise_passing(path: str, cause: Exception) -> None:
