@@ -316,11 +316,22 @@ def test_a_manifest_is_made_anew_beside_a_damaged_segment(tmp_path: Path) -> Non
 
 
 def test_an_acknowledged_actual_has_its_name_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[Path] = []
+    synced, folder = list[Path](), tmp_path / "digits"
     monkeypatch.setattr("headrace.predictions.journal.sync_folder", synced.append)
     for _ in range(2):
-        actuals.append(tmp_path, [Actual(IDS.new(), 1, datetime.now(UTC))])
-        assert synced == [tmp_path / "actuals", tmp_path]
+        actuals.append(folder, [Actual(IDS.new(), 1, datetime.now(UTC))])
+        assert synced == [folder / "actuals", folder, tmp_path], "the component may be new as well"
+
+
+def test_a_name_that_a_dead_writer_left_unsynced_is_on_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, folder = list[Path](), tmp_path / "digits"
+    actuals.append(folder, [Actual(IDS.new(), 1, datetime.now(UTC))])
+    monkeypatch.setattr("headrace.predictions.journal._named", set())  # As in another process.
+    monkeypatch.setattr("headrace.predictions.journal.sync_folder", synced.append)
+    actuals.append(folder, [Actual(IDS.new(), 1, datetime.now(UTC))])
+    assert synced == [folder / "actuals", folder, tmp_path]
 
 
 def test_a_file_that_this_process_may_not_open_is_not_taken_for_damaged(

@@ -17,6 +17,8 @@ from headrace.files import sync_folder
 MAGIC = b"\xf1HR\x01"
 _HEADER = struct.Struct("<4sII")
 SUFFIX = ".journal"
+#: Journals whose names this process has put on disk. Their writers open them anew for each frame.
+_named: set[Path] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Journal:
     def append(self, payload: bytes, *, sync: bool = False) -> None:
         """Write one frame whole, or leave the file as it was.
 
+        With `sync`, the journal's name is on disk too: who wrote its first frame may have died before that.
+
         Raises:
             OSError: the disk is full or broken; nothing of the frame remains.
         """
@@ -54,13 +58,18 @@ class Journal:
                 written += os.write(self._file, frame[written:])
             if sync:
                 os.fsync(self._file)
-                if not self.size:  # A power cut must not take the name of what is acknowledged.
-                    sync_folder(self.path.parent)
-                    sync_folder(self.path.parent.parent)
+                if not self.size or self.path not in _named:
+                    self._sync_name()
         except OSError:
             os.ftruncate(self._file, self.size)
             raise
         self.size += written
+
+    def _sync_name(self) -> None:
+        """Put the file's name on disk, with those of its folder and of its component, which may be new."""
+        for folder in list(self.path.parents)[:3]:
+            sync_folder(folder)
+        _named.add(self.path)
 
     def close(self) -> None:
         """Sync and give up the lock; a second call does nothing."""
