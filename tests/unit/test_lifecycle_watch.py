@@ -1,27 +1,40 @@
 """What an alarm starts: as much as `retrain.on` says, and never more often than the cooldown."""
 
+import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headrace.clock import ManualClock
-from headrace.config.component import Component, Retrain
+from headrace.config.component import Component, Monitor, Retrain
 from headrace.config.settings import Settings
 from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
+from headrace.evaluation.base import Rows
 from headrace.ledger.base import Action
 from headrace.ledger.memory import MemoryLedger
 from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.request import Cause, WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import VersionRecord, remember
-from headrace.lifecycle.watching.watch import Judged, act, watch
+from headrace.lifecycle.watching.service_facts import Facts
+from headrace.lifecycle.watching.watch import Judged, act, judged_of, watch
 from headrace.lifecycle.watching.watchbook import failure
-from headrace.monitoring.base import Consequence
+from headrace.monitoring import judge
+from headrace.monitoring.base import Alarm, Consequence, Signal, Window
+from headrace.monitoring.memory import Memory
+from headrace.monitoring.reference import build
+from headrace.monitoring.seasons import Seasons
 from headrace.monitoring.signals import estimated, inputs, output, quality, sequential
+from headrace.monitoring.signals.service import Service
+from headrace.predictions.base import Joined
+from headrace.predictions.ids import Ids
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
+from headrace.types import Prediction, Task
 
 
 def no_environments(_kind: object) -> Environments:
@@ -132,3 +145,38 @@ def test_a_window_whose_judging_broke_off_anywhere_is_tried_again(
     assert found is not None
     assert found.times == 1
     assert "No space left" in found.fact
+
+
+FACTS = Facts(Service(), {})
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_labels_beyond_any_sense_keep_no_alarm_from_being_written(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    usual = chance.normal(0, 1, 400)
+    profile = build(Rows(np.arange(400), usual, usual + chance.normal(0, 0.1, 400)), task=Task.REGRESSION)
+    truth = [1.7e308, 1.7e308, *chance.normal(0, 1, 298).tolist()]
+    at, rows = datetime(2026, 3, 1, tzinfo=UTC), zip(Ids().batch(300), truth, strict=True)
+    window = Window(
+        "digits", 1, [Joined(Prediction(one, "digits", 1, at, {}, 9.0, 1.0), actual, True) for one, actual in rows]
+    )
+    watched_window = judge.watch(window, Seasons(profile), Monitor(window=300), Memory())
+    rooms = watched(tmp_path, "quality")
+    assert act(rooms, WINDOW, judged_of(watched_window.alarm, watched_window.memory, FACTS, 300)) is not None
+    (entry,) = rooms.ledger.history("digits")
+    assert "The mean absolute error rose from 0.0" in entry.reason
+    assert "to 1.13e+306 over the last 300 labelled predictions" in entry.reason
+    assert not {"inf", "nan"} & set(re.findall(r"\w+", entry.reason))
+
+
+def test_a_number_that_no_ledger_takes_is_left_out_of_the_evidence(tmp_path: Path) -> None:
+    rooms = watched(tmp_path)
+    odd = [
+        Signal(inputs.NAME, True, "it moved", float("nan"), float("inf")),
+        Signal(output.NAME, True, "so", None, 2.0),
+    ]
+    act(rooms, WINDOW, judged_of(Alarm(Consequence.WARN, "it moved", odd), Memory(), FACTS, 300))
+    (entry,) = rooms.ledger.history("digits")
+    kept = entry.evidence["signals"]
+    assert isinstance(kept, list)
+    assert [(one["p_value"], one["effect"]) for one in kept if isinstance(one, dict)] == [(None, None), (None, 2.0)]

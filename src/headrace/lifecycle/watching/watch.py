@@ -4,6 +4,7 @@ An alarm starts a candidate with its reason attached; gate, acceptance and appro
 """
 
 import contextlib
+import math
 from datetime import timedelta
 
 from headrace.errors import Conflict
@@ -74,15 +75,19 @@ def judged_of(alarm: Alarm, memory: Memory, known: Facts, rows: int) -> Judged:
 
 
 def signal_json(alarm: Alarm, index: int) -> Json:
-    """Return one signal of an alarm as JSON."""
+    """Return one signal of an alarm as JSON; what is no finite number there is None, or no ledger would take it."""
     signal = alarm.signals[index]
     return {
         "name": signal.name,
         "fired": signal.fired,
-        "p_value": signal.p_value,
-        "effect": signal.effect,
+        "p_value": _finite(signal.p_value),
+        "effect": _finite(signal.effect),
         "sentence": signal.sentence,
     }
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
 
 
 def knock(rooms: Rooms, event: Event) -> None:

@@ -13,6 +13,7 @@ from headrace.monitoring.base import Signal
 from headrace.monitoring.frame import Frame
 from headrace.monitoring.reference_profile import Reference, losses
 from headrace.monitoring.statistics.dependence import joint_time
+from headrace.monitoring.statistics.moments import moments
 from headrace.monitoring.statistics.shares import clopper_pearson, fell_p
 from headrace.types import Task
 
@@ -68,13 +69,14 @@ class LabelledQuality:
 
     def _error(self, lost: np.ndarray) -> Signal:
         usable = lost[np.isfinite(lost)]
-        before, now = float(self._reference.losses.mean()), float(usable.mean()) if len(usable) else float("nan")
         if len(usable) < FEWEST:
             return Signal(self.name, False, f"Only {len(usable)} labels are numbers; quality was not judged.")
+        before, found = float(self._reference.losses.mean()), moments(usable)
+        now = found.mean
         time = self._time(usable)
         p_value = greater_p(usable, self._reference.losses, time)
         fired = p_value <= self._level and now - before >= self._least * before
-        reach = 1.96 * float(usable.std()) * np.sqrt(time / len(usable))
+        reach = 1.96 * found.deviation * float(np.sqrt(time / len(usable)))
         low, high = max(now - reach, 0.0), now + reach
         sentence = (
             f"The mean absolute error {'rose' if fired else 'went'} from {before:.3g} to {now:.3g} over the last "

@@ -15,6 +15,7 @@ from headrace.monitoring.frame import Frame
 from headrace.monitoring.profiles import groups_of
 from headrace.monitoring.reference_profile import Reference, losses
 from headrace.monitoring.signals.quality import FEWEST, fall_p, greater_p
+from headrace.monitoring.statistics.moments import moments
 from headrace.types import Json, Task
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -88,7 +89,7 @@ class SlicedQuality:
                 past = self._reference.losses[groups.codes == groups.values.index(value)]
                 if min(len(own), len(past)) >= FEWEST:
                     p_value = self._p(own, past)
-                    yield SliceLoss(name, value, len(own), float(past.mean()), float(own.mean()), p_value)
+                    yield SliceLoss(name, value, len(own), float(past.mean()), moments(own).mean, p_value)
 
     def _p(self, now: Array, before: Array) -> float:
         test = fall_p if self._reference.task is Task.CLASSIFICATION else greater_p
