@@ -1,5 +1,6 @@
 """A window is judged when it is due, by whoever asks, once; what could not be judged is tried again."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -234,3 +235,65 @@ def test_the_first_prediction_of_an_alarm_is_kept_over_windows(rooms: Rooms) -> 
         judged(rooms)
     one, two = windows(rooms, "digits")
     assert one["since"] == two["since"] == one["first"]
+
+
+def test_what_comes_after_a_clock_that_was_ahead_is_judged(rooms: Rooms) -> None:
+    clock = rooms.clock
+    assert isinstance(clock, ManualClock)
+    clock.advance(365 * 86400)
+    predict(rooms, WINDOW)
+    assert judged(rooms).state is State.DONE
+    clock.advance(-365 * 86400)
+    told = standing(rooms, "digits").sentence
+    assert told.startswith("The clock was ahead: predictions of v1 that bear times up to 2027-01-01")
+    assert told.endswith("0 of the next window's 100 predictions of v1 are in.")
+    clock.advance(60)
+    for number in range(1, 3):
+        predict(rooms, WINDOW, seed=number, wrong=True)
+        assert judged(rooms).evidence["rows"] == WINDOW
+        assert standing(rooms, "digits").request is None
+    assert [one["consequence"] for one in windows(rooms, "digits")] == ["none", "retrain", "retrain"]
+    clock.advance(366 * 86400)
+    assert standing(rooms, "digits").sentence == "0 of the next window's 100 predictions of v1 are in."
+
+
+def test_a_process_whose_ids_stay_ahead_is_judged_beside_one_that_starts_anew(rooms: Rooms) -> None:
+    clock = rooms.clock
+    assert isinstance(clock, ManualClock)
+    stuck = Ids(ManualClock(clock.now() + timedelta(days=30)))
+    _, scores = answered(1, 4 * WINDOW)
+
+    def answer(ids: list[str]) -> None:
+        rooms.predictions.append(
+            [Prediction(one, "digits", 1, clock.now(), {"n": 1}, scores[0].tolist(), 1.0) for one in ids]
+        )
+        rooms.predictions.append_actuals("digits", [Actual(one, 0, clock.now()) for one in ids])
+        clock.advance(1)
+
+    answer(stuck.batch(WINDOW))
+    assert judged(rooms).evidence["rows"] == WINDOW
+    assert standing(rooms, "digits").request is None
+    clock.advance(1)
+    answer(Ids(clock).batch(WINDOW // 2))
+    assert standing(rooms, "digits").request is None
+    answer(stuck.batch(WINDOW // 2))
+    assert judged(rooms).evidence["rows"] == WINDOW
+    answer(stuck.batch(WINDOW))
+    assert judged(rooms).evidence["rows"] == WINDOW
+    assert standing(rooms, "digits").request is None
+
+
+def test_a_look_that_was_made_ahead_of_the_present_holds_up_no_other(rooms: Rooms) -> None:
+    clock = rooms.clock
+    assert isinstance(clock, ManualClock)
+    clock.advance(365 * 86400)
+    predict(rooms, WINDOW, labelled=0)
+    assert looked(rooms).request is None
+    clock.advance(-365 * 86400)
+    assert looked(rooms).request is None, "its rows are looked at once more, now"
+    clock.advance(3600)
+    assert judged(rooms).evidence["rows"] == WINDOW
+    assert standing(rooms, "digits").sentence.startswith("The clock was ahead")
+    clock.advance(1)
+    predict(rooms, WINDOW)
+    assert judged(rooms).evidence["rows"] == WINDOW

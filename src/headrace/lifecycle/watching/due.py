@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from headrace.lifecycle.request import EarlyRequest, WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.versions import recall
 from headrace.lifecycle.watching.label_wait import label_wait
 from headrace.lifecycle.watching.looks import Look, looks_of
-from headrace.lifecycle.watching.watchbook import failure, rows_until, watermark
+from headrace.lifecycle.watching.watchbook import failure, rows_until, set_back, unjudged
+from headrace.predictions.ids import time_of
 from headrace.types import Stage
 
 #: A window whose verdict is so near is not looked at before it.
@@ -38,13 +39,24 @@ def standing(rooms: Rooms, component: str, *, is_asked: bool = False) -> Standin
     serving = rooms.ledger.serving(component, Stage.PRODUCTION)
     if serving is None or serving.version is None:
         return Standing(None, f"No version of {component} is in production.")
-    version, monitor = serving.version, recall(rooms, component, serving.version).settings.monitor
+    ahead = set_back(rooms, component, serving.version)
+    found = _of_version(rooms, component, serving.version, is_asked=is_asked)
+    if not ahead:
+        return found
+    told = (
+        f"The clock was ahead: predictions of v{serving.version} that bear times up to {time_of(ahead):%F %T} UTC were "
+        f"judged. What comes now is judged all the same."
+    )
+    return replace(found, sentence=f"{told} {found.sentence}")
+
+
+def _of_version(rooms: Rooms, component: str, version: int, *, is_asked: bool) -> Standing:
+    monitor = recall(rooms, component, version).settings.monitor
     looks = looks_of(rooms, component, version)
     rows = rows_until(rooms, _seen(component, looks[0]), monitor.window) if looks else []
     if not rows:  # None was looked at, or they were pruned since.
         looks = []
-        after = watermark(rooms, component, version)
-        rows = list(rooms.predictions.joined(component, after=after, limit=monitor.window, version=version))
+        rows = unjudged(rooms, component, version, limit=monitor.window)
         if len(rows) < monitor.window:
             are_in = f"{len(rows)} of the next window's {monitor.window} predictions of v{version} are in."
             return Standing(None, are_in)
@@ -53,7 +65,10 @@ def standing(rooms: Rooms, component: str, *, is_asked: bool = False) -> Standin
     labelled = sum(row.is_labelled for row in rows)
     if labelled < len(rows):
         wait = label_wait(rooms, component, monitor)
-        until = rows[-1].prediction.at + timedelta(seconds=wait.seconds)
+        asked = rows[-1].prediction.at
+        if looks:  # It was asked before that, whatever a clock that was ahead then wrote.
+            asked = min(asked, datetime.fromisoformat(looks[0].at))
+        until = asked + timedelta(seconds=wait.seconds)
         if rooms.clock.now() < until:
             are_in = f"{labelled} of {len(rows)} actuals are in; the others may come until {until:%F %T} UTC"
             waits = f"{are_in} ({wait.sentence})."
@@ -74,7 +89,7 @@ def _early(
     first, last = oldest.first, oldest.last
     if looks:
         after = looks[-1].last
-        rows = rooms.predictions.joined(oldest.component, after=after, limit=window, version=oldest.version)
+        rows = unjudged(rooms, oldest.component, oldest.version, limit=window, after=after)
         if len(rows) < window:
             return Standing(None, f"{waits} What needs no labels was judged at {looks[0].at}: {looks[0].sentence}")
         first, last = rows[0].prediction.id, rows[-1].prediction.id

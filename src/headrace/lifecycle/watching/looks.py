@@ -6,12 +6,13 @@ from the look before it, so each window counts once for either.
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 from headrace.files import write_atomically
 from headrace.lifecycle.request import WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.watching.service_facts import Facts
-from headrace.lifecycle.watching.watchbook import Judged, place, remembered, watermark
+from headrace.lifecycle.watching.watchbook import LEEWAY, Judged, place, remembered, watermark
 from headrace.monitoring.memory import Memory
 from headrace.monitoring.signals.service import Service
 from headrace.types import Json
@@ -37,9 +38,16 @@ class Look:
 
 
 def looks_of(rooms: Rooms, component: str, version: int) -> list[Look]:
-    """Return the looks at a version's windows that have no verdict yet, oldest first."""
-    after = watermark(rooms, component, version)
-    return [look for look in _looks(rooms, component) if look.version == version and look.last > after]
+    """Return the looks at a version's windows that have no verdict yet, oldest first.
+
+    One that was made while the clock was ahead is none any more: its rows are looked at again.
+    """
+    after, latest = watermark(rooms, component, version), rooms.clock.now() + LEEWAY
+    return [
+        look
+        for look in _looks(rooms, component)
+        if look.version == version and look.last > after and datetime.fromisoformat(look.at) <= latest
+    ]
 
 
 def facts_at(rooms: Rooms, request: WatchRequest) -> Facts | None:
@@ -61,12 +69,16 @@ def remembered_early(rooms: Rooms, component: str) -> Memory:
 def keep(rooms: Rooms, request: WatchRequest, judged: Judged, service: dict[str, Json]) -> None:
     """Remember a look; a repeat changes nothing. Looks at windows that have their verdicts are dropped."""
     component, at = request.component, rooms.clock.now().isoformat(timespec="seconds")
-    kept = [one for one in _looks(rooms, component) if one.last > watermark(rooms, component, one.version)]
+    kept = [one for version in _versions(rooms, component) for one in looks_of(rooms, component, version)]
     if any((one.version, one.last) == (request.version, request.last) for one in kept):
         return
     look = Look(request.version, request.first, request.last, at, judged.sentence, service, judged.counters)
     document = {"windows": [asdict(one) for one in [*kept, look]], "memory": judged.memory}
     write_atomically(place(rooms, component, FILE), json.dumps(document))
+
+
+def _versions(rooms: Rooms, component: str) -> list[int]:
+    return sorted({one.version for one in _looks(rooms, component)})
 
 
 def _looks(rooms: Rooms, component: str) -> list[Look]:

@@ -11,10 +11,15 @@ from headrace.lifecycle.request import WatchRequest
 from headrace.lifecycle.rooms import Rooms
 from headrace.monitoring.memory import Memory
 from headrace.predictions.base import Joined
+from headrace.predictions.ids import lowest
 from headrace.types import Json
 
 MEMORY, MARKS, WINDOWS = "memory.json", "watermarks.json", "windows.jsonl"
 FAILURE, TALLIES = "failure.json", "tallies.json"
+#: Version to the last prediction that was judged while the clock was ahead.
+AHEAD = "ahead.json"
+#: How far before the present an id may be: clocks of several machines differ.
+LEEWAY = timedelta(minutes=5)
 #: A window that could not be judged is tried again after so long, then after twice as long, up to an hour.
 AGAIN_S, LATEST_S = 60.0, 3600.0
 
@@ -51,7 +56,41 @@ class Failure:
 def watermark(rooms: Rooms, component: str, version: int) -> str:
     """Return the id of the last judged prediction of a version."""
     marks: dict[str, str] = _read(place(rooms, component, MARKS))
-    return marks.get(str(version), "")
+    mark, ahead = marks.get(str(version), ""), _ahead(rooms, component, version)
+    # Once the present has caught up, what was judged ahead of it is not judged again.
+    return max(mark, ahead) if ahead <= lowest(rooms.clock.now()) else mark
+
+
+def set_back(rooms: Rooms, component: str, version: int) -> str:
+    """Set a watermark that a clock left ahead of the present back to now, so that what comes from now on is judged.
+
+    Returns:
+        the last prediction that was judged ahead of the present; empty where there is none, or once that has come.
+    """
+    now = rooms.clock.now()
+    found = watermark(rooms, component, version)
+    if found > lowest(now + LEEWAY):
+        for file, value in ((AHEAD, found), (MARKS, lowest(now))):
+            path = place(rooms, component, file)
+            write_atomically(path, json.dumps({**_read(path), str(version): value}))
+    ahead = _ahead(rooms, component, version)
+    return ahead if ahead > lowest(now) else ""
+
+
+def unjudged(rooms: Rooms, component: str, version: int, *, limit: int, after: str = "") -> list[Joined]:
+    """Return the first rows without a verdict, above `after`, where that is newer than the last judged one.
+
+    Those that a clock ahead of the present had judged already are left out; what came with higher ids is not.
+    """
+    after = max(after, watermark(rooms, component, version))
+    now = rooms.clock.now()
+    ahead, bound = _ahead(rooms, component, version), lowest(now + LEEWAY)
+    found = list(rooms.predictions.joined(component, after=after, limit=limit, version=version))
+    if ahead <= max(after, bound):
+        return found
+    present = [row for row in found if row.prediction.id <= bound]
+    rest = limit - len(present)
+    return [*present, *rooms.predictions.joined(component, after=ahead, limit=rest, version=version)]
 
 
 def rows_until(rooms: Rooms, request: WatchRequest, window: int, *, after: str = "") -> list[Joined]:
@@ -60,9 +99,13 @@ def rows_until(rooms: Rooms, request: WatchRequest, window: int, *, after: str =
     Args:
         after: the last prediction that is not of it, where that is newer than the last judged one.
     """
-    after = max(after, watermark(rooms, request.component, request.version))
-    found = rooms.predictions.joined(request.component, after=after, limit=2 * window, version=request.version)
+    found = unjudged(rooms, request.component, request.version, limit=2 * window, after=after)
     return [row for row in found if row.prediction.id <= request.last]
+
+
+def _ahead(rooms: Rooms, component: str, version: int) -> str:
+    found: dict[str, str] = _read(place(rooms, component, AHEAD))
+    return found.get(str(version), "")
 
 
 def remembered(rooms: Rooms, component: str) -> Memory:
