@@ -22,6 +22,8 @@ COLUMN_DTYPES = {
     "binary": "base64",
 }
 LISTED = frozenset({"json", "base64"})
+#: Tensor dtypes whose values are texts.
+TEXTS = frozenset({"str", "string", "object", "bytes"})
 #: The signature of a model that was logged without one: any numbers.
 ANY_TENSOR = Signature((Field(UNNAMED, FieldKind.TENSOR, "float64", (-1,)),))
 
@@ -140,4 +142,4 @@ def _pack(block: Block, arrays: Arrays) -> tuple[bytes | list[Any], tuple[int, .
 
 
 def _tensor_dtype(field: Field) -> str:
-    return "json" if field.dtype in ("str", "string", "object", "bytes") else field.dtype
+    return "json" if field.dtype in TEXTS else field.dtype

@@ -57,6 +57,8 @@ SPREAD_MS, SPREAD_GAIN = 5.0, 0.1
 HEAVY_THREADS = "HEADRACE_HEAVY_THREADS"
 #: What packed weights may take beside the others, in bytes, and of what memory is left at most a quarter.
 PACK_ROOM = 1 << 30
+#: What a tensor of texts may take as numpy's own type, in bytes.
+TEXT_ROOM = 32 << 20
 #: What scikit-learn has for users of torch tensors. skops visits every module of scikit-learn for the names that it
 #: trusts, and through this one would load torch for a model that does without: seconds, and 180 MB.
 TORCH_BRIDGE = "sklearn.externals.array_api_compat.torch"
@@ -149,14 +151,29 @@ def unpack(blocks: list[list[Any]], view: memoryview) -> Named:
             listed = json.loads(bytes(piece))
             if dtype == "base64":
                 listed = [None if text is None else base64.b64decode(text) for text in listed]
-            values: Any = np.empty(len(listed), object)
-            values[:] = listed
+            values: Any = _texts(listed) if isinstance(name, str) else None
+            if values is None:
+                values = np.empty(len(listed), object)
+                values[:] = listed
         elif dtype.startswith("datetime64"):
             values = np.frombuffer(piece, "int64").view(dtype)
         else:
             values = np.frombuffer(piece, dtype)
         found.append((name, values.reshape(shape)))
     return found
+
+
+def _texts(listed: list[Any]) -> Any:
+    """Return a tensor's texts in numpy's own type, as MLflow takes them, or None where that does not hold them."""
+    import numpy as np
+
+    if not listed or not all(isinstance(text, str) for text in listed):
+        return None
+    # Each takes the longest one's room.
+    if 4 * len(listed) * max(map(len, listed)) > TEXT_ROOM:
+        return None
+    values = np.array(listed, str)
+    return values if values.tolist() == listed else None  # Zeros at the end are lost.
 
 
 def pack(named: Named) -> tuple[tuple[Any, ...], list[bytes]]:
