@@ -1,6 +1,7 @@
 """Scoring documents are checked against the signature before a row joins a batch."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from headrace.types import UNNAMED, Field, FieldKind, Signature
 
 COLUMN, TENSOR = FieldKind.COLUMN, FieldKind.TENSOR
 ROW = scoring_of(Signature((Field(UNNAMED, TENSOR, "float32", (-1, 3)),)))
+ANY = scoring_of(None)
 PAIR = scoring_of(Signature((Field("a", TENSOR, "int64", (-1, -1)), Field("b", TENSOR, "float32", (-1, 2)))))
 TABLE = scoring_of(
     Signature(
@@ -165,3 +167,122 @@ def test_layouts_that_clients_choose_are_forgotten_some_day() -> None:
     for chosen in range(2**11 - 1):
         layout_of(fields, frozenset(field.name for place, field in enumerate(fields) if chosen >> place & 1))
     assert layout_of.cache_info().currsize <= 1024
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype"),
+    [
+        ([[1, 2], [3, 4]], "int64"),
+        ([[1, 2.5]], "float64"),
+        ([[True]], "bool"),
+        ([2**63], "uint64"),
+        ([[], []], "float64"),
+    ],
+)
+def test_any_numbers_of_one_shape_are_read(rows: list[Any], dtype: str) -> None:
+    found = arrays(read(ANY, {"inputs": rows}))[""]
+    assert (found.tolist(), found.dtype) == (rows, dtype)
+
+
+@pytest.mark.parametrize("rows", [["a", "bb"], [["a", "bb"], ["c", ""]], [[["a"]]], ["a", 1], [[1.5, "a", True]]])
+def test_any_texts_of_one_shape_are_read(rows: list[Any]) -> None:
+    assert arrays(read(ANY, {"inputs": rows}))[""].tolist() == rows
+
+
+def test_texts_take_no_more_room_than_they_have() -> None:
+    document = json.dumps({"inputs": ["a" * 200_000, *["b"] * 200]}).encode()
+    tracemalloc.start()
+    try:
+        ANY.read(document)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * len(document)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [["a", "b"], ["c"]], [[1, 2], [3]], [["a"], "b"], ["a", ["b"]], [[1], "b"], [1, [2]], [[1], [[2]]], [1, None],
+        ["a", None], [[{}]], [1, {}], ["a", {}], [2**70], {"a": [1]}, "text", 5, None,
+    ],
+)  # fmt: skip
+def test_rows_of_no_common_shape_are_refused(rows: Any) -> None:
+    with pytest.raises(Rejected) as refusal:
+        read(ANY, {"inputs": rows})
+    assert refusal.value.status == 422
+
+
+def test_lists_without_end_are_refused() -> None:
+    with pytest.raises(Rejected):
+        ANY.read(b'{"inputs": ' + b"[" * 500 + b"1" + b"]" * 500 + b"}")
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"columns": [{}], "data": [[1]]}, {"columns": [None], "data": [[1]]}, {"columns": ["a", "a"], "data": [[1, 2]]},
+        {"columns": "ab", "data": [[1, 2]]}, {"columns": ["a", "b"], "data": ["xy"]}, {"columns": [], "data": [[]]},
+        {"columns": ["a"], "data": {"a": 1}}, {"columns": ["a"]}, [1],
+    ],
+)  # fmt: skip
+def test_tables_without_proper_columns_are_refused(split: Any) -> None:
+    with pytest.raises(Rejected) as refusal:
+        read(ANY, {"dataframe_split": split})
+    assert refusal.value.status == 422
+
+
+def test_columns_may_have_numbers_for_names() -> None:
+    assert read(ANY, {"dataframe_split": {"columns": [0, 1], "data": [[1, "a"]]}}).layout.order == (0, 1)
+
+
+@pytest.mark.parametrize("params", [5, ["a"], "a", True])
+def test_params_are_an_object(params: Any) -> None:
+    with pytest.raises(Rejected, match="params") as refusal:
+        read(ANY, {"inputs": [[1]], "params": params})
+    assert refusal.value.status == 422
+
+
+@pytest.mark.parametrize(
+    ("signature", "row"),
+    [
+        (None, {"a": 1}),
+        (None, [1]),
+        (Signature((Field("a", COLUMN, "double"),)), {"a": 1}),
+        (Signature((Field("a", TENSOR, "str", (-1,)), Field("b", TENSOR, "str", (-1,)))), {"a": "x", "b": "y"}),
+    ],
+)
+def test_more_rows_than_the_queue_holds_are_refused(signature: Signature | None, row: Any) -> None:
+    scoring = scoring_of(signature)
+    scoring.most_rows = 3
+    assert read(scoring, {"instances": [row] * 3}).count == 3
+    with pytest.raises(Rejected, match="4 rows; the limit is 3") as refusal:
+        read(scoring, {"instances": [row] * 4})
+    assert refusal.value.status == 413
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"instances": [{}]}, {"inputs": {}}, {"inputs": [{}, {}]}, {"dataframe_split": {"columns": [], "data": [[]]}}],
+)
+def test_rows_without_any_column_are_refused(document: Any) -> None:
+    fields = tuple(Field(name, COLUMN, "double", required=False) for name in ("a", "b"))
+    with pytest.raises(Rejected) as refusal:
+        read(scoring_of(Signature(fields)), document)
+    assert refusal.value.status == 422
+
+
+def test_texts_of_a_tensor_arrive_as_mlflow_takes_them() -> None:
+    scoring = scoring_of(Signature((Field(UNNAMED, TENSOR, "str", (-1, -1)),)))
+    found = arrays(read(scoring, {"inputs": [["a", "bb"], ["", "c"]]}))[""]
+    assert (found.dtype.kind, found.tolist()) == ("U", [["a", "bb"], ["", "c"]])
+    with pytest.raises(Rejected, match="differ in shape"):
+        read(scoring, {"inputs": [["a"], ["b", "c"]]})
+
+
+def test_texts_that_numpy_would_change_or_blow_up_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    scoring = scoring_of(Signature((Field(UNNAMED, TENSOR, "str", (-1,)),)))
+    for texts in (["a\0", "b"], ["a" * 100, *["b"] * 100]):
+        monkeypatch.setattr(worker_child, "TEXT_ROOM", 4 * 100 * 100)
+        found = arrays(read(scoring, {"inputs": texts}))[""]
+        assert (found.dtype.kind, found.tolist()) == ("O", texts)

@@ -128,6 +128,7 @@ def test_loaded_versions_go_by_the_limits_of_the_release(bench: Bench) -> None:
         loop = asyncio.get_running_loop()
         rows = rows_of(SIGNATURE, {"age": np.zeros(2), "ssn": np.zeros(2)})
         for served in bench.generation.served.values():
+            assert served.scoring.most_rows == 1
             with pytest.raises(Exception, match="2 rows; the limit is 1"):
                 served.pool.submit(Job(rows, None, loop.create_future(), loop.time(), loop.time() + 60))
 

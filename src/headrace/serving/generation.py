@@ -93,7 +93,7 @@ class Generation:
         """
         serve, keeping = self.plan.serve, _keeping(self.plan)
         for served in self.served.values():
-            served.keeping = keeping
+            served.keeping, served.scoring.most_rows = keeping, serve.queue
             served.pool.limit(max_batch=serve.max_batch, queue_rows=serve.queue)
 
     def choose(self, key: str | None) -> Served:
@@ -180,6 +180,7 @@ def _serve(
     links = [Link(pool, address, partial(stuck, number)) for address in version.addresses]
     pool.workers = list(links)
     scoring, version_line = scoring_of(model.signature), f"x-headrace-version: {number}\r\n"
+    scoring.most_rows = plan.serve.queue
     served = Served(version, model.signature, scoring, pool, links, _keeping(plan), version_line)
     return served
 

@@ -55,3 +55,8 @@ class Rejected(HeadraceError):
     def sentence(self) -> str:
         """The fact and the remedy."""
         return f"{self.fact} {self.remedy}".strip()
+
+
+def too_many_rows(count: int, limit: int) -> Rejected:
+    """Return the refusal of a request with more rows than the queue ever holds."""
+    return Rejected(TOO_LARGE, f"The request holds {count} rows; the limit is {limit}.", "Send several.")

@@ -31,8 +31,9 @@ def number_type(dtype: str) -> Any:
     if dtype in INTEGERS:
         sign, bits = INTEGERS[dtype]
         low, high = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        # msgspec's bounds are 64-bit; beyond them an integer is refused when it is packed.
-        return Annotated[int, msgspec.Meta(ge=low, le=min(high, 2**63 - 1))]
+        # msgspec's bounds end at 2**63; what is beyond `uint64` is refused when it is packed.
+        bounds = msgspec.Meta(ge=low) if dtype == "uint64" else msgspec.Meta(ge=low, le=high)
+        return Annotated[int, bounds]
     if dtype == "bool":
         return bool
     if dtype in ("str", "string", "object"):
@@ -110,6 +111,8 @@ class Table:
         # By the order given: clients keep to one or two orders.
         found = self._layouts.get(names)
         if found is None:
+            if not names:
+                raise Rejected(UNFIT, "The rows have none of the model's columns.", self._known())
             layout = layout_of(self.signature.inputs, absent)
             at = {name: place for place, name in enumerate(names)}
             found = layout, [(block, picker([at[name] for name in block.columns])) for block in layout.blocks]
@@ -189,6 +192,8 @@ class Tensors:
             return _packed(block, tensor), shape
         if block.is_listed:
             listed = np.array(tensor, dtype=object)
+            if listed.ndim != len(shape) + 1:
+                raise Rejected(UNFIT, "The rows of a tensor of texts differ in shape.")
             return listed.ravel().tolist(), listed.shape[1:]
         try:
             packed = np.array(tensor, dtype=block.dtype)

@@ -1,17 +1,22 @@
 """MLflow's scoring documents: `instances`, `inputs`, `dataframe_split`, `dataframe_records`, and the answer."""
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from headrace.serving.layout import Block, Layout, Rows
-from headrace.serving.rejection import BAD_REQUEST, UNFIT, Rejected
+from headrace.serving.rejection import BAD_REQUEST, UNFIT, Rejected, too_many_rows
 from headrace.serving.schema import NULLABLE, Table, Tensors, column_type, number_type, tensor_row_type
 from headrace.types import UNNAMED, Field, Json, Signature
 
 FORMS = ("instances", "inputs", "dataframe_split", "dataframe_records")
+NUMBERS = frozenset({int, float, bool})
+#: numpy has no more dimensions in any release.
+MOST_NESTED = 32
 UNSET = msgspec.UNSET
 SKIP: Any = msgspec.Raw | msgspec.UnsetType
 #: Types that are made at run time are values to the type checker.
@@ -61,10 +66,28 @@ def _sentence(message: str) -> str:
     return f"{what[:200]}, at `{known}`." if known else f"{what[:200]}."
 
 
-class TableScoring:
+class Scoring:
+    """What reads the documents of one version.
+
+    Attributes:
+        most_rows: as many as the queue ever holds; with more, a document is refused before work is put into it.
+    """
+
+    def __init__(self) -> None:
+        self.most_rows = sys.maxsize
+
+    def _check_count(self, count: int) -> None:
+        if not count:
+            raise Rejected(UNFIT, "The request holds no rows.")
+        if count > self.most_rows:
+            raise too_many_rows(count, self.most_rows)
+
+
+class TableScoring(Scoring):
     """Documents for a model that takes columns."""
 
     def __init__(self, signature: Signature) -> None:
+        super().__init__()
         self.table = Table(signature)
         fields = signature.inputs
         self._record = record = _struct("Record", fields, column_type)
@@ -101,7 +124,7 @@ class TableScoring:
         return Asked(self._records(records), params)
 
     def _records(self, records: Sequence[Any]) -> Rows:
-        _refuse_none(len(records))
+        self._check_count(len(records))
         names, attributes = self._present(records)
         return self.table.rows(names, [[getattr(record, name) for name in attributes] for record in records])
 
@@ -136,7 +159,7 @@ class TableScoring:
         lengths = {len(values) for _, values in present}
         if len(lengths) != 1:
             raise Rejected(UNFIT, f"The columns in `$.inputs` have {sorted(lengths)} rows; they need the same number.")
-        _refuse_none(lengths.pop())
+        self._check_count(lengths.pop())
         return self.table.rows(
             [name for name, _ in present], list(zip(*(values for _, values in present), strict=True))
         )
@@ -151,7 +174,7 @@ class TableScoring:
             if len(self._decode_split) < 64:
                 self._decode_split[names] = decode
         rows = decode_json(decode, split.data)
-        _refuse_none(len(rows))
+        self._check_count(len(rows))
         return self.table.rows(names, rows)
 
 
@@ -163,10 +186,11 @@ class Split(msgspec.Struct, forbid_unknown_fields=True):
     index: msgspec.Raw | msgspec.UnsetType = UNSET
 
 
-class TensorScoring:
+class TensorScoring(Scoring):
     """Documents for a model that takes tensors."""
 
     def __init__(self, signature: Signature) -> None:
+        super().__init__()
         self.tensors = Tensors(signature)
         fields = signature.inputs
         self._is_single = len(fields) == 1 and fields[0].name == UNNAMED
@@ -225,12 +249,12 @@ class TensorScoring:
         else:
             found = self._from_frame(document)
         if self._is_single:
-            _refuse_none(len(found))
+            self._check_count(len(found))
             return self.tensors.rows([found])
         if isinstance(found, list):
-            _refuse_none(len(found))
+            self._check_count(len(found))
             return self.tensors.rows([[getattr(row, name) for row in found] for name in self._attributes])
-        _refuse_none(len(getattr(found, self._attributes[0])))
+        self._check_count(len(getattr(found, self._attributes[0])))
         return self.tensors.rows([getattr(found, name) for name in self._attributes])
 
     def _from_frame(self, document: Any) -> Any:
@@ -247,10 +271,11 @@ class FrameRows(msgspec.Struct):
     data: msgspec.Raw
 
 
-class AnyScoring:
+class AnyScoring(Scoring):
     """Documents for a model that was logged without a signature: whatever they hold."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
 
     def read(self, body: bytes) -> Asked:
@@ -259,22 +284,34 @@ class AnyScoring:
         given = [name for name in FORMS if name in document]
         if len(given) != 1:
             raise Rejected(UNFIT, _forms(len(given)))
-        found = document[given[0]]
         params = document.get("params")
+        if not isinstance(params, dict | None):
+            raise Rejected(UNFIT, "`$.params` is no object.")
         try:
-            if given[0] == "dataframe_split":
-                return Asked(_frame(found["columns"], found["data"]), params)
-            if isinstance(found, list) and found and isinstance(found[0], dict):
-                names = list(found[0])
-                return Asked(_frame(names, [[row[name] for name in names] for row in found]), params)
-            return Asked(_array(found), params)
+            return Asked(self._rows(given[0], document[given[0]]), params)
         except (KeyError, TypeError, ValueError, IndexError) as cause:
             raise Rejected(UNFIT, f"The rows in `$.{given[0]}` have no common shape.") from cause
 
+    def _rows(self, form: str, found: Any) -> Rows:
+        rows = found["data"] if form == "dataframe_split" else found
+        if not isinstance(rows, list):
+            raise TypeError("no list of rows")
+        self._check_count(len(rows))
+        if form == "dataframe_split":
+            return _frame(found["columns"], rows)
+        if isinstance(rows[0], dict):
+            names = list(rows[0])
+            return _frame(names, [[row[name] for name in names] for row in rows])
+        return _array(rows)
 
-def _frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Rows:
-    _refuse_none(len(rows))
-    if any(len(row) != len(names) for row in rows):
+
+def _frame(names: list[Any], rows: list[Any]) -> Rows:
+    # Tables without names have numbers for them.
+    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
+        raise TypeError("columns have no names")
+    if not names or len(set(names)) != len(names):
+        raise ValueError("no columns, or one twice")
+    if any(not isinstance(row, list) or len(row) != len(names) for row in rows):
         raise ValueError("rows and columns differ")
     block = Block("", tuple(names), "json", (len(names),))
     return Rows(
@@ -282,16 +319,40 @@ def _frame(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Rows:
     )
 
 
-def _array(found: Any) -> Rows:
-    values = np.array(found)
-    if values.ndim == 0 or values.dtype.kind not in "biufU":
-        raise ValueError("no rows of one type")
-    _refuse_none(len(values))
+def _array(rows: list[Any]) -> Rows:
+    kinds = _kinds(rows)
+    if str in kinds:
+        return _texts(rows)
+    if not kinds <= NUMBERS:
+        raise ValueError("values that are no numbers")
+    values = np.array(rows)
+    if values.dtype.kind not in "biuf":
+        raise ValueError("numbers beyond 64 bits")
     shape = values.shape[1:]
-    if values.dtype.kind == "U":
-        return Rows(len(values), Layout("array", (Block("", (), "json", shape),)), [values.ravel().tolist()], (shape,))
     block = Block("", (), str(values.dtype), shape)
     return Rows(len(values), Layout("array", (block,)), [values.tobytes()], (shape,))
+
+
+def _texts(rows: list[Any]) -> Rows:
+    # Not numpy's type for texts, which takes the longest one's room for each.
+    values = np.array(rows, object)
+    flat = values.ravel().tolist()
+    if not set(map(type, flat)) <= NUMBERS | {str}:
+        raise ValueError("no rows of one shape")
+    shape = values.shape[1:]
+    return Rows(len(values), Layout("array", (Block("", (), "json", shape),)), [flat], (shape,))
+
+
+def _kinds(rows: list[Any]) -> set[type]:
+    """Return the types of what lies as deep in the rows as the first value does."""
+    values: Iterable[Any] = rows
+    first = rows[0]
+    for _ in range(MOST_NESTED):
+        if not isinstance(first, list):
+            return set(map(type, values))
+        values = chain.from_iterable(values)
+        first = first[0] if first else None
+    raise ValueError("nested too deeply")
 
 
 def scoring_of(signature: Signature | None) -> TableScoring | TensorScoring | AnyScoring:
@@ -338,8 +399,3 @@ def _exactly_one(document: Any) -> None:
 
 def _forms(given: int) -> str:
     return f"The body has {given} of `{'`, `'.join(FORMS)}`; it needs exactly one."
-
-
-def _refuse_none(count: int) -> None:
-    if not count:
-        raise Rejected(UNFIT, "The request holds no rows.")
