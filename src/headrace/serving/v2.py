@@ -11,7 +11,7 @@ from headrace.serving.answer import VERSION, named
 from headrace.serving.batch import Part
 from headrace.serving.generation import Served, is_number
 from headrace.serving.layout import ANY_TENSOR, rows_of
-from headrace.serving.rejection import UNFIT, Rejected
+from headrace.serving.rejection import UNFIT, Rejected, too_many_rows
 from headrace.serving.scoring import Asked, decode_json
 from headrace.types import UNNAMED, Field, FieldKind, Json
 
@@ -89,7 +89,7 @@ def read(served: Served, body: bytes, header_length: str) -> Request:
         head, binary = body[: int(header_length)], body[int(header_length) :]
     document = decode_json(decode_infer, head)
     signature = served.signature or ANY_TENSOR
-    arrays = _arrays(document.inputs, signature.inputs, binary)
+    arrays = _arrays(document.inputs, signature.inputs, binary, served.scoring.most_rows)
     missing = [field.name or INPUT for field in signature.inputs if field.required and field.name not in arrays]
     if missing:
         raise Rejected(UNFIT, f"`$.inputs` lacks `{missing[0]}`, which the model requires.")
@@ -101,7 +101,7 @@ def read(served: Served, body: bytes, header_length: str) -> Request:
     return Request(Asked(rows_of(signature, arrays)), document.id, wanted, all_binary)
 
 
-def _arrays(given: list[Tensor], fields: tuple[Field, ...], binary: bytes) -> dict[str, Any]:
+def _arrays(given: list[Tensor], fields: tuple[Field, ...], binary: bytes, most_rows: int) -> dict[str, Any]:
     known = {field.name or INPUT: field for field in fields}
     is_only = len(fields) == 1 and len(given) == 1 and fields[0].kind is FieldKind.TENSOR
     arrays = {}
@@ -116,14 +116,13 @@ def _arrays(given: list[Tensor], fields: tuple[Field, ...], binary: bytes) -> di
             raise Rejected(UNFIT, f"`{where}` repeats an input.")
         if one.datatype not in tensors.DATATYPES or not one.shape or any(size < 0 for size in one.shape):
             raise Rejected(UNFIT, f"`{where}` has a datatype or a shape that there is not.")
-        # A column may come as one of width 1.
-        most = 2 if field.kind is FieldKind.COLUMN else len(field.shape)
-        if len(one.shape) > most:
-            raise Rejected(
-                UNFIT, f"`{where}` has {len(one.shape)} dimensions; the model takes {tensors.shape_of(field)}."
-            )
+        tensors.check_shape(one.shape, field, where)
+        if one.shape[0] > most_rows:
+            raise too_many_rows(one.shape[0], most_rows)
         size = one.parameters.get("binary_data_size")
         if isinstance(size, int) and not isinstance(size, bool):
+            if size < 0:
+                raise Rejected(UNFIT, f"`{where}` has a negative `binary_data_size`.")
             values = tensors.from_bytes(binary[at : at + size], one.datatype, one.shape, where)
             at += size
         elif one.data is not msgspec.UNSET:
