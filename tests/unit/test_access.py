@@ -156,6 +156,12 @@ def test_others_can_reach_it_only_where_there_is_a_token(tmp_path: Path, tokens:
         listen_at(at(tmp_path, "8010"), tokens)
 
 
+@pytest.mark.parametrize("port", ["99999", "²", "-1", "9" * 5000, "", "x"])
+def test_a_port_that_cannot_be_is_told(tmp_path: Path, tokens: Tokens, port: str) -> None:
+    with pytest.raises(InvalidConfig, match="which is no HOST:PORT"):
+        listen_at(at(tmp_path, f"127.0.0.1:{port}"), tokens)
+
+
 def test_the_own_command_line_reaches_it_wherever_it_listens() -> None:
     assert own_url("0.0.0.0", 1) == "http://127.0.0.1:1"
     assert own_url("::", 1) == "http://[::1]:1"

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import threading
@@ -32,6 +33,7 @@ from headrace.processes import name_of
 
 LOG = logging.getLogger("headrace.control")
 WATCH_S = 0.5
+LAST_PORT = 65_535
 PATROL_S = 1.0
 #: How long the watch leaves a component alone whose settings cannot be read.
 TROUBLE_S = 60.0
@@ -108,9 +110,10 @@ def listen(settings: Settings, tokens: Tokens) -> socket.socket:
     host, port = listen_at(settings, tokens)
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise Unavailable(
-            f"The control process cannot listen at {settings.control_address or host}: {error.strerror}.",
+            f"The control process cannot listen at {settings.control_address or host}: {why}.",
             "End what listens there, or name another place: HEADRACE_CONTROL=127.0.0.1:8010",
         ) from error
 
@@ -126,7 +129,7 @@ def listen_at(settings: Settings, tokens: Tokens) -> tuple[str, int]:
     if not address:
         return "127.0.0.1", 0
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or re.fullmatch("[0-9]{1,5}", port) is None or int(port) > LAST_PORT:
         raise InvalidConfig(
             f"HEADRACE_CONTROL is `{address}`, which is no HOST:PORT.", "HEADRACE_CONTROL=127.0.0.1:8010"
         )
