@@ -186,6 +186,77 @@ def test_xgboost_and_lightgbm_in_their_own_formats_are_safe(tmp_path: Path) -> N
     assert "booster_" in refusal.value.remedy
 
 
+SKOPS = {"pickled_model": "model.skops", "serialization_format": "skops"}
+
+
+@pytest.mark.parametrize("data", ["sub/evil.bin", "sub", "evil.bin", "../evil", "/evil", ".", "", "model.skops/", None])
+def test_a_loader_that_is_led_to_another_file_than_the_judged_one_is_refused(
+    tmp_path: Path, evil: bytes, data: str | None
+) -> None:
+    led = pyfunc("mlflow.sklearn", model_path="model.skops", data=data)
+    files = {"model.skops": b"PK", "sub/evil.bin": evil, "evil.bin": evil}
+    with pytest.raises(ModelRefused, match=r"is told to load it"):
+        check_formats(model(tmp_path, {**led, "sklearn": SKOPS}, **files))
+
+
+def test_a_skops_file_below_the_folder_is_refused_for_it_is_loaded_as_a_pickle_there(tmp_path: Path) -> None:
+    flavors = {**pyfunc("mlflow.sklearn", data="sub/m"), "sklearn": {**SKOPS, "pickled_model": "sub/m"}}
+    with pytest.raises(ModelRefused, match=r"`sub/m`"):
+        check_formats(model(tmp_path, flavors, **{"sub/m": b"PK"}))
+
+
+@pytest.mark.parametrize("flavor", ["lightgbm", "xgboost", "sklearn", "prophet"])
+def test_a_second_mlmodel_in_the_folder_is_refused(tmp_path: Path, evil: bytes, flavor: str) -> None:
+    flavors = {**pyfunc(f"mlflow.{flavor}"), flavor: {"data": "model.lgb", **SKOPS}}
+    check_formats(model(tmp_path / "alone", flavors, **{"model.lgb": b"tree"}))
+    inner = yaml.safe_dump({"flavors": {flavor: {"model_class": "lightgbm.sklearn.LGBMClassifier", "data": "evil"}}})
+    files = {"model.lgb": b"tree", "sub/MLmodel": inner.encode(), "sub/evil": evil}
+    with pytest.raises(ModelRefused, match=r"`sub/MLmodel`"):
+        check_formats(model(tmp_path, flavors, **files))
+    flavors["python_function"]["data"] = "sub"
+    with pytest.raises(ModelRefused, match=r"`sub(/MLmodel)?`"):
+        check_formats(model(tmp_path, flavors, **files))
+
+
+@pytest.mark.parametrize(
+    ("flavor", "section"),
+    [
+        ("sklearn", {**SKOPS, "pickled_model": "m"}),
+        ("xgboost", {"data": "m", "model_class": "xgboost.core.Booster"}),
+        ("lightgbm", {"data": "m", "model_class": "lightgbm.basic.Booster"}),
+    ],
+)
+def test_a_loader_that_is_led_to_the_judged_file_passes(tmp_path: Path, flavor: str, section: dict[str, Any]) -> None:
+    flavors = {**pyfunc(f"mlflow.{flavor}", data="m"), flavor: section}
+    assert check_formats(model(tmp_path, flavors, m=b"x")).pickled == ()
+
+
+@pytest.mark.parametrize("loader", ["mlflow.transformers", "mlflow.onnx", "mlflow.tensorflow", "my_loader"])
+def test_no_loader_is_led_out_of_the_folder(tmp_path: Path, loader: str) -> None:
+    for data in ("../other", "/other", "a/../../other", "__pycache__"):
+        with pytest.raises(ModelRefused, match=r"is told to load it"):
+            check_formats(model(tmp_path, pyfunc(loader, data=data)))
+
+
+def test_a_pytorch_loader_without_a_place_is_judged_by_the_folder_that_it_is_given(tmp_path: Path, evil: bytes) -> None:
+    flavors = {**pyfunc("mlflow.pytorch"), "pytorch": {"model_data": "data"}}
+    with pytest.raises(ModelRefused, match=r"`model\.pth`"):
+        check_formats(model(tmp_path, flavors, **{"data/model.pt2": pt2(), "model.pth": torch_zip(evil)}))
+
+
+@pytest.mark.parametrize(("form", "pickled"), [("skops", []), ("cloudpickle", ["model.pkl"])])
+def test_what_mlflow_itself_writes_is_judged_by_its_format(tmp_path: Path, form: str, pickled: list[str]) -> None:
+    import mlflow.sklearn
+    from sklearn.linear_model import LinearRegression
+
+    estimator = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+    mlflow.sklearn.save_model(
+        estimator, tmp_path / "saved", serialization_format=form, pip_requirements=["scikit-learn"]
+    )
+    found = check_formats(tmp_path / "saved", allow_pickle=True)
+    assert [item.file for item in found.pickled] == pickled
+
+
 def test_a_pickled_python_model_is_refused_and_one_from_code_is_not(tmp_path: Path, evil: bytes) -> None:
     flavors = pyfunc("mlflow.pyfunc.model", python_model="python_model.pkl")
     with pytest.raises(ModelRefused, match=r"`python_model\.pkl`") as refusal:

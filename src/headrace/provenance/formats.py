@@ -8,12 +8,12 @@ What is not known to be safe counts as pickled.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from headrace.errors import ModelRefused
 from headrace.provenance.digest import plain_files
 from headrace.provenance.pickles import artifact_unsafe, is_torchscript, pt2_unsafe, torch_file_unsafe
-from headrace.registry.mlmodel import MlModel, read_mlmodel
+from headrace.registry.mlmodel import MLMODEL, NOT_OF_THE_MODEL, MlModel, read_mlmodel
 from headrace.types import Json
 
 Conf = Mapping[str, Json]
@@ -24,6 +24,12 @@ _PLAIN = {
     "mlflow.catboost": "CatBoost",
     "mlflow.prophet": "Prophet JSON",
     "mlflow.spark": "Spark ML",
+}
+#: Loaders that read the MLmodel beside the `data` they are given: their section there, and what it names the file by.
+_BESIDE = {
+    "mlflow.sklearn": ("sklearn", "pickled_model"),
+    "mlflow.xgboost": ("xgboost", "data"),
+    "mlflow.lightgbm": ("lightgbm", "data"),
 }
 _SCIKIT_LEARN = (
     "Save it with skops:\n"
@@ -95,7 +101,9 @@ def check_formats(model_folder: Path, *, allow_pickle: bool = False) -> Formats:
     """
     model = read_mlmodel(model_folder)
     try:
-        found = [_loader(model, name)(model, conf) for name, conf in _loaders(model)]
+        loaders = _loaders(model)
+        found = [_loader(model, name)(model, conf) for name, conf in loaders]
+        found += [_Found(name, items) for name, conf in loaders if (items := _not_judged(model, name, conf))]
         # A worker loads this one past every flavor, so it is looked at wherever it lies.
         found += [_archive(model, model.pt2)] if model.pt2 else []
     except OSError as error:
@@ -137,6 +145,32 @@ def _loaders(model: MlModel) -> list[tuple[str, Conf]]:
     return found
 
 
+def _not_judged(model: MlModel, name: str, conf: Conf) -> list[Pickled]:
+    """Return what the MLmodel leads a loader to instead of to what was judged here."""
+    found = []
+    if "loader_module" in conf and "data" in conf and not _is_judged(model, name, conf["data"]):
+        why = f"`{name}` is told to load it, which is not what the MLmodel says of the model"
+        found.append(Pickled(str(conf["data"]), why, "Log the model again"))
+    if name.startswith("mlflow.") and not name.startswith("mlflow.pyfunc."):
+        why = "a second MLmodel tells another format of what lies beside it"
+        nested = [file for file in model.files if file.endswith(f"/{MLMODEL}")]
+        found += [Pickled(file, why, "Log the model without the other one in its folder") for file in nested]
+    return found
+
+
+def _is_judged(model: MlModel, name: str, data: Json) -> bool:
+    place = PurePosixPath(str(data))
+    if place.is_absolute() or {"..", *NOT_OF_THE_MODEL}.intersection(place.parts):
+        return False
+    if name not in _BESIDE:
+        return True
+    section, key = _BESIDE[name]
+    path = model.folder / place
+    # Deeper down there is no MLmodel beside it, and MLflow then takes what is there for a pickle.
+    is_plain = len(place.parts) == 1 and path.is_file() and not path.is_symlink()
+    return is_plain and data == model.flavors.get(section, {}).get(key)
+
+
 def _loader(model: MlModel, name: str) -> "Callable[[MlModel, Conf], _Found]":
     known: Mapping[str, Callable[[MlModel, Conf], _Found]] = {
         "mlflow.pytorch": _pytorch,
@@ -161,7 +195,9 @@ def _loader(model: MlModel, name: str) -> "Callable[[MlModel, Conf], _Found]":
 
 
 def _pytorch(model: MlModel, conf: Conf) -> _Found:
-    place = Path(str(conf.get("data") or conf.get("model_data") or "data"))
+    # Without `data`, MLflow gives a pyfunc's loader the model's folder itself.
+    alone = "." if "loader_module" in conf else "data"
+    place = Path(str(conf.get("data") or conf.get("model_data") or alone))
     path = model.folder / place
     weights = path / "model.pth" if path.is_dir() else path
     if weights.is_file():
@@ -265,4 +301,4 @@ def _pickled(model: MlModel, path: Path, imported: Sequence[str], remedy: str, w
 
 
 def _relative(model: MlModel, path: Path) -> str:
-    return path.relative_to(model.folder).as_posix()
+    return path.relative_to(model.folder).as_posix() if path.is_relative_to(model.folder) else str(path)
