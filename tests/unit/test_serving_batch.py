@@ -1,6 +1,7 @@
 """The queue of a version: greedy batches, deadlines, and rows that are not harmed by their neighbours."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -40,11 +41,11 @@ class Hands:
         self.batches.append(jobs)
         self.alone.append(alone)
 
-    def answer(self, seconds: float = 1e-6) -> None:
+    def answer(self, seconds: float = 1e-6, apart_s: float = 0.0) -> None:
         jobs = self.batches[-1]
         values = np.concatenate([np.frombuffer(job.rows.parts[0], "float32") for job in jobs])
         self.is_free = True
-        self.pool.answered(jobs, Outputs("array", [("", values * 2)]), seconds)
+        self.pool.answered(jobs, Outputs("array", [("", values * 2)]), seconds, apart_s)
 
     def raise_error(self) -> None:
         self.is_free = True
@@ -306,6 +307,31 @@ def test_small_batches_do_not_count_as_slow_ones() -> None:
                 bench.ask(1)
         with pytest.raises(Rejected, match="longer than the deadline"):
             bench.ask(1, deadline_s=2.0)
+
+    run(story)
+
+
+def test_time_behind_other_fronts_batches_counts_for_each_batch_and_shuts_nobody_out() -> None:
+    async def story() -> None:
+        bench = Bench(queue_rows=100, max_batch=64)
+        for _ in range(20):
+            for _ in range(10):
+                bench.ask(1)
+            await a_quiet_turn()
+            bench.hands.answer(seconds=0.005, apart_s=0.2)
+        # Half a millisecond a row, 0.2 s before each ten of them, and twice that before the first: 1.6 s for 58.
+        for _ in range(55):
+            bench.ask(1, deadline_s=2.0)
+        for _ in range(5):
+            with contextlib.suppress(Rejected):
+                bench.ask(1, deadline_s=2.0)
+        with pytest.raises(Rejected, match="longer than the deadline"):
+            bench.ask(1, deadline_s=2.0)
+        await a_quiet_turn()
+        for _ in range(20):
+            bench.hands.answer(seconds=0.1, apart_s=30.0)
+            bench.ask(1, deadline_s=2.0)
+            await a_quiet_turn()
 
     run(story)
 

@@ -155,9 +155,11 @@ class Pool:
         self._running: list[list[Job]] = []
         #: How many batches were begun since one was begun while another ran or rows waited.
         self._quiet = 0
-        #: What one worker does, lately; 0 until the first batch is back.
+        #: What one worker does, lately, while it is at it; 0 until the first batch is back.
         self._rows_per_s = 0.0
-        #: What all of them take for a row.
+        #: What a batch waits beside that, mostly for other fronts' batches; and how many rows a batch has.
+        self._apart_s, self._usual_rows = 0.0, 0.0
+        #: What all workers take for a row with its share of that.
         self._s_per_row = 0.0
         #: Whether there was more to do than the workers could take when a batch was last begun.
         self._is_behind = False
@@ -186,8 +188,10 @@ class Pool:
             self._check_size(job)
         queued = self.queued_rows + count
         # About how long it will wait for its answer. Sooner told than late: what is let in is answered in time, also at
-        # three times the capacity.
-        wait_s = (self.queued_rows + self.flying_rows) * self._s_per_row
+        # three times the capacity. Another front's batch may have just begun, and its next one goes first. Where nothing
+        # is ahead it is let in, or what was measured once would shut everybody out for good.
+        ahead = self.queued_rows + self.flying_rows
+        wait_s = ahead * self._s_per_row + 2 * self._apart_s if ahead else 0.0
         if queued > self._queue_rows or job.start + 1.25 * wait_s > job.deadline:
             raise self._refusal(job, wait_s)
         self.waiting.append(job)
@@ -304,7 +308,7 @@ class Pool:
         """Return how many rows a batch may have so that its oldest is answered in time."""
         if self._rows_per_s <= 0:
             return self._max_batch
-        left_s = first.deadline - time.monotonic()
+        left_s = first.deadline - time.monotonic() - self._apart_s
         return max(1, min(self._max_batch, int(left_s * self._rows_per_s / 2)))
 
     def _next(self) -> Job | None:
@@ -317,10 +321,10 @@ class Pool:
 
     # Coming back
 
-    def answered(self, jobs: list[Job], outputs: Outputs, seconds: float) -> None:
-        """Give each job its part of a batch's outputs, which came `seconds` after the batch was sent."""
+    def answered(self, jobs: list[Job], outputs: Outputs, seconds: float, apart_s: float = 0.0) -> None:
+        """Give each job its part of a batch's outputs, for which the worker took `seconds`, and the way `apart_s`."""
         total = self._land(jobs)
-        self._learn(total, seconds)
+        self._learn(total, seconds, apart_s)
         answer = BatchAnswer(outputs, total)
         if self._by_row and any(len(values) != total for _, values in outputs.named):
             if len(jobs) > 1:  # Neighbours are not to blame for one another.
@@ -352,15 +356,20 @@ class Pool:
         self.wake()
         self._settle()
 
-    def _learn(self, rows: int, seconds: float) -> None:
-        """Take note of how long a batch took, as seen from here: other fronts' batches before it count."""
+    def _learn(self, rows: int, seconds: float, apart_s: float) -> None:
+        """Take note of how long a batch took."""
         rate = rows / max(seconds, 1e-6)
         if self._rows_per_s == 0:
-            self._rows_per_s = rate
+            self._rows_per_s, self._apart_s = rate, apart_s
+        # A batch that took all that waited says how long few rows take, not how many would have been answered.
         elif rate > self._rows_per_s or self._is_behind:
-            # A batch that took all that waited says how long few rows take, not how many would have been answered.
-            self._rows_per_s = 0.8 * self._rows_per_s + 0.2 * rate
-        self._s_per_row = 1 / (self._rows_per_s * len(self.workers))
+            self._rows_per_s = _eased(self._rows_per_s, rate)
+        if rows > self._usual_rows:
+            self._usual_rows = rows
+        elif self._is_behind:
+            self._usual_rows = _eased(self._usual_rows, rows)
+        self._apart_s = _eased(self._apart_s, apart_s)
+        self._s_per_row = (1 / self._rows_per_s + self._apart_s / self._usual_rows) / len(self.workers)
         self._batch_s = seconds
         now = time.monotonic()
         largest, _, at = self._largest
@@ -457,3 +466,8 @@ class Pool:
 
 def _length(values: Any) -> int:
     return len(values) if values.ndim else 1
+
+
+def _eased(known: float, found: float) -> float:
+    """Return an average in which the newest counts for a fifth."""
+    return 0.8 * known + 0.2 * found

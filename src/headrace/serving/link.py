@@ -111,7 +111,8 @@ class Link(asyncio.Protocol):
         if isinstance(answer, frames.Failure):
             self.pool.failed(jobs, answer)
         else:
-            self.pool.answered(jobs, answer, time.monotonic() - self._sent)
+            own_s = reply.ms / 1000
+            self.pool.answered(jobs, answer, own_s, max(time.monotonic() - self._sent - own_s, 0.0))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
