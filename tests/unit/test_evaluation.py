@@ -1,6 +1,7 @@
 """Metrics are the known ones, comparisons keep their promises, and the gate says why."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -247,3 +248,69 @@ def test_a_regressor_is_compared_on_r2_unless_told_otherwise() -> None:
 def test_a_metric_of_probabilities_needs_probabilities() -> None:
     with pytest.raises(InvalidConfig, match="classes only"):
         judge(Gate(metrics={"log_loss": Bound(max=1)}), rows([1, 2], [1, 2]), None, task=C)
+
+
+def regressed(count: int = 500, *, noise: float = 0.1) -> Rows:
+    chance = np.random.default_rng(0)
+    truth = chance.normal(size=count)
+    return rows(truth, truth + chance.normal(0, noise, count))
+
+
+def with_answers(sample: Rows, *values: float) -> Rows:
+    """Return rows whose first answers are other ones."""
+    answer = sample.answer.astype(float)
+    answer[: len(values)] = values
+    return replace(sample, answer=answer)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("count", [1, 500])
+def test_an_answer_that_is_no_finite_number_fails_a_first_version(bad: float, count: int) -> None:
+    found = judge(Gate(), with_answers(regressed(), *[bad] * count), None, task=R)
+    assert found.verdict is Verdict.FAIL
+    finding = next(one for one in found.findings if one.check == "answers")
+    assert finding.sentence == f"{count} of 500 holdout rows were answered with NaN or infinity."
+
+
+def test_scores_that_are_no_finite_numbers_fail_whatever_the_champion() -> None:
+    sample = labelled(1, count=1000)
+    assert sample.scores is not None
+    scores = sample.scores.copy()
+    scores[3, 0] = np.nan
+    found = judge(Gate(), replace(sample, scores=scores), sample, task=C)
+    assert [one.check for one in found.findings if one.verdict is Verdict.FAIL] == ["answers"]
+    of_recent = judge(Gate(), sample, sample, task=C, recent=(replace(sample, scores=scores), sample))
+    assert "1 of 1000 recent rows" in next(one.sentence for one in of_recent.findings if one.check == "answers")
+
+
+@pytest.mark.parametrize("name", ["r2", "rmse", "mse", "mae", "bias", "max_error", "mape"])
+@pytest.mark.parametrize("bad", [(math.nan,), (math.nan,) * 5, (math.inf,), (1e200,), (-1e308, 1e308)])
+def test_answers_beyond_sense_never_pass_the_comparison(name: str, bad: tuple[float, ...]) -> None:
+    good = regressed()
+    found = compare(metric(name, R), with_answers(good, *bad), good, margin=0.02, confidence=0.95)
+    assert found.verdict(0.02) is not Verdict.PASS
+    gate = Gate(against_champion=AgainstChampion(metric=name))
+    judged = judge(gate, with_answers(good, *bad), good, task=R)
+    told = next(one for one in judged.findings if one.check == "champion")
+    assert told.verdict is not Verdict.PASS
+    assert "inf, and" not in told.sentence
+    assert "better" not in told.sentence
+
+
+def test_a_champion_that_answers_nonsense_can_be_replaced() -> None:
+    good = regressed()
+    assert judge(Gate(), good, with_answers(good, *[math.nan] * 500), task=R).verdict is Verdict.PASS
+    assert judge(Gate(), good, with_answers(good, math.nan, math.inf), task=R).verdict is Verdict.PASS
+    worse = regressed(noise=1)
+    assert judge(Gate(), worse, with_answers(good, math.nan, math.inf), task=R).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_no_finite_numbers_have_no_calibration(bad: float) -> None:
+    scores = np.array([[0.1, 0.9], [bad, 0.5]])
+    assert "calibration_error" not in measure_all(rows([1, 0], [1, 1], scores=scores), C)
+
+
+def test_scores_beyond_one_and_below_zero_are_calibrated_in_the_outer_bins() -> None:
+    sample = rows([1, 0], [1, 0], scores=np.array([[-3.0, -0.5], [1e300, 0.0]]))
+    assert metric("calibration_error", C).measure(sample) == pytest.approx(0.5e300)

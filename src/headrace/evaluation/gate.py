@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from headrace.config.component import AgainstChampion, Bound, Gate
 from headrace.errors import InvalidConfig
 from headrace.evaluation.base import Finding, Judgement, Rows
 from headrace.evaluation.metrics import MetricKind, measure_all, metric
-from headrace.evaluation.paired import Comparison, compare, pair
+from headrace.evaluation.paired import Comparison, compare, pair, take
 from headrace.evaluation.slices import FEWEST, compare_slices, cut
 from headrace.types import Task, Verdict
 
@@ -26,8 +27,9 @@ def judge(
 ) -> Judgement:
     """Return the gate's verdict on a candidate.
 
-    A bound is held against the value that was measured. Against the champion, the candidate must be *shown* to be no
-    worse than the margin, at the asked confidence; a slice fails only where it is shown to be worse by more than it.
+    An answer that is no finite number fails. A bound is held against the value that was measured. Against the champion,
+    the candidate must be *shown* to be no worse than the margin, at the asked confidence; a slice fails only where it
+    is shown to be worse by more than it.
 
     Args:
         candidate: answers on the holdout; `champion` the champion's on the same rows, None where there is none.
@@ -40,11 +42,12 @@ def judge(
     kinds = {name: metric(name, task) for name in gate.metrics}
     against = _against(gate, task)
     versus = metric(against.metric, task) if against is not None else None
-    findings = [_enough(gate, candidate)]
+    findings = [_enough(gate, candidate), *_answers("holdout", candidate, task)]
     findings += [_bound(kinds[name], bound, candidate) for name, bound in gate.metrics.items()]
     if versus is not None and against is not None:
         findings += _champion(versus, against, gate, candidate, champion)
         if recent is not None:
+            findings += _answers("recent", recent[0], task)
             findings.append(_recent(versus, against, recent))
     verdict = next((one for one in _WORST if any(finding.verdict is one for finding in findings)), Verdict.PASS)
     return Judgement(verdict, findings, measure_all(candidate, task))
@@ -91,6 +94,20 @@ def _enough(gate: Gate, candidate: Rows) -> Finding:
     return Finding("rows", Verdict.NOT_ENOUGH_EVIDENCE, sentence, numbers)
 
 
+def _answers(where: str, candidate: Rows, task: Task) -> list[Finding]:
+    rows, bad = len(candidate), int((~_finite(candidate, task)).sum())
+    if not bad:
+        return []
+    sentence = f"{bad} of {rows} {where} rows were answered with NaN or infinity."
+    return [Finding("answers", Verdict.FAIL, sentence, {"rows": float(rows), "not_finite": float(bad)})]
+
+
+def _finite(rows: Rows, task: Task) -> "np.ndarray[Any, Any]":
+    answer = np.asarray(rows.answer, float) if task is Task.REGRESSION else np.asarray(rows.answer)
+    finite = np.isfinite(answer) if answer.dtype.kind == "f" else np.ones(len(rows), bool)
+    return finite if rows.scores is None else finite & np.isfinite(np.asarray(rows.scores, float)).all(axis=1)
+
+
 def _bound(kind: MetricKind, bound: Bound, candidate: Rows) -> Finding:
     value = kind.measure(candidate) if len(candidate) else float("nan")
     numbers = {"value": value}
@@ -117,7 +134,9 @@ def _champion(
     if champion is None:
         found = [Finding("champion", Verdict.PASS, "There is no champion yet to compare with.")]
         return found + [_slice_values(kind, name, candidate) for name in gate.slices]
-    ours, theirs = pair(candidate, champion)
+    ours, theirs = _comparable(kind, candidate, champion)
+    if len(champion) and not _finite(champion, kind.task).any():
+        return [Finding("champion", Verdict.PASS, "The champion answers no row with a finite number: none is worse.")]
     found = [_no_worse("champion", "the holdout", kind, against, ours, theirs)]
     if len(ours) > 1:
         found += [_slices(kind, against, name, ours, theirs) for name in gate.slices]
@@ -125,8 +144,19 @@ def _champion(
 
 
 def _recent(kind: MetricKind, against: AgainstChampion, recent: tuple[Rows, Rows]) -> Finding:
-    ours, theirs = pair(*recent)
+    ours, theirs = _comparable(kind, *recent)
+    if len(recent[1]) and not _finite(recent[1], kind.task).any():
+        return Finding(
+            "recent", Verdict.PASS, "The champion answers no recent row with a finite number: none is worse."
+        )
     return _no_worse("recent", "recent labelled production rows", kind, against, ours, theirs)
+
+
+def _comparable(kind: MetricKind, candidate: Rows, champion: Rows) -> tuple[Rows, Rows]:
+    """Return the rows that both share, without those that the champion has no finite answer to."""
+    ours, theirs = pair(candidate, champion)
+    answered = _finite(theirs, kind.task)
+    return take(ours, answered), take(theirs, answered)
 
 
 def _no_worse(
@@ -153,8 +183,12 @@ def _meaning(verdict: Verdict, found: Comparison, against: AgainstChampion) -> s
     if verdict is Verdict.PASS:
         better = " It is better." if found.low > 0 else ""
         return f"with {level} confidence it is no worse than the allowed {margin}.{better}"
+    if verdict is Verdict.FAIL and not np.isfinite(found.difference):
+        return "its answers are beyond what the metric can tell."
     if verdict is Verdict.FAIL:
         return f"with {level} confidence it is worse by more than the allowed {margin}."
+    if not np.isfinite(found.low):
+        return "that cannot be compared: not enough evidence."
     worse = max(-found.low, 0)
     needed = f" About {found.rows_needed} rows would tell." if found.rows_needed > found.rows else ""
     return f"it could be worse by {worse:.3g}, and only {margin} is allowed: not enough evidence.{needed}"

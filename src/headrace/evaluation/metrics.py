@@ -55,7 +55,8 @@ def metric(name: str, task: Task) -> MetricKind:
 def measure_all(rows: Rows, task: Task) -> Mapping[str, float]:
     """Return every metric of the task that can be computed from these rows."""
     usable = [one for one in METRICS if one.task is task and (rows.scores is not None or not one.needs_scores)]
-    values = {one.name: one.measure(rows) for one in usable} if len(rows) else {}
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = {one.name: one.measure(rows) for one in usable} if len(rows) else {}
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
@@ -111,10 +112,15 @@ def macro_f1(rows: Rows) -> float:
 
 
 def calibration_error(rows: Rows) -> float:
-    """Return the expected calibration error of the highest score over ten equal-width bins. Guo et al. (2017)."""
+    """Return the expected calibration error of the highest score over ten equal-width bins. Guo et al. (2017).
+
+    Not a number where a score is none.
+    """
     confidence = _scores(rows).max(axis=1)
+    if not np.isfinite(_scores(rows)).all():
+        return float("nan")
     right = correct(rows)
-    bins = np.minimum((confidence * 10).astype(int), 9)
+    bins = np.clip(confidence * 10, 0, 9).astype(int)
     counts = np.bincount(bins, minlength=10)
     gaps = np.bincount(bins, right, 10) - np.bincount(bins, confidence, 10)
     return float(np.abs(gaps).sum() / counts.sum())

@@ -44,8 +44,11 @@ class Comparison:
     rows_needed: int
 
     def verdict(self, margin: float) -> Verdict:
-        """Return *pass* if it is shown to be no worse than the margin, *fail* if it is shown to be worse."""
-        if self.low >= -margin:
+        """Return *pass* if it is shown to be no worse than the margin, *fail* if it is shown to be worse.
+
+        What has no finite difference never passes.
+        """
+        if math.isfinite(self.difference) and self.low >= -margin:
             return Verdict.PASS
         return Verdict.FAIL if self.high < -margin else Verdict.NOT_ENOUGH_EVIDENCE
 
@@ -72,8 +75,14 @@ def compare(kind: MetricKind, candidate: Rows, champion: Rows, *, margin: float,
     """Compare two versions on the same rows, already paired.
 
     A share of right answers is compared exactly (McNemar) with Tango's score interval, a mean of losses by the t
-    distribution of the differences, and anything else by a paired bootstrap with a fixed seed.
+    distribution of the differences, and anything else by a paired bootstrap with a fixed seed. Where the candidate
+    alone has no finite value, it is the worst that there is.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _compare(kind, candidate, champion, margin, confidence)
+
+
+def _compare(kind: MetricKind, candidate: Rows, champion: Rows, margin: float, confidence: float) -> Comparison:
     if kind.is_zero_one and kind.per_row is not None:
         return _shares(kind.per_row(candidate), kind.per_row(champion), margin, confidence)
     if kind.per_row is not None:
@@ -114,7 +123,8 @@ def rows_to_show(variance: float, margin: float, confidence: float) -> int:
     """
     if margin <= 0:
         return 0
-    return math.ceil(float(norm.ppf(confidence) + norm.ppf(_POWER)) ** 2 * variance / margin**2)
+    needed = float(norm.ppf(confidence) + norm.ppf(_POWER)) ** 2 * variance / margin**2
+    return math.ceil(needed) if math.isfinite(needed) else 0
 
 
 def _shares(candidate: Array, champion: Array, margin: float, confidence: float) -> Comparison:
@@ -140,11 +150,13 @@ def _means(kind: MetricKind, candidate: Rows, champion: Rows, margin: float, con
     assert kind.per_row is not None
     ours, theirs = kind.per_row(candidate), kind.per_row(champion)
     gains = ours - theirs if kind.higher_is_better else theirs - ours
+    if not np.isfinite(gains).all():
+        return _without_difference(len(gains), float(ours.mean()), float(theirs.mean()))
     rows, mean, spread = len(gains), float(gains.mean()), float(gains.std(ddof=1))
     error = spread / math.sqrt(rows)
     reach = float(t.ppf(confidence, rows - 1)) * error
     p_value = float(2 * t.sf(abs(mean) / error, rows - 1)) if error > 0 else float(mean == 0)
-    needed = rows_to_show(spread**2, margin, confidence)
+    needed = rows_to_show(spread * spread, margin, confidence)
     return Comparison(rows, float(ours.mean()), float(theirs.mean()), mean, mean - reach, mean + reach, p_value, needed)
 
 
@@ -153,23 +165,41 @@ def _bootstrap(kind: MetricKind, candidate: Rows, champion: Rows, margin: float,
     if not kind.needs_scores and kind.task is Task.CLASSIFICATION:
         candidate, champion = _coded(candidate, champion)
     ours, theirs = kind.measure(candidate), kind.measure(champion)
+    if not math.isfinite(ours - theirs):
+        return _without_difference(rows, ours, theirs)
     chance = np.random.default_rng(0)
     resamples = int(np.clip(_BOOTSTRAP_CELLS // rows, 200, _RESAMPLES))
     drawn = np.empty(resamples)
     for number in range(resamples):
         chosen = chance.integers(0, rows, rows)
-        drawn[number] = sign * (kind.measure(take(candidate, chosen)) - kind.measure(take(champion, chosen)))
-    drawn = drawn[np.isfinite(drawn)]
+        drawn[number] = _gain(sign, kind.measure(take(candidate, chosen)), kind.measure(take(champion, chosen)))
+    drawn = drawn[~np.isnan(drawn)]
     if not len(drawn):
-        nothing = float("nan")
-        return Comparison(rows, ours, theirs, nothing, -math.inf, math.inf, 1.0, 0)
+        return _without_difference(rows, ours, theirs)
     difference = sign * (ours - theirs)
-    low, high = np.quantile(drawn, [1 - confidence, confidence])
+    # Between two draws, one of which is infinite, there is nothing to interpolate.
+    low = np.quantile(drawn, 1 - confidence, method="lower")
+    high = np.quantile(drawn, confidence, method="higher")
     tail = min(float(np.mean(drawn <= 0)), float(np.mean(drawn >= 0)))
     needed = rows_to_show(float(drawn.var()) * rows, margin, confidence)
     return Comparison(
         rows, ours, theirs, difference, float(low), float(high), min(1.0, 2 * max(tail, 1 / len(drawn))), needed
     )
+
+
+def _gain(sign: int, ours: float, theirs: float) -> float:
+    """Return how much better the candidate is: the least that there is where it alone has no finite value."""
+    if math.isfinite(ours) and math.isfinite(theirs):
+        return sign * (ours - theirs)
+    if math.isfinite(ours) or math.isfinite(theirs):
+        return math.inf if math.isfinite(ours) else -math.inf
+    return math.nan
+
+
+def _without_difference(rows: int, ours: float, theirs: float) -> Comparison:
+    if math.isfinite(theirs) and not math.isfinite(ours):
+        return Comparison(rows, ours, theirs, -math.inf, -math.inf, -math.inf, 0.0, 0)
+    return Comparison(rows, ours, theirs, math.nan, -math.inf, math.inf, 1.0, 0)
 
 
 def _coded(candidate: Rows, champion: Rows) -> tuple[Rows, Rows]:
