@@ -32,7 +32,6 @@ from headrace.ledger.base import Action, Draft
 from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.upkeep.tokens import Rank, Tokens
 from headrace.lifecycle.versions import VersionRecord, remember
 from headrace.predictions.ids import Ids
@@ -95,9 +94,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     control = Control(rooms, engine)
     tokens = Tokens(installation.home / "tokens.json", clock)
     secrets = {rank: tokens.create(rank.value, rank, lives_s=None)[1] for rank in Rank}
-    door = Door(rooms, control, lambda component: Component(component=component))
     access = Access(OWN, tokens, Patience(clock))
-    yield Made(application(Api(control, door, access, lambda: "http://127.0.0.1:1")), rooms, secrets)
+    yield Made(application(Api(control, access, lambda: "http://127.0.0.1:1")), rooms, secrets)
     ledger.close()
 
 

@@ -1,5 +1,6 @@
 """Every trigger becomes one flow or one line that says why not, however often it is delivered."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -8,12 +9,18 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
 from headrace.cli.hook import install
 from headrace.clock import ManualClock
 from headrace.config.settings import Settings
+from headrace.dashboard import api as dashboard_api
+from headrace.dashboard.api import Api
 from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
 from headrace.errors import Conflict, HeadraceError, NotAllowed, NotFound
@@ -22,7 +29,7 @@ from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers import repository
 from headrace.lifecycle.triggers.base import Event, Wants
-from headrace.lifecycle.triggers.book import Became, Book
+from headrace.lifecycle.triggers.book import Became, Book, Line
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.patrol import Patrol, settings_of
 from headrace.lifecycle.triggers.webhook import receive
@@ -335,7 +342,8 @@ def test_retraining_waits_for_a_promotion_and_a_commit_does_not(place: Place) ->
 def test_a_trigger_that_asks_for_a_promotion_waits_for_the_one_that_is_under_way(place: Place) -> None:
     place.control.promotion = "digits/promote/person-k2/1"
     trigger = Trigger(Cause.TAG, "v3", "git:Ada", "the tag digits/v3 was pushed")
-    place.patrol.door.knock(Event("digits", trigger, Wants.PROMOTION, version=3))
+    place.book.add(Event("digits", trigger, Wants.PROMOTION, version=3))
+    place.patrol.door.admit("digits")
     assert (place.control.asked, len(place.book.waiting())) == ([], 1)
     place.control.promotion = ""
     place.look()
@@ -414,40 +422,84 @@ def signed(document: object, secret: str = SECRET) -> tuple[dict[str, str], byte
     return {"x-hub-signature-256": f"sha256={signature}", "x-github-event": "push"}, body
 
 
-def test_a_webhook_starts_a_commit_and_a_replayed_one_does_not(place: Place) -> None:
+def push(place: Place, commit: str, ref: str = "refs/heads/main") -> Line:
+    """Deliver a webhook about a push."""
+    headers, body = signed({"ref": ref, "after": commit})
+    return receive(place.rooms, "digits", headers, body)
+
+
+def test_a_webhook_has_the_branch_looked_at_and_a_replayed_one_starts_nothing(place: Place) -> None:
     place.look()
     sha = place.commit("second")
-    headers, body = signed({"ref": "refs/heads/main", "after": sha})
-    lines = [receive(place.rooms, place.patrol.door, "digits", headers, body) for _ in range(3)]
-    assert [line.became for line in lines] == [Became.STARTED, Became.REPEATED, Became.REPEATED]
-    place.look()
-    assert place.control.started == [f"digits/commit-{sha}/1"]
-
-
-@pytest.mark.parametrize(
-    ("ref", "after", "words"),
-    [
-        ("refs/heads/feature", "a" * 40, "watches `main`"),
-        ("refs/heads/main", "a" * 40, "force-push"),
-        ("refs/heads/main", "0" * 40, "not part of"),
-        ("refs/heads/main", "HEAD", "no full commit id"),
-        ("refs/tags/digits/v1", "a" * 40, "no branch"),
-    ],
-)
-def test_what_a_webhook_says_is_looked_up(place: Place, ref: str, after: str, words: str) -> None:
-    headers, body = signed({"ref": ref, "after": after})
-    line = receive(place.rooms, place.patrol.door, "digits", headers, body)
-    assert line.became is Became.IGNORED
-    assert words in line.fact
+    assert [push(place, sha).became for _ in range(3)] == [Became.NOTED] * 3
     assert place.control.started == []
+    place.clock.advance(0.1)
+    place.patrol.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"], "long before its turn"
+    push(place, sha)
+    place.look()
+    assert len(place.control.started) == 1
+
+
+def test_a_late_webhook_of_an_older_commit_does_not_replace_or_stop_the_newer_one(place: Place) -> None:
+    place.configure("triggers: {commit: {branch: main}, supersede: running, webhook_secret: HOOK_SECRET}\n")
+    place.look()
+    place.control.running = "digits/person-1/1"
+    older, newer = place.commit("second"), place.commit("third")
+    push(place, newer)
+    push(place, older)
+    place.look()
+    assert [event.commit for event in place.book.waiting()] == [newer]
+    place.control.running = ""
+    place.look()
+    place.control.running = place.control.started[0]
+    push(place, older)
+    place.look()
+    assert (place.control.started, place.control.stopped) == ([f"digits/commit-{newer}/1"], [])
+
+
+def test_a_webhook_about_a_commit_elsewhere_starts_nothing(place: Place) -> None:
+    place.look()
+    (place.folder.parent / "elsewhere").write_text("x")
+    place.git("add", "-A", "..")
+    place.git("commit", "--quiet", "--message", "elsewhere")
+    push(place, place.git("rev-parse", "HEAD"))
+    place.look()
+    assert place.control.started == []
+
+
+@pytest.mark.parametrize("after", ["a" * 40, "0" * 40, "HEAD"])
+def test_what_a_webhook_says_of_a_commit_is_not_believed(place: Place, after: str) -> None:
+    place.look()
+    assert push(place, after).became is Became.NOTED
+    place.look()
+    assert (place.control.started, place.book.problems()) == ([], {})
+
+
+def test_a_webhook_does_not_ask_the_remote(place: Place, tmp_path: Path) -> None:
+    place.configure(f"triggers: {{commit: {{branch: main, remote: {tmp_path}/gone}}, webhook_secret: HOOK_SECRET}}\n")
+    assert push(place, "a" * 40).became is Became.NOTED
+    assert not (place.book.folder / "repository").exists()
+
+
+def test_a_webhook_about_another_branch_is_no_hint(place: Place) -> None:
+    line = push(place, "a" * 40, "refs/heads/feature")
+    assert (line.became, "watches `main`" in line.fact) == (Became.IGNORED, True)
+    assert not place.book.hint.exists()
+
+
+def test_a_webhook_about_a_tag_is_a_hint(place: Place) -> None:
+    line = push(place, "a" * 40, "refs/tags/digits/v1")
+    assert (line.became, "tags are being looked at" in line.fact) == (Became.NOTED, True)
+    assert place.book.hint.exists()
 
 
 def test_a_wrong_signature_is_refused_and_written_down(place: Place) -> None:
     headers, body = signed({"ref": "refs/heads/main"}, secret="guessed")
     with pytest.raises(NotAllowed):
-        receive(place.rooms, place.patrol.door, "digits", headers, body)
+        receive(place.rooms, "digits", headers, body)
     with pytest.raises(NotAllowed):
-        receive(place.rooms, place.patrol.door, "digits", {}, body)
+        receive(place.rooms, "digits", {}, body)
     assert place.became() == [Became.REFUSED, Became.REFUSED]
 
 
@@ -455,7 +507,7 @@ def test_a_wrong_signature_is_refused_and_written_down(place: Place) -> None:
 def test_a_webhook_for_what_is_not_watched_is_not_found(place: Place, component: str) -> None:
     headers, body = signed({})
     with pytest.raises(NotFound):
-        receive(place.rooms, place.patrol.door, component, headers, body)
+        receive(place.rooms, component, headers, body)
 
 
 def test_mlflows_webhook_is_a_hint_and_an_old_one_is_none(place: Place) -> None:
@@ -465,11 +517,89 @@ def test_mlflows_webhook_is_a_hint_and_an_old_one_is_none(place: Place) -> None:
     headers = {
         "x-mlflow-signature": f"v1,{digest}", "x-mlflow-delivery-id": "id-1", "x-mlflow-timestamp": str(sent),
     }  # fmt: skip
-    assert receive(place.rooms, place.patrol.door, "digits", headers, body).became is Became.IGNORED
+    assert receive(place.rooms, "digits", headers, body).became is Became.NOTED
     assert place.book.hint.exists()
     place.clock.advance(3600)
     with pytest.raises(NotAllowed):
-        receive(place.rooms, place.patrol.door, "digits", headers, body)
+        receive(place.rooms, "digits", headers, body)
+
+
+@pytest.mark.parametrize("sent", ["²", "9" * 400, "9" * 5000, "-1", ""])
+def test_a_time_of_sending_that_is_none_is_refused(place: Place, sent: str) -> None:
+    with pytest.raises(NotAllowed):
+        receive(place.rooms, "digits", {"x-mlflow-signature": "v1,a", "x-mlflow-timestamp": sent}, b"{}")
+
+
+@dataclass
+class Sender:
+    """Sends a webhook's body as slowly as it likes, and counts how often it was asked for more."""
+
+    parts: list[bytes] = field(default_factory=list)
+    asked: int = 0
+    others: "list[Sender]" = field(default_factory=list)  #: those who are being waited for now
+    most: int = 0  #: so many of them at once
+
+    async def receive(self) -> dict[str, object]:
+        self.asked += 1
+        if not self.parts:
+            self.others.append(self)
+            self.most = len(self.others)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.others.remove(self)
+        return {"type": "http.request", "body": self.parts.pop(0), "more_body": True}
+
+    def request(self, component: str, headers: dict[str, str]) -> Request:
+        told = [(name.encode(), text.encode()) for name, text in {"content-length": "1000000", **headers}.items()]
+        scope = {"type": "http", "method": "POST", "path_params": {"component": component}, "headers": told}
+        return Request(scope, self.receive)
+
+
+def api_of(place: Place) -> Api:
+    control: Any = SimpleNamespace(rooms=place.rooms)
+    nobody: Any = None
+    return Api(control, nobody, lambda: "")
+
+
+@pytest.mark.parametrize(
+    ("component", "headers", "error"),
+    [("flowers", {"x-hub-signature-256": "sha256=0"}, NotFound), ("digits", {}, NotAllowed)],
+)
+def test_nothing_is_read_of_a_webhook_that_nobody_takes(
+    place: Place, component: str, headers: dict[str, str], error: type[HeadraceError]
+) -> None:
+    sender = Sender()
+    with pytest.raises(error):
+        asyncio.run(api_of(place).hook(sender.request(component, headers)))
+    assert sender.asked == 0
+
+
+def test_few_webhooks_are_read_at_once_and_none_for_long(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard_api, "WEBHOOK_S", 0.2)
+    together: list[Sender] = []
+    senders = [Sender([b"x"], others=together) for _ in range(12)]
+
+    async def send() -> list[Response]:
+        api = api_of(place)
+        return await asyncio.gather(*[api.hook(one.request("digits", {"x-hub-signature-256": "s"})) for one in senders])
+
+    assert [answer.status_code for answer in asyncio.run(send())] == [408] * 12
+    assert max(one.most for one in senders) == dashboard_api.MOST_WEBHOOKS
+
+
+def test_a_webhook_that_is_larger_than_it_says_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard_api, "MOST_WEBHOOK_BYTES", 1000)
+    headers = {"x-hub-signature-256": "s", "content-length": "10"}
+    sender = Sender([b"x" * 600] * 3)
+    assert asyncio.run(api_of(place).hook(sender.request("digits", headers))).status_code == 413
+    assert sender.asked == 2
+
+
+@pytest.mark.parametrize("length", ["²", "9" * 5000, "-1", ""])
+def test_a_length_that_is_none_is_refused(place: Place, length: str) -> None:
+    request = Sender().request("digits", {"x-hub-signature-256": "s", "content-length": length})
+    assert asyncio.run(api_of(place).hook(request)).status_code == 413
 
 
 def test_a_conflict_at_the_door_is_told_and_forgotten(place: Place) -> None:

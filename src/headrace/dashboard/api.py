@@ -1,6 +1,7 @@
 """The control API: the twin of the command line, over HTTP, for those who hold a token of the rank that is needed."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,7 +28,6 @@ from headrace.lifecycle.evidence.chains import verify_chains
 from headrace.lifecycle.nodes.base import Wish
 from headrace.lifecycle.triggers import webhook
 from headrace.lifecycle.triggers.book import Book
-from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.state import all_states, state_of
 from headrace.lifecycle.upkeep import garbage
 from headrace.lifecycle.upkeep.tokens import Rank
@@ -35,6 +35,8 @@ from headrace.lifecycle.watching.watchbook import windows
 from headrace.types import Json
 
 MOST_WEBHOOK_BYTES = 25 * 1024 * 1024  # what GitHub sends at most
+#: Who sends a webhook is known only once it is there, so few are read at once, and none for long.
+MOST_WEBHOOKS, WEBHOOK_S = 4, 30.0
 Body = TypeVar("Body")
 
 
@@ -54,6 +56,16 @@ def query_of(request: Request, kind: type[Body]) -> Body:
         raise refusal(error) from error
 
 
+async def bytes_of(request: Request, most: int) -> bytes | None:
+    """Return the request's body; None where it is larger than it may be."""
+    read = bytearray()
+    async for part in request.stream():
+        read += part
+        if len(read) > most:
+            return None
+    return bytes(read)
+
+
 @dataclass(slots=True)
 class Api:
     """The handlers.
@@ -64,10 +76,10 @@ class Api:
     """
 
     control: Control
-    door: Door
     access: Access
     start_tracking: Callable[[], str]
     ended: threading.Event = field(default_factory=threading.Event)
+    _webhooks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_WEBHOOKS))
     _places: dict[str, Json] = field(default_factory=lambda: {"mlflow": None})
 
     async def run(self, request: Request, caller: Caller) -> Response:
@@ -210,14 +222,26 @@ class Api:
 
     async def hook(self, request: Request) -> Response:
         """Take a webhook; its own signature says who sends it."""
-        length = request.headers.get("content-length", "")
-        if not length.isdigit() or int(length) > MOST_WEBHOOK_BYTES:
-            return JSONResponse({"fact": f"A webhook may have {MOST_WEBHOOK_BYTES} bytes.", "remedy": ""}, 413)
-        line = await run_in_threadpool(
-            webhook.receive, self.control.rooms, self.door, request.path_params["component"], dict(request.headers),
-            await request.body(),
-        )  # fmt: skip
+        component, headers, rooms = request.path_params["component"], dict(request.headers), self.control.rooms
+        length = headers.get("content-length", "")
+        if not re.fullmatch("[0-9]{1,12}", length) or int(length) > MOST_WEBHOOK_BYTES:
+            return too_large()
+        await run_in_threadpool(webhook.expected, rooms, component, headers)
+        try:
+            async with asyncio.timeout(WEBHOOK_S), self._webhooks:
+                body = await bytes_of(request, MOST_WEBHOOK_BYTES)
+        except TimeoutError:
+            fact = f"The webhook's body was not there within {WEBHOOK_S:.0f} s."
+            return JSONResponse({"fact": fact, "remedy": "Send it again."}, 408)
+        if body is None:
+            return too_large()
+        line = await run_in_threadpool(webhook.receive, rooms, component, headers, body)
         return JSONResponse(line.as_json(), status_code=202)
+
+
+def too_large() -> Response:
+    """Return what is told who sends a webhook that is too large, or that does not say how large it is."""
+    return JSONResponse({"fact": f"A webhook may have {MOST_WEBHOOK_BYTES} bytes.", "remedy": ""}, 413)
 
 
 def operations(api: Api) -> list[Operation]:

@@ -122,5 +122,10 @@ def _hook(schemas: dict[str, Any]) -> dict[str, Any]:
             {"name": "X-Hub-Signature-256", "in": "header", "required": False, "schema": {"type": "string"}},
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
-        "responses": {"202": _answer()} | _refusals() | {"413": {"description": "The body is too large."}},
+        "responses": {"202": _answer()}
+        | _refusals()
+        | {
+            "408": {"description": "The body did not come in time."},
+            "413": {"description": "The body is too large."},
+        },
     }

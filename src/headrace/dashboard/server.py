@@ -68,7 +68,7 @@ class ControlServer:
         token = secrets.token_urlsafe(32)
         door = Door(rooms, self.control, lambda component: settings_of(rooms, component))
         access = Access(token, tokens, Failures(rooms.clock))
-        app = application(Api(self.control, door, access, lambda: wiring.start_tracking(settings), self.ended))
+        app = application(Api(self.control, access, lambda: wiring.start_tracking(settings), self.ended))
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app, log_level="warning", access_log=False, log_config=None, timeout_graceful_shutdown=int(STOP_S)

@@ -35,6 +35,7 @@ class Became(StrEnum):
     SUPERSEDED = "superseded"
     REFUSED = "refused"
     IGNORED = "ignored"
+    NOTED = "noted"
     PUT_BACK = "put back"
     PROBLEM = "problem"
 

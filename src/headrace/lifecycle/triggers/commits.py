@@ -1,16 +1,11 @@
 """Commits on a watched branch. Polling is the truth; webhooks and git hooks only say that it is time to look."""
 
-import re
-
 from headrace.config.component import Commits, Component
-from headrace.errors import HeadraceError
 from headrace.lifecycle.request import Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event, Sighting, Watched
 from headrace.lifecycle.triggers.repository import Repository, repository_of
 from headrace.types import Json
-
-SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 class CommitSource:
@@ -35,9 +30,9 @@ class CommitSource:
 
 
 def event_of_commit(watched: Watched, repository: Repository, wanted: Commits, commit: str, before: str) -> Event:
-    """Return the event of a commit; `before` is the one that was seen last, or empty."""
+    """Return the event of a commit; `before` is the one that was seen last."""
     author, subject = repository.told(commit)
-    is_rewritten = bool(before) and not repository.follows(before, commit)
+    is_rewritten = not repository.follows(before, commit)
     rewritten = f" (its history was rewritten: {before[:12]} is no longer part of it)" if is_rewritten else ""
     reason = f"commit {commit[:12]} on {wanted.branch}{rewritten}: {subject}"
     evidence: dict[str, Json] = {"commit": commit, "branch": wanted.branch, "before": before, "rewritten": is_rewritten}
@@ -46,25 +41,3 @@ def event_of_commit(watched: Watched, repository: Repository, wanted: Commits, c
         watched.component, trigger, folder=str(watched.folder), commit=commit,
         repository=str(repository.folder) if repository.is_copy else "",
     )  # fmt: skip
-
-
-def pushed(rooms: Rooms, watched: Watched, branch: str, commit: str) -> Event | str:
-    """Return the event of a commit that a webhook named, or why there is none.
-
-    The repository is asked: a webhook's word alone starts nothing.
-    """
-    wanted = watched.settings.triggers.commit
-    if wanted is None:
-        return f"{watched.component} watches no branch."
-    if branch != wanted.branch:
-        return f"The push was to `{branch}`, and {watched.component} watches `{wanted.branch}`."
-    if not SHA.fullmatch(commit):
-        return f"`{commit[:40]}` is no full commit id; the branch may have been deleted."
-    try:
-        repository = repository_of(rooms, watched, wanted.remote, wanted.branch)
-        is_on = repository.is_on(commit, wanted.branch)
-    except HeadraceError as error:
-        return error.fact
-    if not is_on:
-        return f"Commit {commit[:12]} is not part of `{branch}`; a force-push may have removed it."
-    return event_of_commit(watched, repository, wanted, commit, "")

@@ -55,14 +55,6 @@ class Door:
     control: Control
     settings: Callable[[str], Component]
 
-    def knock(self, event: Event) -> Line | None:
-        """Let an event wait, and go on with it at once where that can be; return what became of it, if anything did."""
-        book = Book(self.rooms, event.component)
-        if self.control.is_started(event.flow_id):
-            return book.say(event, Became.REPEATED, "It came before and is one flow.", flow=event.flow_id)
-        book.add(event)
-        return next((line for line in self.admit(event.component) if line.key == event.trigger.key), None)
-
     def admit(self, component: str) -> Sequence[Line]:
         """Go on with what waits, as far as it can; return what became of each event that waits no longer."""
         book = Book(self.rooms, component)

@@ -54,11 +54,6 @@ class Repository:
         known = ", ".join(sorted(name for name in names if name != "HEAD")) or "none"
         raise NotFound(f"{self.top} has no branch `{branch}` (it has: {known}).", "Correct `triggers.commit.branch`.")
 
-    def is_on(self, commit: str, branch: str) -> bool:
-        """Tell whether a commit is part of a branch."""
-        run = run_git(self.top, "merge-base", "--is-ancestor", "--end-of-options", commit, self.head(branch))
-        return run.returncode == 0
-
     def is_changed(self, before: str, after: str) -> bool:
         """Tell whether the component's folder differs between two commits; it does where git cannot say."""
         run = run_git(self.top, "diff", "--quiet", before, after, "--", self.subfolder or ".")
@@ -109,7 +104,7 @@ def repository_of(rooms: Rooms, watched: Watched, remote: str, branch: str = "")
 
 @contextmanager
 def _alone(copy: Path) -> Iterator[None]:
-    """Let one at a time change a copy, patrol or webhook, and free what a crash left locked."""
+    """Let one at a time change a copy, and free what a crash left locked."""
     copy.parent.mkdir(parents=True, exist_ok=True)
     with copy.with_name(f"{copy.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
