@@ -1,5 +1,6 @@
 """What is recorded about code is true, and copies hold exactly what was recorded."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -191,6 +192,25 @@ def test_a_release_tag_names_the_baseline_and_a_repeat_changes_nothing(top: Path
     assert git(top, "cat-file", "-t", "digits/v3") == "tag"
     assert git(top, "status", "--porcelain") == ""
     assert "another tag digits/v3" in write_tag(project, replace(tag, baseline="d" * 64))
+
+
+def test_whatever_a_tags_message_holds_it_is_read_and_others_are_written(top: Path, project: Path) -> None:
+    head = git(top, "rev-parse", "HEAD")
+    git(top, "tag", "-a", "-m", "x\x01y\x02\u2028z\nbaseline: b1", "digits/v1")
+    git(top, "tag", "-a", "-m", "x", "digits/v99999999999999999999")
+    git(top, "tag", "-a", "-m", "x", "digits/v03")
+    git(top, "tag", "-a", "-m", os.fsdecode(b"x\n\nactor: Ren\xe9"), "digits/v2")
+    assert read_tags(project, "digits") == [
+        ReleaseTag("digits", 1, "b1", target=head),
+        ReleaseTag("digits", 2, actor="Ren\ufffd", target=head),
+    ]
+    assert write_tag(project, ReleaseTag("digits", 3, "b" * 64, "c" * 64, "person:ada", head)) == ""
+
+
+def test_a_subject_may_have_separators(top: Path, project: Path) -> None:
+    before = git(top, "rev-parse", "HEAD")
+    git(top, "commit", "--allow-empty", "-m", "one\u2028line")
+    assert commits_between(project, before, git(top, "rev-parse", "HEAD")) == ["one\u2028line"]
 
 
 def test_without_git_there_is_no_tag_and_it_is_said(tmp_path: Path) -> None:

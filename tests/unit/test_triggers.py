@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from headrace.lifecycle.triggers.base import Event, Wants
 from headrace.lifecycle.triggers.book import Became, Book, Line
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.patrol import Patrol, settings_of
+from headrace.lifecycle.triggers.state import state_of
 from headrace.lifecycle.triggers.webhook import receive
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
@@ -395,6 +397,50 @@ def test_a_pushed_tag_asks_for_a_promotion_once(place: Place) -> None:
     place.git("tag", "digits/v3")
     place.look()
     assert place.control.asked[-1].is_approval
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["v99999999999999999999", "v2147483648", "v002", "v0", "v٣", "anything/v2", "v2/v3"],
+)
+def test_a_tag_that_names_no_version_asks_for_nothing(place: Place, name: str) -> None:
+    place.look()
+    place.git("tag", f"digits/{name}")
+    sha = place.commit("second")
+    place.look()
+    assert (place.control.asked, place.control.started) == ([], [f"digits/commit-{sha}/1"])
+
+
+def test_texts_of_git_that_are_no_utf8_can_be_told(place: Place) -> None:
+    place.git("branch", os.fsdecode(b"caf\xe9"))
+    place.look()
+    place.git("-c", os.fsdecode(b"user.name=Ren\xe9"), "tag", "--annotate", "--message", "x", "digits/v2")
+    tree, parent = place.git("rev-parse", "HEAD^{tree}"), place.git("rev-parse", "HEAD")
+    (place.folder / "train.py").write_text("second")
+    place.git("add", "train.py")
+    tree = place.git("write-tree")
+    # Git itself writes no such commit; other tools and old ones do.
+    by = b"Ren\xe9 <rene@example.org> 1700000000 +0000"
+    said = b"tree %b\nparent %b\nauthor %b\ncommitter %b\n\ncaf\xe9\n" % (tree.encode(), parent.encode(), by, by)
+    (place.folder / "said").write_bytes(said)
+    place.git("update-ref", "refs/heads/main", place.git("hash-object", "-t", "commit", "-w", "said"))
+    place.look()
+    (event,) = place.control.asked
+    assert event.trigger.actor == "git:Ren\ufffd"
+    (line,) = [line for line in place.book.log() if line.source == "commit"]
+    assert (line.actor, line.fact.endswith("caf\ufffd.")) == ("git:Ren\ufffd", True)
+    place.configure("triggers: {commit: {branch: nope}}\n")
+    place.look()
+    assert "`nope` (it has: caf\ufffd, main)" in place.book.problems()["commit"]
+    json.dumps(state_of(place.rooms, "digits"), ensure_ascii=False).encode()
+
+
+def test_a_taggers_name_may_have_separators(place: Place) -> None:
+    place.look()
+    place.git("-c", "user.name=Ada\u2028Byron", "tag", "--annotate", "--message", "x", "digits/v2")
+    place.look()
+    assert [event.version for event in place.control.asked] == [2]
+    assert place.book.problems() == {}
 
 
 def test_a_tag_of_a_version_that_is_not_there_is_refused_with_the_reason(place: Place) -> None:

@@ -117,7 +117,7 @@ def describe(project: Path, commit: str | None = None) -> Code:
     facts = Code(
         repository=_repository(top),
         commit=_commit(top, commit or "HEAD", required=commit is not None),
-        branch=git_output(top, "symbolic-ref", "--quiet", "--short", "HEAD", check=False).strip(),
+        branch=readable(git_output(top, "symbolic-ref", "--quiet", "--short", "HEAD", check=False)).strip(),
         subfolder=subfolder,
         is_shallow=git_output(top, "rev-parse", "--is-shallow-repository").strip() == "true",
     )
@@ -193,7 +193,7 @@ def top_of(project: Path) -> Path | None:
 
 
 def _repository(top: Path) -> str:
-    url = git_output(top, "remote", "get-url", "origin", check=False).strip()
+    url = readable(git_output(top, "remote", "get-url", "origin", check=False)).strip()
     return re.sub(r"(?<=://)[^/@]*@", "", url) or str(top)
 
 
@@ -230,7 +230,7 @@ def commits_between(project: Path, before: str, after: str) -> list[str]:
     if top is None or not (before and after):
         return []
     run = run_git(top, "log", "--reverse", "--format=%s", "--end-of-options", f"{before}..{after}")
-    return run.stdout.splitlines() if run.returncode == 0 else []
+    return readable(run.stdout).split("\n")[:-1] if run.returncode == 0 else []
 
 
 def _files_without_git(project: Path) -> list[str]:
@@ -265,15 +265,22 @@ def _copy(source: Path, target: Path) -> str:
     return _content(source)
 
 
+def readable(text: str) -> str:
+    """Return what git said as text that can be written anywhere; what is no UTF-8 is shown as U+FFFD."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def git_output(folder: Path, *arguments: str, check: bool = True) -> str:
     """Run git and return its output, deaf to variables that point it elsewhere and to hooks.
+
+    What is no UTF-8 in it is kept as surrogates, because files have to be found by it; `readable` makes text of it.
 
     Raises:
         InvalidConfig: git ended with an error and `check` is set.
     """
     run = run_git(folder, *arguments)
     if check and run.returncode:
-        told = run.stderr.strip().splitlines() or [f"exit code {run.returncode}"]
+        told = readable(run.stderr).strip().split("\n") if run.stderr.strip() else [f"exit code {run.returncode}"]
         raise InvalidConfig(f"git cannot read {folder}: {told[0].removeprefix('fatal: ')}", _remedy(run.stderr, folder))
     return run.stdout
 

@@ -11,7 +11,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.provenance.code import git_output, run_git, top_of
+from headrace.provenance.code import git_output, readable, run_git, top_of
+
+MOST_VERSION = 2**31 - 1
 
 _MESSAGE = (
     "{component} version {version} serves in production\n\nbaseline: {baseline}\nledger: {ledger}\nactor: {actor}\n"
@@ -53,7 +55,7 @@ def write_tag(project: Path, tag: ReleaseTag) -> str:
     message = _MESSAGE.format(**{name: getattr(tag, name) for name in fields})
     identity = ("-c", "user.name=headrace", "-c", "user.email=headrace@localhost", "-c", "tag.gpgSign=false")
     run = run_git(top, *identity, "tag", "--annotate", "--message", message, tag.name, tag.target)
-    return run.stderr.strip().partition("\n")[0] if run.returncode else ""
+    return readable(run.stderr).strip().partition("\n")[0] if run.returncode else ""
 
 
 def read_tags(project: Path, component: str) -> list[ReleaseTag]:
@@ -61,16 +63,22 @@ def read_tags(project: Path, component: str) -> list[ReleaseTag]:
     top = top_of(project)
     if top is None:
         return []
-    form = "%(refname:strip=2)%00%(objecttype)%00%(*objectname)%00%(objectname)%00%(contents)%01"
-    listing = git_output(top, "for-each-ref", f"--format={form}", f"refs/tags/{component}/")
-    found = [_parse(line.strip("\n"), component) for line in listing.split("\x01") if line.strip()]
+    # NUL is the one character that git leaves in no message: it ends one there.
+    form = "%(refname:strip=2)%00%(objecttype)%00%(*objectname)%00%(objectname)%00%(contents)%00"
+    fields = git_output(top, "for-each-ref", f"--format={form}", f"refs/tags/{component}/").split("\0")
+    found = [_parse(component, *row) for row in zip(*[iter(fields)] * 5, strict=False)]
     return sorted((tag for tag in found if tag), key=lambda tag: tag.version)
 
 
-def _parse(line: str, component: str) -> ReleaseTag | None:
-    name, kind, peeled, own, contents = line.split("\x00")
-    number = re.fullmatch(rf"{re.escape(component)}/v(\d+)", name)
-    if number is None:
+def version_in(name: str, component: str) -> int | None:
+    """Return the version that a tag releases; None for a tag that is no release tag of the component."""
+    number = re.fullmatch(rf"{re.escape(component)}/v([1-9][0-9]{{0,9}})", name)
+    return int(number[1]) if number and int(number[1]) <= MOST_VERSION else None
+
+
+def _parse(component: str, name: str, kind: str, peeled: str, own: str, contents: str) -> ReleaseTag | None:
+    version = version_in(name.lstrip("\n"), component)
+    if version is None:
         return None
-    said = dict(re.findall(r"^(baseline|ledger|actor): (.+)$", contents, re.MULTILINE)) if kind == "tag" else {}
-    return ReleaseTag(component, int(number[1]), target=peeled or own, **said)
+    said = re.findall(r"^(baseline|ledger|actor): (.+)$", readable(contents), re.MULTILINE) if kind == "tag" else []
+    return ReleaseTag(component, version, target=peeled or own, **dict(said))

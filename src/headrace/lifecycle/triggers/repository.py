@@ -13,7 +13,8 @@ from pathlib import Path
 from headrace.errors import InvalidConfig, NotFound, Unavailable
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Watched
-from headrace.provenance.code import git_output, run_git, top_of
+from headrace.provenance.code import git_output, readable, run_git, top_of
+from headrace.provenance.tags import version_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,9 @@ class Repository:
         ).strip()  # fmt: skip
         if found:
             return found
-        listing = git_output(self.top, "for-each-ref", "--format=%(refname)", self.branches)
-        names = [line.removeprefix(f"{self.branches}/") for line in listing.splitlines()]
-        known = ", ".join(sorted(name for name in names if name != "HEAD")) or "none"
+        listing = readable(git_output(self.top, "for-each-ref", "--format=%(refname)", self.branches))
+        names = [line.removeprefix(f"{self.branches}/") for line in listing.split("\n")]
+        known = ", ".join(sorted(name for name in names if name not in ("", "HEAD"))) or "none"
         raise NotFound(f"{self.top} has no branch `{branch}` (it has: {known}).", "Correct `triggers.commit.branch`.")
 
     def is_changed(self, before: str, after: str) -> bool:
@@ -65,15 +66,16 @@ class Repository:
 
     def told(self, commit: str) -> tuple[str, str]:
         """Return a commit's author and subject."""
-        author, _, subject = git_output(self.top, "log", "-1", "--format=%an%x00%s", commit).strip().partition("\0")
+        said = readable(git_output(self.top, "log", "-1", "--format=%an%x00%s", commit))
+        author, _, subject = said.strip().partition("\0")
         return author, subject
 
     def tags(self, component: str) -> dict[str, tuple[str, str]]:
         """Return the component's release tags: name to the tag's own SHA and who made it."""
         form = "%(refname:strip=2)%00%(objectname)%00%(taggername)"
-        listing = git_output(self.top, "for-each-ref", f"--format={form}", f"refs/tags/{component}/")
-        rows = [line.split("\0") for line in listing.splitlines() if line]
-        return {name: (sha, tagger) for name, sha, tagger in rows if re.fullmatch(r".+/v\d+", name)}
+        listing = readable(git_output(self.top, "for-each-ref", f"--format={form}", f"refs/tags/{component}/"))
+        rows = [line.split("\0") for line in listing.split("\n") if line.count("\0") == 2]
+        return {name: (sha, tagger) for name, sha, tagger in rows if version_in(name, component) is not None}
 
 
 def repository_of(rooms: Rooms, watched: Watched, remote: str, branch: str = "") -> Repository:
@@ -130,7 +132,7 @@ def _fetch(address: str, copy: Path, top: Path) -> None:
         "+refs/tags/*:refs/tags/*",
     )  # fmt: skip
     if run.returncode:
-        told = (run.stderr.strip().splitlines() or ["no answer"])[0].removeprefix("fatal: ")
+        told = (readable(run.stderr).strip() or "no answer").partition("\n")[0].removeprefix("fatal: ")
         shown = re.sub(r"(?<=://)[^/@]*@", "", address)
         raise Unavailable(f"{shown} cannot be fetched: {told}", "Try it by hand: git ls-remote")
 

@@ -6,7 +6,7 @@ from headrace.lifecycle.request import Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event, Sighting, Wants, Watched
 from headrace.lifecycle.triggers.repository import repository_of
-from headrace.provenance.tags import read_tags
+from headrace.provenance.tags import read_tags, version_in
 from headrace.types import Json
 
 
@@ -35,7 +35,8 @@ class TagSource:
         return Sighting(seen, events)
 
     def _event(self, watched: Watched, name: str, sha: str, tagger: str) -> Event:
-        version = int(name.rpartition("/v")[2])
+        version = version_in(name, watched.component)
+        assert version is not None
         trigger = Trigger(
             Cause.TAG,
             f"v{version}-{sha[:12]}",
