@@ -28,7 +28,7 @@ from headrace.config.settings import read_settings
 from headrace.deploy.base import Route, Status
 from headrace.errors import NotFound, TrainingFailed
 from headrace.evaluation.base import Finding, Rows
-from headrace.files import use_wal
+from headrace.files import use_wal, write_atomically
 from headrace.ledger.sql import SqlLedger
 from headrace.lifecycle import engine
 from headrace.lifecycle.candidates import candidate
@@ -201,7 +201,7 @@ class FileTarget:
 
     def apply(self, route: Route) -> Status:
         document = {"shares": {str(number): share for number, share in route.shares.items()}}
-        self._path(route.component, route.stage).write_text(json.dumps(document))
+        write_atomically(self._path(route.component, route.stage), json.dumps(document))
         return self._status(route.component, route.stage, dict(route.shares))
 
     def status(self, component: str, stage: Stage) -> Status | None:
