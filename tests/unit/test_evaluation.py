@@ -88,6 +88,11 @@ def test_a_truth_that_no_score_stands_for_costs_the_most() -> None:
     assert measure_all(sample, C)["log_loss"] == pytest.approx(-math.log(1e-15))
 
 
+def test_percentages_gain_nothing_over_certainty() -> None:
+    percent = rows([0, 1], [0, 1], scores=np.array([[5.0, 95.0], [95.0, 5.0]]))
+    assert measure_all(percent, C)["log_loss"] == 0
+
+
 def test_recall_is_given_for_each_class_of_the_truth() -> None:
     assert recalls(rows([0, 0, 1], [0, 1, 2])) == {"0": 0.5, "1": 0.0}
 

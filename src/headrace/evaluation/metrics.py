@@ -67,8 +67,8 @@ def correct(rows: Rows) -> Array:
 
 
 def row_log_loss(rows: Rows) -> Array:
-    """Return shape (rows,), minus the logarithm of the probability that was given to the truth, at most 34.5."""
-    return -np.log(np.maximum(_score_of_truth(rows), _FLOOR))
+    """Return shape (rows,), minus the logarithm of the probability that was given to the truth, from 0 to 34.5."""
+    return np.asarray(-np.log(np.clip(_score_of_truth(rows), _FLOOR, 1)))
 
 
 def row_brier(rows: Rows) -> Array:

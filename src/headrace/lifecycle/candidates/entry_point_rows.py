@@ -5,12 +5,13 @@ own environment, and writes Parquet with the columns
 
     truth, answer               one row for each example
     id                          what candidate and champion are paired by; the row's number where it is left out
-    probability_CLASS           one for each class, where the model gives probabilities
+    probability_CLASS           one for each class, from 0 to 1 and together 1, where the model gives probabilities
     …                           any others: slices that the gate may name, and the model's inputs for the watch
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,10 @@ from headrace.registry.mlmodel import read_mlmodel
 from headrace.training.train import Workplace, run_entry_point
 from headrace.types import Arrays, ServedVersion
 
+Array: TypeAlias = np.ndarray[Any, Any]
 TRUTH, ANSWER, ID, PROBABILITY = "truth", "answer", "id", "probability_"
+_ROUNDING = 1e-3
+_CHANCES = "Write one column `probability_CLASS` for each class, from 0 to 1; a row's add up to 1."
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,40 @@ def _rows(table: pa.Table, name: str, slices: tuple[str, ...]) -> Rows:
     classes = [column.removeprefix(PROBABILITY) for column in table.column_names if column.startswith(PROBABILITY)]
     scores = None
     if classes:
-        scores = np.column_stack([table.column(PROBABILITY + one).to_numpy() for one in classes]).astype(float)
+        scores = _probabilities(table, name, classes)
     return Rows(
         ids, columns[TRUTH], columns[ANSWER], scores,
         {one: np.asarray(table.column(one).to_pylist()) for one in slices if one in table.column_names},
         np.array(classes).astype(columns[TRUTH].dtype) if classes else None,
     )  # fmt: skip
+
+
+def _probabilities(table: pa.Table, name: str, classes: list[str]) -> Array:
+    """Return shape (rows, classes). Raises TrainingFailed where they are no probabilities."""
+    try:
+        found = np.column_stack([table.column(PROBABILITY + one).to_numpy() for one in classes]).astype(float)
+    except (TypeError, ValueError) as error:
+        raise TrainingFailed(
+            f"The probabilities that the entry point `{name}` wrote are no numbers.", _CHANCES
+        ) from error
+    for column, one in enumerate(classes):
+        bad = ~((found[:, column] >= -_ROUNDING) & (found[:, column] <= 1 + _ROUNDING))
+        if bad.any():
+            raise TrainingFailed(
+                f"Column `{PROBABILITY}{one}` of what the entry point `{name}` wrote holds no probability in "
+                f"{bad.sum()} of {len(bad)} rows, {found[bad, column][0]:g} for example.",
+                _CHANCES,
+            )
+    total = found.sum(axis=1)
+    # A binary model's positive class may stand alone: ranks need no other.
+    bad = (np.abs(total - 1) > _ROUNDING) & (len(classes) > 1)
+    if bad.any():
+        raise TrainingFailed(
+            f"The probabilities that the entry point `{name}` wrote do not add up to 1 in {bad.sum()} of {len(bad)} "
+            f"rows, but to {total[bad][0]:g} for example.",
+            _CHANCES,
+        )
+    return found
 
 
 def _inputs(table: pa.Table, version: ServedVersion) -> Arrays:
