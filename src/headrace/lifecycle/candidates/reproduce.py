@@ -5,6 +5,7 @@
 First every input is compared with the baseline; only if all are as they were, training is worth its time.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -221,8 +222,15 @@ def _golden_gaps(original: Original, trained: TrainedModel, python: Path) -> lis
 
 
 def _metric_gaps(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    return [
+    gone = [f"metric {name}: missing now, {before[name]:.4g} at training" for name in sorted(before.keys() - after)]
+    return gone + [
         f"metric {name}: {after[name]:.4g} now, {before[name]:.4g} at training"
         for name in sorted(before.keys() & after.keys())
-        if abs(after[name] - before[name]) > METRIC_TOLERANCE * max(1.0, abs(before[name]))
+        if not _alike(before[name], after[name])
     ]
+
+
+def _alike(before: float, after: float) -> bool:
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return before == after or (math.isnan(before) and math.isnan(after))
+    return abs(after - before) <= METRIC_TOLERANCE * max(1.0, abs(before))
