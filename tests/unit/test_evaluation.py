@@ -16,7 +16,7 @@ from headrace.errors import InvalidConfig
 from headrace.evaluation.base import Rows
 from headrace.evaluation.gate import judge
 from headrace.evaluation.metrics import measure_all, metric, recalls
-from headrace.evaluation.paired import compare, pair, tango_bound
+from headrace.evaluation.paired import compare, differing, pair, take, tango_bound
 from headrace.types import Task, Verdict
 
 C, R = Task.CLASSIFICATION, Task.REGRESSION
@@ -319,3 +319,33 @@ def test_scores_that_are_no_finite_numbers_have_no_calibration(bad: float) -> No
 def test_scores_beyond_one_and_below_zero_are_calibrated_in_the_outer_bins() -> None:
     sample = rows([1, 0], [1, 0], scores=np.array([[-3.0, -0.5], [1e300, 0.0]]))
     assert metric("calibration_error", C).measure(sample) == pytest.approx(0.5e300)
+
+
+def test_a_few_shared_rows_are_not_enough_evidence() -> None:
+    good, bad = regressed(), regressed(noise=3)
+    for count in (2, 29):
+        shared = take(good, np.arange(count))
+        found = judge(Gate(), bad, shared, task=R)
+        finding = next(one for one in found.findings if one.check == "champion")
+        assert finding.verdict is Verdict.NOT_ENOUGH_EVIDENCE
+        assert f"share {count} rows of the holdout, and 30 are needed" in finding.sentence
+        of_recent = judge(Gate(), good, good, task=R, recent=(take(bad, np.arange(count)), shared))
+        assert of_recent.verdict is Verdict.NOT_ENOUGH_EVIDENCE
+    assert judge(Gate(min_rows=20), good, take(good, np.arange(25)), task=R).verdict is Verdict.PASS
+
+
+def test_rows_whose_truths_differ_are_not_compared() -> None:
+    sample = labelled(1, count=1000)
+    other = sample.truth.copy()
+    other[:7] += 1
+    found = judge(Gate(), sample, replace(sample, truth=other), task=C)
+    assert found.verdict is Verdict.NOT_ENOUGH_EVIDENCE
+    assert "different truths for 7 of 1000 rows" in found.findings[-1].sentence
+
+
+@pytest.mark.parametrize("kind", [np.float32, float, str, object])
+def test_the_same_truth_written_otherwise_is_the_same(kind: type) -> None:
+    sample, labels = regressed(), labelled(1, count=1000)
+    assert differing(labels, replace(labels, truth=labels.truth.astype(kind))) == 0
+    assert differing(sample, replace(sample, truth=sample.truth.astype(np.float32))) == 0
+    assert differing(sample, replace(sample, truth=sample.truth + 1e-3)) == 500

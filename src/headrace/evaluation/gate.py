@@ -10,7 +10,7 @@ from headrace.config.component import AgainstChampion, Bound, Gate
 from headrace.errors import InvalidConfig
 from headrace.evaluation.base import Finding, Judgement, Rows
 from headrace.evaluation.metrics import MetricKind, measure_all, metric
-from headrace.evaluation.paired import Comparison, compare, pair, take
+from headrace.evaluation.paired import Comparison, compare, differing, pair, take
 from headrace.evaluation.slices import FEWEST, compare_slices, cut
 from headrace.types import Task, Verdict
 
@@ -48,7 +48,7 @@ def judge(
         findings += _champion(versus, against, gate, candidate, champion)
         if recent is not None:
             findings += _answers("recent", recent[0], task)
-            findings.append(_recent(versus, against, recent))
+            findings.append(_no_worse("recent", "recent labelled production rows", versus, gate, against, *recent))
     verdict = next((one for one in _WORST if any(finding.verdict is one for finding in findings)), Verdict.PASS)
     return Judgement(verdict, findings, measure_all(candidate, task))
 
@@ -134,22 +134,11 @@ def _champion(
     if champion is None:
         found = [Finding("champion", Verdict.PASS, "There is no champion yet to compare with.")]
         return found + [_slice_values(kind, name, candidate) for name in gate.slices]
+    found = [_no_worse("champion", "the holdout", kind, gate, against, candidate, champion)]
     ours, theirs = _comparable(kind, candidate, champion)
-    if len(champion) and not _finite(champion, kind.task).any():
-        return [Finding("champion", Verdict.PASS, "The champion answers no row with a finite number: none is worse.")]
-    found = [_no_worse("champion", "the holdout", kind, against, ours, theirs)]
-    if len(ours) > 1:
+    if len(ours) >= _needed(gate) and not differing(ours, theirs):
         found += [_slices(kind, against, name, ours, theirs) for name in gate.slices]
     return found
-
-
-def _recent(kind: MetricKind, against: AgainstChampion, recent: tuple[Rows, Rows]) -> Finding:
-    ours, theirs = _comparable(kind, *recent)
-    if len(recent[1]) and not _finite(recent[1], kind.task).any():
-        return Finding(
-            "recent", Verdict.PASS, "The champion answers no recent row with a finite number: none is worse."
-        )
-    return _no_worse("recent", "recent labelled production rows", kind, against, ours, theirs)
 
 
 def _comparable(kind: MetricKind, candidate: Rows, champion: Rows) -> tuple[Rows, Rows]:
@@ -159,12 +148,35 @@ def _comparable(kind: MetricKind, candidate: Rows, champion: Rows) -> tuple[Rows
     return take(ours, answered), take(theirs, answered)
 
 
+def _needed(gate: Gate) -> int:
+    return max(gate.min_rows, 2)
+
+
 def _no_worse(
-    check: str, where: str, kind: MetricKind, against: AgainstChampion, candidate: Rows, champion: Rows
+    check: str, where: str, kind: MetricKind, gate: Gate, against: AgainstChampion, candidate: Rows, champion: Rows
 ) -> Finding:
-    if len(candidate) < 2:
-        sentence = f"Candidate and champion share {len(candidate)} rows of {where}; they cannot be compared."
-        return Finding(check, Verdict.NOT_ENOUGH_EVIDENCE, sentence, {"rows": float(len(candidate))})
+    candidate, champion = pair(candidate, champion)
+    shared, needed = len(candidate), _needed(gate)
+    different = differing(candidate, champion)
+    if different:
+        sentence = (
+            f"Candidate and champion were given different truths for {different} of {shared} rows of {where} with "
+            f"one id; they cannot be compared."
+        )
+        return Finding(check, Verdict.NOT_ENOUGH_EVIDENCE, sentence, {"rows": float(shared)})
+    if shared < needed:
+        sentence = (
+            f"Candidate and champion share {shared} rows of {where}, and {needed} are needed (`gate.min_rows`): not "
+            f"enough evidence."
+        )
+        return Finding(check, Verdict.NOT_ENOUGH_EVIDENCE, sentence, {"rows": float(shared)})
+    candidate, champion = _comparable(kind, candidate, champion)
+    if len(candidate) < needed:
+        sentence = (
+            f"The champion answers {shared - len(candidate)} of {shared} rows of {where} with NaN or infinity: there "
+            f"is nothing to compare with."
+        )
+        return Finding(check, Verdict.PASS, sentence, {"rows": float(len(candidate))})
     found = compare(kind, candidate, champion, margin=against.no_worse_than, confidence=against.confidence)
     verdict = found.verdict(against.no_worse_than)
     sentence = f"On {where}, {_numbers(kind, found)}; {_meaning(verdict, found, against)}"

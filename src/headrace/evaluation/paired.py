@@ -59,6 +59,15 @@ def pair(candidate: Rows, champion: Rows) -> tuple[Rows, Rows]:
     return take(candidate, ours), take(champion, theirs)
 
 
+def differing(candidate: Rows, champion: Rows) -> int:
+    """Return how many rows, already paired, have another truth for the one than for the other."""
+    ours, theirs = comparable(candidate.truth, champion.truth)
+    if "f" in (ours.dtype.kind, theirs.dtype.kind):
+        # The same number may have been written in single precision once.
+        return int((~np.isclose(ours, theirs, rtol=1e-6, atol=0, equal_nan=True)).sum())
+    return int(np.sum(ours != theirs))
+
+
 def take(rows: Rows, chosen: Array) -> Rows:
     """Return the chosen rows (a mask or positions)."""
     return Rows(
