@@ -19,6 +19,8 @@ from starlette.responses import Response
 
 from headrace.cli.hook import install
 from headrace.clock import ManualClock
+from headrace.config.component import Component
+from headrace.config.parse import read_component
 from headrace.config.settings import Settings
 from headrace.dashboard import api as dashboard_api
 from headrace.dashboard.api import Api
@@ -28,15 +30,18 @@ from headrace.errors import Conflict, HeadraceError, NotAllowed, NotFound
 from headrace.ledger.memory import MemoryLedger
 from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.triggers import repository
-from headrace.lifecycle.triggers.base import Event, Wants
+from headrace.lifecycle.triggers import book, repository
+from headrace.lifecycle.triggers.base import Event, Sighting, Wants, Watched
 from headrace.lifecycle.triggers.book import Became, Book, Line
+from headrace.lifecycle.triggers.commits import CommitSource
+from headrace.lifecycle.triggers.data import DataSource
 from headrace.lifecycle.triggers.door import Door
 from headrace.lifecycle.triggers.patrol import Patrol, settings_of
 from headrace.lifecycle.triggers.state import state_of
 from headrace.lifecycle.triggers.webhook import receive
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
+from headrace.types import Json
 
 SECRET = "only the two of us"
 
@@ -441,6 +446,94 @@ def test_a_taggers_name_may_have_separators(place: Place) -> None:
     place.look()
     assert [event.version for event in place.control.asked] == [2]
     assert place.book.problems() == {}
+
+
+def test_what_nobody_foresaw_in_one_event_is_refused_and_those_behind_it_go_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(event: Event) -> str:
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(place.control, "ask_for", overflow)
+    place.look()
+    place.git("tag", "digits/v2")
+    place.look(1)
+    assert "OverflowError('too large')" in place.book.log()[0].fact
+    sha = place.commit("second")
+    place.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"]
+    assert place.became() == [Became.REFUSED, Became.STARTED]
+
+
+def test_an_event_waits_on_while_the_database_is_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_of: object) -> Any:
+        raise RuntimeError("the database is away")
+
+    place.look()
+    with monkeypatch.context() as broken:
+        broken.setattr(place.control, "is_started", away)
+        broken.setattr(place.control, "under_way", away)
+        sha = place.commit("second")
+        place.look()
+    assert len(place.book.waiting()) == 1
+    place.look()
+    assert place.control.started == [f"digits/commit-{sha}/1"]
+
+
+def test_what_nobody_foresaw_in_one_source_is_told_and_silences_no_other(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_of: object) -> Sighting:
+        raise FileNotFoundError("rows/a.csv")
+
+    monkeypatch.setattr(DataSource, "look", broken)
+    place.configure('retrain: {on: [data, "cron: 0 3 * * *"], cooldown: 0s}\n')
+    place.look()
+    place.clock.advance(86400)
+    place.look()
+    assert place.control.started == ["digits/cron-20260101T030000Z/1"]
+    assert "FileNotFoundError('rows/a.csv')" in place.book.problems()["data"]
+
+
+def test_a_link_that_leads_nowhere_is_no_data(place: Place) -> None:
+    (place.folder / "rows").mkdir()
+    (place.folder / "rows" / "a.csv").write_text("a\n1\n")
+    place.configure("data: {train: {uri: rows}}\nretrain: {on: [data], cooldown: 0s}\n")
+    place.look()
+    (place.folder / "rows" / ".#a.csv").symlink_to("ada@host.123:9")
+    place.look()
+    assert (place.control.started, place.book.problems()) == ([], {})
+    (place.folder / "rows" / "a.csv").write_text("a\n2\n")
+    place.look()
+    assert len(place.control.started) == 1
+
+
+def test_what_is_forgotten_during_a_look_stays_forgotten(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = CommitSource.look
+
+    def forgetting(source: CommitSource, rooms: Rooms, watched: Watched, mark: Json) -> Sighting:
+        sighting = real(source, rooms, watched, mark)
+        place.book.forget()
+        return sighting
+
+    place.look()
+    place.commit("second")
+    monkeypatch.setattr(CommitSource, "look", forgetting)
+    place.look()
+    assert (place.book.watched(), place.book.mark("commit"), place.control.started) == (None, None, [])
+
+
+def test_a_headrace_yaml_that_changes_while_it_is_forgotten_is_not_watched_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgetting(folder: Path) -> Component:
+        place.book.forget()
+        return read_component(folder)
+
+    place.configure("retrain: {on: [data]}\n")
+    monkeypatch.setattr(book, "read_component", forgetting)
+    place.look(1)
+    assert place.book.watched() is None
 
 
 def test_a_tag_of_a_version_that_is_not_there_is_refused_with_the_reason(place: Place) -> None:

@@ -19,7 +19,7 @@ from headrace.config.parse import FILE, read_component
 from headrace.errors import HeadraceError, NotFound
 from headrace.files import append_line, read_lines, write_atomically
 from headrace.lifecycle.rooms import Rooms
-from headrace.lifecycle.triggers.base import Event, Watched, event_of
+from headrace.lifecycle.triggers.base import Event, Sighting, Watched, event_of
 from headrace.types import Json
 
 #: Strangers can cause lines (a webhook with a wrong signature), so the log is cut here, the older half going first.
@@ -87,9 +87,12 @@ class Book:
         return Watched(self.component, folder, settings)
 
     def forget(self) -> None:
-        """Look no more; what was seen stays in the log."""
-        for name in ("watched.json", "marks.json", "waiting.json"):
-            (self.folder / name).unlink(missing_ok=True)
+        """Look no more; what was seen stays in the log, and what a look that is under way finds counts no more."""
+        if not self.folder.is_dir():
+            return
+        with self._alone():
+            for name in ("watched.json", "marks.json", "waiting.json"):
+                (self.folder / name).unlink(missing_ok=True)
 
     def watched(self) -> Watched | None:
         """Return the component with what its headrace.yaml says now, or said when it was last right."""
@@ -107,7 +110,9 @@ class Book:
             return Watched(self.component, folder, settings)
         self.trouble("headrace.yaml", "")
         if settings.as_json() != document["config"]:
-            self._write("watched.json", {"folder": str(folder), "config": settings.as_json()})
+            with self._alone():
+                if self._is_watched():
+                    self._write("watched.json", {"folder": str(folder), "config": settings.as_json()})
         return Watched(self.component, folder, settings)
 
     def mark(self, source: str) -> Json:
@@ -115,11 +120,18 @@ class Book:
         marks: dict[str, Json] = self._read("marks.json", {})
         return marks.get(source)
 
-    def set_mark(self, source: str, mark: Json) -> None:
+    def note_sighting(self, source: str, sighting: Sighting) -> None:
+        """Let what was seen wait, and remember up to where; nothing, where nobody watches any more."""
         with self._alone():
+            if not self._is_watched():
+                return
+            replaced = [(event, self._put(event)) for event in sighting.events]
+            # Only now: a crash in between sees the same events again, and their ids make one flow of each.
             marks = self._read("marks.json", {})
-            if marks.get(source) != mark:
-                self._write("marks.json", {**marks, source: mark})
+            if marks.get(source) != sighting.mark:
+                self._write("marks.json", {**marks, source: sighting.mark})
+        for event, older in replaced:
+            self._say_superseded(event, older)
 
     def waiting(self) -> Sequence[Event]:
         """Return the events that nothing was started for yet, oldest first."""
@@ -128,16 +140,24 @@ class Book:
     def add(self, event: Event) -> None:
         """Let an event wait; a candidate's event replaces an older one of its cause. A repeat changes nothing."""
         with self._alone():
-            waiting = [event_of(document) for document in self._read("waiting.json", [])]
-            if any(one.flow_id == event.flow_id for one in waiting):
-                return
-            replaced = [
-                one for one in waiting
-                if (one.wants, one.trigger.cause, one.version) == (event.wants, event.trigger.cause, event.version)
-            ]  # fmt: skip
-            kept = [one for one in waiting if one not in replaced]
-            self._write("waiting.json", [one.as_json() for one in [*kept, event]])
-        for one in replaced:
+            older = self._put(event)
+        self._say_superseded(event, older)
+
+    def _put(self, event: Event) -> Sequence[Event]:
+        """Write an event among those that wait, and return those that it replaced."""
+        waiting = self.waiting()
+        if any(one.flow_id == event.flow_id for one in waiting):
+            return ()
+        replaced = [
+            one for one in waiting
+            if (one.wants, one.trigger.cause, one.version) == (event.wants, event.trigger.cause, event.version)
+        ]  # fmt: skip
+        kept = [one for one in waiting if one not in replaced]
+        self._write("waiting.json", [one.as_json() for one in [*kept, event]])
+        return replaced
+
+    def _say_superseded(self, event: Event, older: Sequence[Event]) -> None:
+        for one in older:
             self.say(one, Became.SUPERSEDED, f"{event.trigger.reason} came before this one was begun.")
 
     def remove(self, event: Event) -> None:
@@ -192,6 +212,9 @@ class Book:
         """Return the newest lines, newest first."""
         documents = [document for document in read_lines(self.folder / "log.jsonl") if document]
         return [Line(**{**document, "became": Became(document["became"])}) for document in documents[: -limit - 1 : -1]]
+
+    def _is_watched(self) -> bool:
+        return (self.folder / "watched.json").exists()
 
     def _now(self) -> str:
         return self.rooms.clock.now().isoformat()

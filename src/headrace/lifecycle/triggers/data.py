@@ -81,7 +81,9 @@ def files_of(path: Path) -> list[Path]:
     """Return the file, or all files below a folder."""
     if path.is_file():
         return [path]
-    return sorted(Path(place, name) for place, _, names in os.walk(path) for name in names)
+    found = (Path(place, name) for place, _, names in os.walk(path) for name in names)
+    # Links that lead nowhere are passed over; editors leave them while a file is edited.
+    return sorted(file for file in found if file.is_file())
 
 
 def stat_of(path: Path) -> str:

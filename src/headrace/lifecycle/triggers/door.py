@@ -3,6 +3,7 @@
 At most one candidate of a component is under way. The door is asked again and again; what cannot go on waits.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,11 +11,13 @@ from typing import Protocol
 
 from headrace.config.component import Component
 from headrace.errors import Conflict, HeadraceError
+from headrace.files import disk_trouble
 from headrace.lifecycle.request import CandidateRequest, Cause
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event, Wants
 from headrace.lifecycle.triggers.book import Became, Book, Line
 
+LOG = logging.getLogger("headrace.triggers")
 #: These train the same code again, so that one cooldown holds for all of them.
 RETRAINING = frozenset({Cause.ALARM, Cause.DATA, Cause.CRON})
 
@@ -58,8 +61,22 @@ class Door:
     def admit(self, component: str) -> Sequence[Line]:
         """Go on with what waits, as far as it can; return what became of each event that waits no longer."""
         book = Book(self.rooms, component)
-        lines = [self._admit(book, event) for event in book.waiting()]
+        lines = [self._admit_or_refuse(book, event) for event in book.waiting()]
         return [line for line in lines if line is not None]
+
+    def _admit_or_refuse(self, book: Book, event: Event) -> Line | None:
+        try:
+            return self._admit(book, event)
+        except (
+            Exception
+        ) as error:  # The event's boundary: what nobody foresaw in one must not keep back those behind it.
+            if disk_trouble(error) is not None:
+                raise
+            # Where the database is away, this raises too, and the event waits on: it is not at fault.
+            self.control.is_started(event.flow_id)
+            LOG.exception("%s of %s", event.trigger.key, event.component)
+            book.remove(event)
+            return book.say(event, Became.REFUSED, f"Nobody foresaw this: {error!r}")
 
     def _admit(self, book: Book, event: Event) -> Line | None:
         if self.control.is_started(event.flow_id):

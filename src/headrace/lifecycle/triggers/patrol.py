@@ -70,14 +70,14 @@ class Patrol:
         for source in self.sources:
             if not source.is_wanted(watched.settings):
                 continue
-            mark = book.mark(source.name)
             try:
-                sighting = source.look(self.rooms, watched, mark)
+                sighting = source.look(self.rooms, watched, book.mark(source.name))
+                book.trouble(source.name, sighting.problem)
+                book.note_sighting(source.name, sighting)
             except HeadraceError as error:
                 book.trouble(source.name, f"{error.fact} {error.remedy}".strip())
-                continue
-            book.trouble(source.name, sighting.problem)
-            for event in sighting.events:
-                book.add(event)
-            # Only now: a crash in between sees the same events again, and their ids make one flow of each.
-            book.set_mark(source.name, sighting.mark)
+            except Exception as error:  # A source's boundary: what nobody foresaw in one must not silence the others.
+                problem = f"Nobody foresaw this: {error!r}"
+                if book.problems().get(source.name) != problem:
+                    LOG.exception("%s triggers of %s", source.name, book.component)
+                book.trouble(source.name, problem)
