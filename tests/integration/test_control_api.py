@@ -173,7 +173,9 @@ def test_the_ledger_can_be_read_and_checked(made: Made, client: TestClient) -> N
     assert ask(client, "GET", "/api/ledger/verify", token).json()["chains"][0]["problem"] == ""
 
 
-@pytest.mark.parametrize("query", ["component=../elsewhere", "component=", "", "component=digits&more=1"])
+@pytest.mark.parametrize(
+    "query", ["component=../elsewhere", "component=", "", "component=digits&more=1", "component=digits%0A"]
+)
 def test_a_name_that_is_none_makes_no_folder(made: Made, client: TestClient, query: str) -> None:
     assert ask(client, "GET", f"/api/windows?{query}", made.tokens[Rank.VIEWER]).status_code == 400
     assert not (made.rooms.settings.home / "elsewhere").exists()

@@ -83,6 +83,12 @@ def test_an_expired_or_revoked_token_is_told_so(
         assert f"was refused /viewer from testclient: {answer.json()['fact']}" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["", "a\nb", "a\x1b[2J", "a\0", "\u202eada", "\udce9", "a" * 101])
+def test_a_tokens_name_can_be_shown(tokens: Tokens, name: str) -> None:
+    with pytest.raises(InvalidInput, match="printable"):
+        tokens.create(name, Rank.VIEWER, lives_s=None)
+
+
 @pytest.mark.parametrize("given", ["", "hr", "hr_1_2", "hr_00000000_x", "own2", "ünïcode"])
 def test_what_is_no_token_is_refused(tokens: Tokens, given: str) -> None:
     tokens.create("ada", Rank.VIEWER, lives_s=None)

@@ -7,7 +7,9 @@ import msgspec
 from msgspec import Meta
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
-Name = Annotated[str, Meta(pattern=f"^{NAME}$", description="A component's name.")]
+#: `$` alone lets a line's end through in Python; `\Z` means nothing to those who read the OpenAPI document.
+END = r"$(?!\n)"
+Name = Annotated[str, Meta(pattern=f"^{NAME}{END}", description="A component's name.")]
 Number = Annotated[int, Meta(ge=1, le=2**31 - 1, description="A version's number.")]
 #: What neither files nor databases take.
 WITHOUT_NUL = r"^[^\x00]*$"
@@ -89,7 +91,7 @@ class Retire(Body):
 class Collect(Body):
     """Remove what nobody needs any more; of every component where none is named."""
 
-    component: Annotated[str, Meta(pattern=f"^({NAME})?$", description="A component's name.")] = ""
+    component: Annotated[str, Meta(pattern=f"^({NAME})?{END}", description="A component's name.")] = ""
     unused_for_s: Age = 7 * 86400.0
     predictions_s: Age = 90 * 86400.0
     dry_run: bool = False

@@ -18,6 +18,7 @@ from headrace.files import write_atomically
 from headrace.types import Json
 
 PREFIX = "hr"
+MOST_NAME = 100
 #: Who reads this may not make one from where they are: without a token, only that machine's own command line may.
 MAKE_ONE = (
     "On the control process's machine, without HEADRACE_URL: `headrace token create {name}`; then show it in "
@@ -88,8 +89,12 @@ class Tokens:
 
         Raises:
             Conflict: the name is taken.
-            InvalidInput: it would have ended before it began.
+            InvalidInput: it would have ended before it began, or the name cannot be shown.
         """
+        if not name.isprintable() or not 1 <= len(name) <= MOST_NAME:
+            raise InvalidInput(
+                f"A token's name has 1 to {MOST_NAME} printable characters.", "headrace token create ada"
+            )
         if lives_s is not None and lives_s <= 0:
             raise InvalidInput(f"A token cannot live for {lives_s:.0f} s.", "--expires 90d, or --expires never")
         now = self.clock.now()
