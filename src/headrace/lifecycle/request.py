@@ -1,5 +1,6 @@
 """What starts a flow, and how it ends. Plain values: they are stored with the flow and must stay readable."""
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -175,5 +176,9 @@ def flow_id(subject: str, trigger: Trigger, attempt: int) -> str:
 
 
 def folder_name(flow: str) -> str:
-    """Return a flow id as a folder's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "--", flow)
+    """Return a flow id as a folder's name; no two flows share one."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "--", flow)
+    if name.replace("--", "/") == flow and name not in {"", ".", ".."}:
+        return name
+    # The `~` is in no name that says all of its id.
+    return f"{name}~{hashlib.sha256(flow.encode(errors='surrogatepass')).hexdigest()[:12]}"
