@@ -19,7 +19,6 @@ from headrace.types import ServedVersion, Stage
 
 #: What answers late on a busy machine answers all the same.
 SERVE = Serve(workers=2, deadline_ms=60_000)
-LABEL = "org.headrace.endpoint=digits-production"
 
 
 @dataclass
@@ -42,6 +41,9 @@ class Production:
         assert status is not None
         return dict(status.shares)
 
+    def containers(self, docker: Docker) -> list[str]:
+        return docker.engine.containers(self.target.label("digits", Stage.PRODUCTION))
+
 
 @pytest.fixture(scope="module")
 def production(docker: Docker, sealed: ServedVersion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
@@ -58,13 +60,13 @@ def production(docker: Docker, sealed: ServedVersion, tmp_path_factory: pytest.T
         assert {code for code, _ in codes} <= {200}  # None where all tests were skipped.
     finally:
         target.remove("digits", Stage.PRODUCTION)
-    assert docker.engine.containers(LABEL) == []
+    assert docker.engine.containers(target.label("digits", Stage.PRODUCTION)) == []
 
 
 def test_a_killed_container_is_replaced_and_no_request_fails(production: Production, docker: Docker) -> None:
-    victim, other = docker.engine.containers(LABEL)
+    victim, other = production.containers(docker)
     docker.engine.run("kill", victim)
-    wait_for(lambda: len({*docker.engine.containers(LABEL)} - {victim, other}) == 1, seconds=300)
+    wait_for(lambda: len({*production.containers(docker)} - {victim, other}) == 1, seconds=300)
     production.answered()
 
 
@@ -76,7 +78,7 @@ def test_production_answers_while_its_engine_restarts_and_deploys_again_afterwar
         pytest.skip("this engine is not the tests' own, which may be stopped")
     second = replace(production.version, version=2)
     route = Route("digits", Stage.PRODUCTION, [production.version, second], {2: 1.0}, SERVE)
-    containers = docker.engine.containers(LABEL)
+    containers = production.containers(docker)
     docker.own.stop()
     try:
         production.answered()
@@ -86,7 +88,7 @@ def test_production_answers_while_its_engine_restarts_and_deploys_again_afterwar
         assert production.served() == {1: 1.0}
     finally:
         docker.own.start()
-    assert sorted(docker.engine.containers(LABEL)) == sorted(containers)
+    assert sorted(production.containers(docker)) == sorted(containers)
     production.answered()
     production.target.apply(route)
     assert production.served() == {2: 1.0}

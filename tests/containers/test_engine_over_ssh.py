@@ -24,7 +24,6 @@ from headrace.types import ServedVersion, Stage
 
 #: What answers late on a busy machine answers all the same.
 SERVE = Serve(workers=2, deadline_ms=60_000)
-LABEL = "org.headrace.endpoint=digits-dev"
 
 
 @pytest.fixture
@@ -87,9 +86,11 @@ def test_versions_move_on_an_engine_elsewhere_without_a_failed_request(
     try:
         status = target.apply(Route("digits", Stage.DEV, [sealed], {1: 1.0}, SERVE))
         with asking(f"{status.endpoint.url}/invocations") as codes:
-            [victim, *_] = docker.engine.containers(LABEL)
+            [victim, *_] = docker.engine.containers(target.label("digits", Stage.DEV))
             docker.engine.run("kill", victim)
-            wait_for(lambda: len({*docker.engine.containers(LABEL)} - {victim}) == 2, seconds=300)
+            wait_for(
+                lambda: len({*docker.engine.containers(target.label("digits", Stage.DEV))} - {victim}) == 2, seconds=300
+            )
             target.apply(Route("digits", Stage.DEV, [second], {2: 1.0}, SERVE))
             wait_for(lambda: (200, "2") in codes, seconds=300)
             mean_s = _seconds_of(status.endpoint.url)
@@ -97,7 +98,7 @@ def test_versions_move_on_an_engine_elsewhere_without_a_failed_request(
         print(f"\n  over SSH: {len(codes)} answers, {mean_s * 1000:.1f} ms each")
     finally:
         target.remove("digits", Stage.DEV)
-    wait_for(lambda: docker.engine.containers(LABEL) == [], seconds=300)
+    wait_for(lambda: docker.engine.containers(target.label("digits", Stage.DEV)) == [], seconds=300)
 
 
 def _seconds_of(url: str) -> float:

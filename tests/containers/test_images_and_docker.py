@@ -169,7 +169,7 @@ def test_versions_move_between_containers_without_a_failed_request(
         with asking(f"{status.endpoint.url}/invocations") as codes:
             target.apply(Route("digits", Stage.DEV, [sealed, second], {2: 1.0}, SERVE))
             wait_for(lambda: (200, "2") in codes)
-            containers = docker.engine.containers("org.headrace.endpoint=digits-dev")
+            containers = docker.engine.containers(target.label("digits", Stage.DEV))
             assert len(containers) == 2
             seen = [json.loads(docker.engine.run("inspect", one))[0] for one in containers]
             for one in seen:
@@ -193,11 +193,11 @@ def test_versions_move_between_containers_without_a_failed_request(
             wait_for(
                 lambda: (found := target.status("digits", Stage.DEV)) is not None and found.restarts >= 1, seconds=300
             )
-            wait_for(lambda: len(docker.engine.containers("org.headrace.endpoint=digits-dev")) == 2, seconds=300)
+            wait_for(lambda: len(docker.engine.containers(target.label("digits", Stage.DEV))) == 2, seconds=300)
         assert {code for code, _ in codes} == {200}
     finally:
         target.remove("digits", Stage.DEV)
-    assert docker.engine.containers("org.headrace.endpoint=digits-dev") == []
+    assert docker.engine.containers(target.label("digits", Stage.DEV)) == []
     assert list(Path("/tmp").glob(f"{target._sockets('digits', Stage.DEV)}*")) == []
 
 

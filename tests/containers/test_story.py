@@ -41,7 +41,7 @@ pytestmark = pytest.mark.timeout(3600)
 #: What no log, description or file of the home may hold.
 CANARIES = (SECRET, parts.PASSWORD, conftest.PASSWORD)
 PATIENCE_S = 1800.0
-PRODUCTION = "org.headrace.endpoint={}-production"
+PRODUCTION = "org.headrace.endpoint"
 
 
 @dataclass
@@ -82,8 +82,10 @@ class Place:
     def images(self, component: str) -> dict[int, str]:
         """Return which image each version's containers of production were made of."""
         found = {}
-        for container in self.engine.containers(PRODUCTION.format(component)):
+        for container in self.engine.containers(PRODUCTION):
             [one] = json.loads(self.engine.run("inspect", container))
+            if not one["Config"]["Labels"][PRODUCTION].startswith(f"{component}-production-"):
+                continue
             self.said.append(json.dumps(one))
             found[int(one["Config"]["Labels"]["org.headrace.version"])] = one["Image"]
         return found
@@ -131,7 +133,7 @@ def place(
         yield made
         house.headrace("down")
         assert [words for words in house.processes() if "mlflow server" not in words] == []
-    assert engine.containers("org.headrace.endpoint") == []
+    assert engine.containers(PRODUCTION) == []
 
 
 def component_of(example: str, folder: Path, *changes: tuple[str, str]) -> Path:

@@ -1,5 +1,6 @@
 """What can be said of images and containers without an engine."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,12 +10,12 @@ import pytest
 
 from headrace.config.settings import Settings
 from headrace.deploy.docker import launch
-from headrace.deploy.docker.engine import find_engine, last_words
-from headrace.deploy.docker.target import limit_options
+from headrace.deploy.docker.engine import Engine, find_engine, last_words
+from headrace.deploy.docker.target import DockerTarget, limit_options
 from headrace.deploy.images import context
 from headrace.deploy.images.build import TEMPLATES, write_templates
 from headrace.errors import Unavailable
-from headrace.types import Resources
+from headrace.types import Resources, Stage
 
 
 def test_the_failing_step_of_a_build_is_told() -> None:
@@ -42,6 +43,41 @@ def test_the_launcher_keeps_what_is_the_hosts_and_passes_on_what_is_the_workers(
     options, worker = launch.parsed(said.split())
     assert (options.control_fd, options.parent, options.listen) == (7, 41, "w1.sock")
     assert worker == ["--seal", "5e", "--threads", "2", "--pt2", "data/model.pt2"]
+
+
+#: An engine that knows the containers in a file.
+ENGINE = r"""#!{python}
+import json, pathlib, sys
+kept = pathlib.Path({kept!r})
+known = json.loads(kept.read_text())
+words = sys.argv[1:]
+if words[0] == "ps":
+    [label] = [word.removeprefix("label=") for word in words if word.startswith("label=")]
+    print("\n".join(name for name, one in known.items() if one["label"] == label))
+elif words[:2] == ["container", "inspect"]:
+    print(known[words[-1]]["told"])
+elif words[0] == "rm":
+    del known[words[-1]]
+    kept.write_text(json.dumps(known))
+"""
+
+
+def test_one_home_does_not_remove_the_containers_of_another(tmp_path: Path) -> None:
+    kept, program = tmp_path / "containers.json", tmp_path / "docker"
+    program.write_text(ENGINE.format(python=sys.executable, kept=str(kept)))
+    program.chmod(0o755)
+    engine = Engine(str(program), {})
+    homes = {name: Settings(tmp_path, tmp_path / name).prepare() for name in "ab"}
+    targets = {name: DockerTarget(home, engine, lambda _: "") for name, home in homes.items()}
+    known = {}
+    for name, target in targets.items():
+        sockets, old = target._sockets("digits", Stage.PRODUCTION), "org.headrace.endpoint=digits-production"
+        known[f"{name}-new"] = {"label": target.label("digits", Stage.PRODUCTION), "told": f"/x /tmp/{sockets}1"}
+        known[f"{name}-old"] = {"label": old, "told": f"/brave_bell /tmp/{sockets}2"}
+        known[f"{name}-old-far"] = {"label": old, "told": f"/{sockets}7-1f2e3d"}
+    kept.write_text(json.dumps(known))
+    targets["a"].remove("digits", Stage.PRODUCTION)
+    assert set(json.loads(kept.read_text())) == {"b-new", "b-old", "b-old-far"}
 
 
 def test_limits_are_said_only_where_they_are_set() -> None:

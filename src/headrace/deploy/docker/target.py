@@ -15,7 +15,7 @@ from pathlib import Path
 
 from headrace.config.settings import Settings
 from headrace.deploy.base import Route, Status
-from headrace.deploy.docker.engine import Engine, Image
+from headrace.deploy.docker.engine import Engine, EngineFailed, Image
 from headrace.deploy.docker.gpus import gpu_options
 from headrace.deploy.process import ProcessTarget
 from headrace.errors import ModelRefused
@@ -24,6 +24,7 @@ from headrace.types import Endpoint, Json, Resources, ServedVersion, Stage
 
 LAUNCH = Path(__file__).with_name("launch.py")
 SEAL = "org.headrace.seal"
+ENDPOINT = "org.headrace.endpoint"
 #: What a supervisor sets for every worker, besides the version's own variables.
 WORKER_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION",
@@ -62,14 +63,37 @@ class DockerTarget:
 
     def remove(self, component: str, stage: Stage) -> None:
         self._inner.remove(component, stage)
-        for container in self.engine.containers(f"org.headrace.endpoint={component}-{stage.value}"):
+        for container in [*self.engine.containers(self.label(component, stage)), *self._of_old(component, stage)]:
             self.engine.remove(container)
         for folder in Path("/tmp").glob(f"{self._sockets(component, stage)}*"):  # noqa: S108 - left where one was killed
             shutil.rmtree(folder, ignore_errors=True)
 
+    def label(self, component: str, stage: Stage) -> str:
+        """Return the label of an endpoint's containers: this home's alone, as several may share an engine."""
+        return f"{ENDPOINT}={component}-{stage.value}-{self._digest(component, stage)}"
+
+    def _of_old(self, component: str, stage: Stage) -> Sequence[str]:
+        """Return the endpoint's containers of earlier versions, whose label named no home but whose sockets do."""
+        found = self.engine.containers(f"{ENDPOINT}={component}-{stage.value}")
+        return [container for container in found if self._sockets(component, stage) in self._told(container)]
+
+    def _told(self, container: str) -> str:
+        """Return the container's name and what is mounted into it; nothing where it has just gone."""
+        told = "{{.Name}}{{range .Mounts}} {{.Source}}{{end}}"
+        try:
+            return self.engine.run("container", "inspect", "--format", told, container)
+        except EngineFailed as error:
+            if "No such container" not in error.fact:
+                raise
+        return ""
+
     def _sockets(self, component: str, stage: Stage) -> str:
         """Return what the names of this endpoint's socket folders begin with."""
-        return f"hr-{sha256_json([str(self.settings.run), component, stage.value])[:10]}-"
+        return f"hr-{self._digest(component, stage)}-"
+
+    def _digest(self, component: str, stage: Stage) -> str:
+        """Return what tells this endpoint from those of other homes."""
+        return sha256_json([str(self.settings.run), component, stage.value])[:10]
 
     def endpoints(self) -> Sequence[Endpoint]:
         return self._inner.endpoints()
@@ -96,11 +120,8 @@ class DockerTarget:
             Unavailable: its stage wants GPUs, and the engine cannot pass any on.
         """
         variables = [*WORKER_VARIABLES, *version.environment_variables, *version.secrets]
-        labels = {
-            "org.headrace.endpoint": f"{version.component}-{stage.value}",
-            "org.headrace.version": version.version,
-        }
-        marks = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
+        label = self.label(version.component, stage)
+        marks = ["--label", label, "--label", f"org.headrace.version={version.version}"]
         gpus = gpu_options(
             self.engine, version.limits.gpus, asked_by=f"stages.{stage}.limits.gpus: {version.limits.gpus}",
             otherwise="leave the line out",
@@ -113,7 +134,7 @@ class DockerTarget:
             "variables": list(variables),
             "sockets": self._sockets(version.component, stage),
             "far": self.engine.far,
-            "endpoint": f"org.headrace.endpoint={version.component}-{stage.value}",
+            "endpoint": label,
             "options": [*marks, *limit_options(version.limits), *gpus],
         }
         return replace(version, python=self._launcher(version, stage, plan))
