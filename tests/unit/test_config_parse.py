@@ -70,6 +70,17 @@ def test_words_stay_words_and_numbers_numbers(tmp_path: Path) -> None:
     assert component.retrain.on == ("data", "quality", "cron: 0 3 * * 1")
 
 
+def test_tags_that_fit_change_nothing(tmp_path: Path) -> None:
+    text = "component: !!str a\nserve: !!map {port: !!int 80, deadline_ms: !!float 5}\nallow_pickle: !!bool true\n"
+    component = parsed(tmp_path, text)
+    assert (component.serve.port, component.serve.deadline_ms, component.allow_pickle) == (80, 5.0, True)
+
+
+def test_a_hundred_years_are_a_duration(tmp_path: Path) -> None:
+    component = parsed(tmp_path, "component: a\nrelease: {decide_within: 36525d}\n")
+    assert component.release.decide_within == 36525 * 86400
+
+
 def test_a_section_with_all_its_lines_commented_out_is_left_at_its_defaults(tmp_path: Path) -> None:
     component = parsed(tmp_path, "component: a\ngate:\n  # min_rows: 5\ndata:\nretrain:\n  on:\n")
     assert component == Component(component="a").model_copy(update={"folder": tmp_path})
@@ -171,6 +182,20 @@ def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
         ("component: &n a\ngate: &g {}\nserve: *g\n", "serve, line 2: is an alias"),
         ("component: a\ngate: &g {metrics: *g}\n", "gate.metrics, line 2: is an alias"),
         ("component: a\n? [x]\n: y\n", "line 2: has a key that is no word"),
+        ("component: a\nserve: {port: !!int abc}\n", "serve.port, line 2: has the tag `!!int`, which does not fit"),
+        ("component: a\nserve: {port: !!int 0x10}\n", "serve.port, line 2: has the tag `!!int`"),
+        ("component: a\nserve: {port: !!float x}\n", "serve.port, line 2: has the tag `!!float`"),
+        ("component: a\nallow_pickle: !!bool yes\n", "allow_pickle, line 2: has the tag `!!bool`"),
+        ("component: a\nserve: !!null {}\n", "serve, line 2: has the tag `!!null`"),
+        ("component: a\ntests: !env TESTS\n", "tests, line 2: has the tag `!env`"),
+        ('component: a\nproject: "a\\0b"\n', "project, line 2: 'a\\x00b' cannot be a folder: "),
+        (f"component: a\nproject: {'a' * 5000}\n", f"project, line 2: '{'a' * 40}' cannot be a folder: File name"),
+        (
+            "component: a\nrelease: {decide_within: 99999999999999999999d}\n",
+            "release.decide_within, line 2: `99999999999999999999d` is too long; at most 36525d",
+        ),
+        ("component: a\nrelease: {step_s: 1e12}\n", "release.step_s, line 2: `1000000000000.0` is too long"),
+        ("component: a\nmonitor: {label_delay: 40000d}\n", "monitor.label_delay, line 2: `40000d` is too long"),
         ("component: " + "[" * 600, "line 1: is nested too deeply"),
     ],
 )

@@ -14,6 +14,7 @@ from headrace.dashboard import server
 from headrace.deploy.memory import MemoryTarget
 from headrace.errors import Cancelled, NotFound, Unavailable
 from headrace.ledger.memory import MemoryLedger
+from headrace.lifecycle import control
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.durable import Undurable
 from headrace.lifecycle.engine import Engine
@@ -77,6 +78,30 @@ def test_the_watch_goes_on_once_the_ledger_is_back(tmp_path: Path, monkeypatch: 
     rooms = Rooms(settings, ManualClock(), MemoryRegistry(), ledger, MemoryTarget(), none, MemoryLog())
     server.watch_regularly(Control(rooms, none), ended)
     assert ledger.looks == 3
+
+
+def test_a_component_that_breaks_does_not_keep_those_behind_it_from_being_tidied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tidied = []
+
+    def tidy(_rooms: Rooms, component: str) -> Sequence[Any]:
+        tidied.append(component)
+        if component == "a":
+            raise OverflowError("date value out of range")
+        return ()
+
+    class Two(MemoryLedger):
+        def components(self) -> Sequence[str]:
+            return ["a", "b"]
+
+    monkeypatch.setattr(control.approvals, "tidy", tidy)
+    settings = Settings(tmp_path / "state", tmp_path / "home").prepare()
+    rooms = Rooms(settings, ManualClock(), MemoryRegistry(), Two(), MemoryTarget(), Any, MemoryLog())
+    with pytest.raises(Unavailable, match=r"a: .*OverflowError: date value out of range"):
+        Control(rooms, Engine(rooms)).tidy_approvals()
+    assert tidied == ["a", "b"]
+    assert "Traceback" in caplog.text
 
 
 @dataclass(frozen=True)

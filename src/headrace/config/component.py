@@ -13,6 +13,8 @@ from headrace.types import Json, Resources, Stage, Task
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d)$")
 MEMORY = re.compile(r"^[1-9]\d*[kmg]$")
+#: 100 years; moments that lie further away cannot be reckoned with.
+LONGEST_S = 36525 * 86400.0
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -28,12 +30,13 @@ def process_only(value: str) -> str:
 
 def seconds(value: Any) -> Any:
     """Return `6h`, `90s` or a plain number as seconds."""
-    if not isinstance(value, str):
-        return value
-    found = DURATION.match(value.strip())
-    if found is None:
+    found = DURATION.match(value.strip()) if isinstance(value, str) else None
+    if isinstance(value, str) and found is None:
         raise ValueError(f"`{value}` is no duration; write for example 90s, 15m, 6h or 1d")
-    return float(found[1]) * SECONDS[found[2]]
+    wanted = float(found[1]) * SECONDS[found[2]] if found else value
+    if isinstance(wanted, int | float) and wanted > LONGEST_S:
+        raise ValueError(f"`{str(value)[:40]}` is too long; at most 36525d (100 years)")
+    return wanted
 
 
 def seconds_or_auto(value: Any) -> Any:

@@ -53,7 +53,10 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's shape
 
 
-for _tag, _pattern, _first in (
+#: What may be written under each plain type.
+_FITTING: dict[str, re.Pattern[str]] = {}
+_TAG = "tag:yaml.org,2002:"
+for _name, _pattern, _first in (
     ("bool", r"true|True|false|False", "tTfF"),
     ("null", r"~|null|Null|", "~nN\0"),
     # Longer runs of digits are somebody's identifier, not a number.
@@ -61,7 +64,8 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?([0-9]{1,18}\.[0-9]*|\.[0-9]+|[0-9]{1,18}(?=[eE]))([eE][-+]?[0-9]{1,3})?", "-+.0123456789"),
 ):
     _firsts: list[str] = ["" if letter == "\0" else letter for letter in _first]
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _firsts)
+    _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"^(?:{_pattern})$"), _firsts)
+    _FITTING[f"{_TAG}{_name}"] = re.compile(_pattern)
 
 
 def read_document(text: str) -> Document:
@@ -123,6 +127,10 @@ class _Reader:
     def plain(self, node: yaml.Node, path: Path) -> Json:
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
+        if not _fits(node):
+            sentence = f"has the tag `{node.tag.replace(_TAG, '!!')}`, which does not fit what it stands before"
+            self.mistakes.append(Mistake(path, line, f"{sentence}; leave it out"))
+            return None
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
         if id(node) in self._seen or len(path) > DEEPEST:
@@ -158,9 +166,19 @@ def _whole(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def _fits(node: yaml.Node) -> bool:
+    """Tell whether a node is what its tag says, which somebody may have written there."""
+    if not isinstance(node, yaml.ScalarNode):
+        return node.tag == f"{_TAG}{'seq' if isinstance(node, yaml.SequenceNode) else 'map'}"
+    if node.tag == f"{_TAG}float" and _FITTING[f"{_TAG}int"].fullmatch(node.value):
+        return True
+    pattern = _FITTING.get(node.tag)
+    return node.tag == f"{_TAG}str" if pattern is None else pattern.fullmatch(node.value) is not None
+
+
 def _scalar(node: yaml.ScalarNode) -> Json:
     text = _whole(node.value)
-    match node.tag.rpartition(":")[2]:
+    match node.tag.removeprefix(_TAG):
         case "bool":
             return text.lower() == "true"
         case "null":

@@ -47,7 +47,8 @@ def parse_component(text: str, path: Path) -> Component:
     try:
         component = Component.model_validate(values)
     except ValidationError as error:
-        mistakes += from_pydantic(error.errors(), document)
+        told = {mistake.path for mistake in mistakes}
+        mistakes += [found for found in from_pydantic(error.errors(), document) if found.path not in told]
     if component is not None:
         component = component.model_copy(update={"folder": path.parent.absolute()})
         mistakes += _missing_project(component, document)
@@ -91,9 +92,14 @@ def _with_empty_sections_left_out(values: dict[str, Json], at: tuple[str, ...] =
 
 
 def _missing_project(component: Component, document: Document) -> list[Mistake]:
-    if component.project_folder.is_dir():
-        return []
-    return [Mistake(("project",), document.line(("project",)), f"there is no folder {component.project_folder}")]
+    try:
+        if component.project_folder.is_dir():
+            return []
+        sentence = f"there is no folder {component.project_folder}"
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        sentence = f"{component.project[:40]!r} cannot be a folder: {why}"
+    return [Mistake(("project",), document.line(("project",)), sentence)]
 
 
 def _refusal(path: Path, mistakes: list[Mistake]) -> InvalidConfig:

@@ -10,7 +10,7 @@ from pathlib import Path
 from headrace.config.parse import read_component
 from headrace.config.settings import Settings
 from headrace.deploy.base import Status
-from headrace.errors import Conflict, HeadraceError, NotFound, raise_together
+from headrace.errors import Conflict, HeadraceError, NotFound, Unavailable, raise_together
 from headrace.files import locked
 from headrace.ledger.base import Action, Entry, Ledger, no_component
 from headrace.lifecycle import events as journal
@@ -236,6 +236,12 @@ class Control:
                 task(component)
             except HeadraceError as error:
                 troubles[component] = error
+            except Exception as error:
+                LOG.exception("%s", component)
+                troubles[component] = Unavailable(
+                    f"This broke inside headrace ({type(error).__name__}: {error}).",
+                    f"The logs say more: {self.rooms.settings.logs}",
+                )
         raise_together(troubles)
 
     def _check_may_serve(self, component: str, version: int) -> int | None:
