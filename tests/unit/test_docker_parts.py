@@ -121,6 +121,28 @@ def test_other_content_of_the_same_size_has_another_time_and_equal_content_the_s
     assert times[0].is_integer()
 
 
+def test_each_python_and_set_of_packages_has_a_server_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lay_out(_: context.Contexts, _python: Path, packages: Path, _what: list[str], programs: Path) -> None:
+        programs.mkdir()
+        (packages / "there").touch()
+
+    monkeypatch.setattr(context.Contexts, "_install", lay_out)
+    monkeypatch.setattr(context, "_finish", lambda *_: None)
+    contexts = context.Contexts(Settings(tmp_path / "state", tmp_path / "home"), lambda _: None)
+    folders = {}
+    for minor in ("3.11", "3.12"):
+        python = tmp_path / f"python{minor}"
+        python.write_text(f"#!/bin/sh\necho {minor}\n")
+        python.chmod(0o755)
+        folders[minor] = contexts.server(python)
+        assert (folders[minor] / "headrace" / "lib" / f"python{minor}" / "site-packages" / "there").exists()
+        assert contexts.server(python) == folders[minor]
+    monkeypatch.setattr(context, "SERVER_PACKAGES", ("numpy",))
+    assert len({*folders.values(), contexts.server(tmp_path / "python3.11")}) == 3
+
+
 def test_templates_download_nothing_and_name_no_secret(tmp_path: Path) -> None:
     for path in write_templates(tmp_path):
         assert path.read_text() == (TEMPLATES / path.name).read_text()

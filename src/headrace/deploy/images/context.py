@@ -76,27 +76,24 @@ class Contexts:
         (folder / ".ready").touch()
 
     def server(self, python: Path) -> Path:
-        """Return a folder with headrace's own server and what it needs, `headrace/`. Kept for each headrace."""
+        """Return a folder with headrace's own server and what it needs, `headrace/`.
+
+        Kept for each headrace, Python and set of packages.
+        """
         wanted = [f"{name}=={installed_version(name)}" for name in SERVER_PACKAGES]
-        own = digest_folder(Path(headrace.__file__).parent).digest
-        folder = self.folder / f"server-{own[:16]}"
+        own, version = digest_folder(Path(headrace.__file__).parent).digest, _minor_of(python)
+        folder = self.folder / f"server-{sha256_json([own, version, *wanted])[:16]}"
         if not (folder / ".ready").exists():
             with _room(self.folder), _alone(folder):
-                self._server(python, wanted, folder)
+                self._server(python, version, wanted, folder)
         return folder
 
-    def _server(self, python: Path, wanted: list[str], folder: Path) -> None:
+    def _server(self, python: Path, version: str, wanted: list[str], folder: Path) -> None:
         if (folder / ".ready").exists():
             return
         shutil.rmtree(folder, ignore_errors=True)
         inside = folder / "headrace"
-        found = subprocess.run(
-            [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        packages = inside / "lib" / f"python{found.stdout.strip()}" / "site-packages"
+        packages = inside / "lib" / f"python{version}" / "site-packages"
         packages.mkdir(parents=True)
         self._install(python, packages, wanted, inside / "bin")
         shutil.rmtree(inside / "bin", ignore_errors=True)
@@ -203,6 +200,12 @@ class Contexts:
 def minor(python: str) -> str:
     """Return `3.11` of `3.11.7`."""
     return ".".join(python.split(".")[:2])
+
+
+def _minor_of(python: Path) -> str:
+    """Return `3.11` of an interpreter."""
+    asked = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _point(programs: Path, python: str) -> None:
