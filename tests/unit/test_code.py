@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.errors import NotFound, Unavailable
+from headrace.errors import InvalidConfig, NotFound, Unavailable
 from headrace.provenance import code
 from headrace.provenance.code import checkout, commits_between, describe
 from headrace.provenance.tags import ReleaseTag, read_tags, write_tag
@@ -171,6 +171,60 @@ def test_links_stay_links_and_variables_of_a_hook_are_ignored(
     copy = checkout(project, tmp_path / "copy")
     assert copy.code.changes == {"ml/digits/link": "link to /etc/hostname"}
     assert (copy.folder / "link").is_symlink()
+
+
+@pytest.mark.parametrize("becomes", ["file", "link", "link out"])
+def test_a_folder_that_became_a_file_or_a_link_is_one_in_the_copy(
+    top: Path, project: Path, tmp_path: Path, becomes: str
+) -> None:
+    (project / "steps").mkdir()
+    (project / "steps" / "one.py").write_text("old\n")
+    git(top, "add", "-A")
+    commit(top, "steps")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "one.py").write_text("mine\n")
+    (project / "steps" / "one.py").unlink()
+    (project / "steps").rmdir()
+    if becomes == "file":
+        (project / "steps").write_text("new\n")
+    else:
+        (project / "steps").symlink_to(outside if becomes == "link out" else "train.py")
+    copy = checkout(project, tmp_path / "copy")
+    assert copy.code.changes == describe(project).changes
+    assert dict(copy.code.changes or {})["ml/digits/steps/one.py"] == "deleted"
+    steps = copy.folder / "steps"
+    if becomes == "file":
+        assert steps.read_text() == "new\n"
+    else:
+        assert steps.readlink() == (project / "steps").readlink()
+    assert (outside / "one.py").read_text() == "mine\n"
+
+
+def test_a_file_that_became_a_folder_is_one_in_the_copy(project: Path, tmp_path: Path) -> None:
+    (project / "train.py").unlink()
+    (project / "train.py").mkdir()
+    (project / "train.py" / "x").write_text("new\n")
+    assert listing(checkout(project, tmp_path / "copy").folder)["train.py/x"] == "new\n"
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_a_submodule_in_the_project_is_refused_and_one_elsewhere_is_not(
+    top: Path, project: Path, tmp_path: Path, is_committed: bool
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    git(other, "commit", "-q", "--allow-empty", "-m", "first")
+    add = ("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(other))
+    git(top, *add, "library")
+    commit(top, "a submodule beside the project")
+    checkout(project, tmp_path / "copy")
+    git(top, *add, "ml/digits/library")
+    if is_committed:
+        commit(top, "a submodule")
+    with pytest.raises(InvalidConfig, match="`ml/digits/library` is a git submodule"):
+        checkout(project, tmp_path / "another", "HEAD" if is_committed else None)
 
 
 def test_a_folder_that_git_ignores_counts_as_without_git(top: Path) -> None:

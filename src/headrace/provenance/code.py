@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from headrace.errors import InvalidConfig, NotFound, Unavailable
 from headrace.files import canonical_json, sha256_json, write_atomically
@@ -127,7 +127,7 @@ def describe(project: Path, commit: str | None = None) -> Code:
     inside = [path for path in changed if not subfolder or path.startswith(f"{subfolder}/")]
     return replace(
         facts,
-        changes={path: _content(top / path) for path in inside},
+        changes={path: "deleted" if _is_behind_link(top, path) else _content(top / path) for path in inside},
         is_dirty_elsewhere=len(inside) < len(changed),
     )
 
@@ -139,12 +139,14 @@ def checkout(project: Path, to: Path, commit: str | None = None) -> Checkout:
     code.
 
     Raises:
-        InvalidConfig, NotFound: as `describe`.
+        InvalidConfig: as `describe`; or a submodule lies in the project.
+        NotFound: as `describe`.
     """
     facts = to.with_name(f"{to.name}.code.json")
     if to.is_dir() and facts.is_file():
         return _checkout(to, _read(facts))
     code = describe(project, commit)
+    _check_no_submodules(project, code, commit)
     to.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}-"))
     try:
@@ -152,7 +154,7 @@ def checkout(project: Path, to: Path, commit: str | None = None) -> Checkout:
         if top is not None and code.commit:
             _clone(top, code.commit, temporary)
         source = top or project
-        changes = {path: _copy(source / path, temporary / path) for path in code.changes or ()}
+        changes = {path: _copy(source, temporary, path) for path in code.changes or ()}
         code = replace(code, changes=changes)
         write_atomically(facts, canonical_json(asdict(code)))
         shutil.rmtree(to, ignore_errors=True)
@@ -254,11 +256,17 @@ def _content(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _copy(source: Path, target: Path) -> str:
+def _copy(source: Path, target: Path, path: str) -> str:
     """Lay one changed path over the clone and return what stands there now."""
+    # Never through a link, which may lead out of the clone.
+    if _is_behind_link(source, path) or _is_behind_link(target, path):
+        return "deleted"
+    source, target = source / path, target / path
     if target.is_symlink() or target.is_file():
         target.unlink()
     if source.is_symlink() or source.is_file():
+        if target.is_dir():
+            shutil.rmtree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target, follow_symlinks=False)
         return _content(target)
@@ -268,6 +276,27 @@ def _copy(source: Path, target: Path) -> str:
 def readable(text: str) -> str:
     """Return what git said as text that can be written anywhere; what is no UTF-8 is shown as U+FFFD."""
     return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _is_behind_link(root: Path, path: str) -> bool:
+    """Tell whether a folder of the path has become a link: nothing of the path is in the repository then."""
+    return any((root / folder).is_symlink() for folder in list(PurePosixPath(path).parents)[:-1])
+
+
+def _check_no_submodules(project: Path, code: Code, commit: str | None) -> None:
+    """Raise InvalidConfig where a submodule lies in the project: a copy would have an empty folder there."""
+    top = top_of(project)
+    if top is None:
+        return
+    listed = ["ls-tree", "-r", "-z", code.commit] if commit is not None else ["ls-files", "--stage", "-z"]
+    listing = git_output(top, "--literal-pathspecs", *listed, "--", code.subfolder or ".")
+    found = [line.partition("\t")[2] for line in listing.split("\0") if line.startswith("160000 ")]
+    if found:
+        raise InvalidConfig(
+            f"`{readable(found[0])}` is a git submodule, whose files are in no commit of {top}: the copy that is "
+            "trained from would lack them",
+            "Put the files themselves there (`git subtree add`), or take them in as a package",
+        )
 
 
 def git_output(folder: Path, *arguments: str, check: bool = True) -> str:
