@@ -44,6 +44,17 @@ def test_a_kill_is_named(tmp_path: Path) -> None:
     assert "memory" in ending
 
 
+@pytest.mark.parametrize(("mode", "code"), [(None, 127), (0o644, 126)])
+def test_a_command_that_cannot_start_says_so(tmp_path: Path, mode: int | None, code: int) -> None:
+    program = tmp_path / "program"
+    if mode is not None:
+        program.write_text("no program\n")
+        program.chmod(mode)
+    outcome = attend([program], cwd=tmp_path, env=ENV, folder=tmp_path / "work", attendant=Attendant())
+    assert (outcome.code, outcome.ending) == (code, f"ended with exit code {code}")
+    assert f"{program} cannot be started" in outcome.last_lines[-1]
+
+
 def test_cancel_leaves_nothing_running(tmp_path: Path) -> None:
     started = threading.Event()
     nap = f"600.{os.getpid()}"

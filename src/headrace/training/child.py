@@ -20,6 +20,8 @@ from pathlib import Path
 import psutil
 
 LOCK_IS_HELD = 75
+#: What a shell says of a command that it cannot start.
+NOT_FOUND, NOT_STARTED = 127, 126
 #: Who only looks holds a lock for a moment, and is not to be taken for its holder.
 TRIES, TRY_AGAIN_S = 20, 0.01
 GRACE_S = 5.0
@@ -36,7 +38,13 @@ def main() -> int:
     write(folder / "pid.json", {"pid": os.getpid(), "started": psutil.Process().create_time()})
     began = time.monotonic()
     # The command inherits the lock: it stays held if this process is killed and the work goes on.
-    child = subprocess.Popen(work["command"], cwd=work["cwd"], pass_fds=(lock,))
+    try:
+        child = subprocess.Popen(work["command"], cwd=work["cwd"], pass_fds=(lock,))
+    except (OSError, ValueError) as error:
+        print(f"{work['command'][0]} cannot be started: {error}", file=sys.stderr, flush=True)
+        code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_STARTED
+        write(folder / "exit.json", {"code": code, "seconds": 0.0})
+        return 0
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os.kill(child.pid, signal.SIGKILL))
     signal.signal(signal.SIGTERM, lambda *_: _stop())
