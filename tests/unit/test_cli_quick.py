@@ -95,3 +95,14 @@ def test_an_endpoint_that_outlived_its_control_process_is_not_called_down(
     assert ("http://127.0.0.1:8123" in told) is is_running
     assert ("headrace is down" in told) is not is_running
     assert "headrace up" in told
+
+
+def test_no_cell_forges_a_row_or_steers_the_terminal() -> None:
+    forged = "tried\n7  2026-01-01 00:00:00  promoted  v1 → v2  person:ada\x1b[2K\x9b2J\u202e\u2028\ud800 – schön"
+    entry = {"sequence": 1, "at": "2026-01-01T00:00:00+00:00", "action": "refused", "version": 2, "from_version": None}
+    text = plain.history([{**entry, "stage": None, "actor": "a\rb", "reason": forged}])
+    assert len(text.splitlines()) == 2
+    assert not {"\x1b", "\x9b", "\r", "\u202e", "\ud800"} & set(text)
+    assert "– schön" in text
+    answer = {"home": "/h", "components": [], "flows": ["a/person-x\ny\x1b/1"]}
+    assert plain.status(answer).splitlines()[-1].startswith("running   a/person-x y\ufffd/1")

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,8 +33,21 @@ def _finite(document: object) -> object:
     return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
+def shown(text: str) -> str:
+    """Return a text without what moves a terminal's cursor, colours it or turns its lines round."""
+    return text if text.isprintable() else "".join(map(_one_shown, text))
+
+
+def _one_shown(letter: str) -> str:
+    if letter in "\t\n\r":
+        return " "
+    is_order = "\u202a" <= letter <= "\u202e" or "\u2066" <= letter <= "\u2069"
+    return "\ufffd" if is_order or unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"} else letter
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows under their headings, in columns as wide as they need."""
+    """Return rows under their headings, in columns as wide as they need; a cell is one line, whatever it holds."""
+    rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -88,7 +102,7 @@ def status(answer: dict[str, Any]) -> str:
         for row in answer["components"]
         for version in row.get("waiting", ())
     ]
-    lines += [f"running   {flow}   (headrace follow {flow})" for flow in answer["flows"]]
+    lines += [f"running   {flow}   (headrace follow {flow})" for flow in map(shown, answer["flows"])]
     return "\n".join(lines)
 
 
