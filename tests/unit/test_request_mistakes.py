@@ -22,7 +22,7 @@ PROMOTION = {"component": "digits", "version": 1, "reason": "", "key": "k"}
         (bodies.Promote, {"component": "digits"}, "The request lacks `version`."),
         (bodies.Promote, {**PROMOTION, "x": 1}, "The request has `x`, which is not known here."),
         (bodies.Promote, [], "The request must be an object, not a list."),
-        (bodies.Collect, {"unused_for_s": 1e10}, "`unused_for_s` must be a number, at most 1000000000."),
+        (bodies.Collect, {"unused_for_s": 1e10}, "`unused_for_s` must be a number, at most 3155760000."),
         (bodies.NewToken, {"name": "a", "lives_s": 0}, "`lives_s` must be a number, above 0."),
     ],
 )

@@ -5,5 +5,3 @@ LAST_VERSION = 2**31 - 1
 #: So many entries, events or rows are shown at once.
 MOST_ENTRIES = 10_000
 LAST_PORT = 65_535
-#: The longest duration, in seconds: 11574 days. Dates end at the year 9999.
-LONGEST_S = 1e9

@@ -10,13 +10,10 @@ from rich.status import Status
 from rich.table import Table
 
 from headrace.cli import plain
-from headrace.cli.bounds import LONGEST_S
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.lifecycle.events import Event, Mark
 from headrace.types import Json
 
-#: So much of what was typed is repeated in a sentence.
-MOST_SHOWN = 40
 SYMBOLS = {Mark.DONE: "[green]✓[/green]", Mark.FAILED: "[red]✗[/red]"}
 
 
@@ -31,24 +28,13 @@ def good(text: str) -> None:
 
 
 def duration(text: str) -> float:
-    """Return the seconds of `90s`, `6h` or `7d`. Raises InvalidInput where it is none, or longer than dates go."""
+    """Return the seconds of `90s`, `6h` or `7d`. Raises InvalidInput where it is none, or longer than 100 years."""
     from headrace.config.component import seconds
 
     try:
-        found = float(seconds(text))
+        return float(seconds(text))
     except ValueError as error:
         raise InvalidInput(f"{error}.") from error
-    if found > LONGEST_S:
-        raise InvalidInput(
-            f"`{shortened(text)}` is longer than {LONGEST_S / 86_400:.0f} days.",
-            "Name a shorter time, such as 7d or 90d.",
-        )
-    return found
-
-
-def shortened(text: str) -> str:
-    """Return a text as it goes into a sentence, the end of a long one left out."""
-    return f"{text[:MOST_SHOWN]}{'…' if len(text) > MOST_SHOWN else ''}"
 
 
 def print_json(document: Json | Mapping[str, Json]) -> None:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from headrace.config.component import LONGEST_S
+
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 #: `$` alone lets a line's end through in Python; `\Z` means nothing to those who read the OpenAPI document.
 END = r"$(?!\n)"
@@ -31,7 +33,7 @@ Key = Annotated[
         description="Tells this request from others; a repeat changes nothing.",
     ),
 ]  # fmt: skip
-Age = Annotated[float, Meta(ge=0, le=1e9, description="Seconds.")]
+Age = Annotated[float, Meta(ge=0, le=LONGEST_S, description="Seconds.")]
 Actor = Annotated[str, Meta(max_length=200, pattern=WITHOUT_NUL)]
 
 
@@ -134,7 +136,7 @@ class NewToken(Body):
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
     rank: Literal["viewer", "operator", "admin"] = "viewer"
-    lives_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    lives_s: Annotated[float, Meta(gt=0, le=LONGEST_S)] | None = None
 
 
 class Revoke(Body):

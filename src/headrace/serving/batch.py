@@ -188,8 +188,8 @@ class Pool:
             self._check_size(job)
         queued = self.queued_rows + count
         # About how long it will wait for its answer. Sooner told than late: what is let in is answered in time, also at
-        # three times the capacity. Another front's batch may have just begun, and its next one goes first. Where nothing
-        # is ahead it is let in, or what was measured once would shut everybody out for good.
+        # three times the capacity. Another front's batch may have just begun, and its next one goes first.
+        # Where nothing is ahead it is let in, or what was measured once would shut everybody out for good.
         ahead = self.queued_rows + self.flying_rows
         wait_s = ahead * self._s_per_row + 2 * self._apart_s if ahead else 0.0
         if queued > self._queue_rows or job.start + 1.25 * wait_s > job.deadline:
