@@ -67,9 +67,7 @@ class Door:
     def _admit_or_refuse(self, book: Book, event: Event) -> Line | None:
         try:
             return self._admit(book, event)
-        except (
-            Exception
-        ) as error:  # The event's boundary: what nobody foresaw in one must not keep back those behind it.
+        except Exception as error:  # The event's boundary: it must not keep back those behind it.
             if disk_trouble(error) is not None:
                 raise
             # Where the database is away, this raises too, and the event waits on: it is not at fault.
