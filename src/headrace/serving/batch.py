@@ -13,7 +13,7 @@ import msgspec
 from headrace.serving.frames import Failure, Outputs
 from headrace.serving.layout import Rows
 from headrace.serving.metrics import VersionCounts
-from headrace.serving.rejection import FULL, GONE, LATE, MODEL_FAILED, TOO_LARGE, Rejected
+from headrace.serving.rejection import FULL, GONE, LATE, MODEL_FAILED, TOO_LARGE, Rejected, too_many_rows
 from headrace.types import Json
 
 #: How often late requests are looked for.
@@ -207,8 +207,7 @@ class Pool:
     def _refusal(self, job: Job, wait_s: float) -> Rejected:
         count = job.rows.count
         if count > self._queue_rows:
-            text = f"The request holds {count} rows; the limit is {self._queue_rows}."
-            return Rejected(TOO_LARGE, text, "Send several.")
+            return too_many_rows(count, self._queue_rows)
         self._count_error(job)
         if self.queued_rows + count > self._queue_rows:
             return Rejected(FULL, f"The queue is full ({self.queued_rows} rows are waiting).", retry_after_s=1)
