@@ -1,6 +1,7 @@
 """How commands find the control process, wait for it, end it, and what they say where HEADRACE_URL names another."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from headrace import wiring
 from headrace.cli import client as control
 from headrace.cli import services
 from headrace.cli.main import app
+from headrace.cli.terminal import text_of
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.memory import MemoryTarget
-from headrace.errors import Conflict, InvalidInput, NotFound, Unavailable
+from headrace.errors import Conflict, InvalidConfig, InvalidInput, NotFound, Unavailable
 from headrace.lifecycle.home_lock import take_lock
 from headrace.processes import ProcessName, is_alive, name_of
 
@@ -207,3 +209,41 @@ def test_a_flow_whose_control_process_dies_is_found_again_by_its_name() -> None:
         releases.finish(answering(silent, GONE), "digits/person-1/1", as_json=True, actor="person:ada")
     assert "headrace follow digits/person-1/1" in told.value.remedy
     assert "headrace down" not in told.value.remedy, "that would stop the flow"
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "fact"),
+    [
+        ("http://far:80x", "t", "HEADRACE_URL is no address"),
+        ("far:8010", "t", "HEADRACE_URL is far:8010, which is no address"),
+        ("http://far:8010", "tö", "HEADRACE_TOKEN holds characters"),
+        ("http://far:8010", "t\nx", "HEADRACE_TOKEN holds characters"),
+    ],
+)
+def test_an_address_or_a_token_that_is_none_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, url: str, token: str, fact: str
+) -> None:
+    monkeypatch.setenv("HEADRACE_URL", url)
+    monkeypatch.setenv("HEADRACE_TOKEN", token)
+    with pytest.raises(InvalidConfig, match=re.escape(fact)):
+        call("status")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, html="<title>MLflow</title>"),
+        httpx.Response(404, html="<h1>not here</h1>"),
+        httpx.Response(400, json={"error_code": "BAD_REQUEST"}),
+        httpx.Response(500, json=["broken"]),
+        httpx.Response(302, headers={"location": "/login"}),
+    ],
+)
+def test_another_server_at_the_address_is_told(answer: httpx.Response) -> None:
+    with pytest.raises(Unavailable, match=f"no control process of headrace: {answer.status_code}") as refused:
+        answering(lambda _: answer).ask("GET", "/api/status")
+    assert "HEADRACE_URL" in refused.value.remedy
+
+
+def test_what_would_steer_a_terminal_is_shown_as_text() -> None:
+    assert text_of("a\x1b[2Jb\r[red]c\nd") == "a\ufffd[2Jb \\[red]c\nd"

@@ -5,11 +5,9 @@ import re
 import secrets
 from pathlib import Path
 
-from rich.markup import escape
-
 from headrace import wiring
 from headrace.cli import client as control
-from headrace.cli.terminal import console, good, print_json, table
+from headrace.cli.terminal import console, good, print_json, table, text_of
 from headrace.config.settings import read_settings
 from headrace.errors import Conflict, InvalidInput, ModelRefused, NotFound
 from headrace.files import write_atomically
@@ -67,7 +65,7 @@ def show(name: str, *, as_json: bool) -> None:
     if said:
         console().print(table("", ["attested (UTC)", "what", "by", "", "signed by"], said))
     for problem in stated.problems:
-        console().print(f"[red]✗[/red] {escape(problem)}")
+        console().print(f"[red]✗[/red] {text_of(problem)}")
 
 
 def check_all(name: str, *, model: Path | None, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from headrace.config.settings import Settings, read_settings
-from headrace.errors import Conflict, HeadraceError, InvalidInput, Unavailable
+from headrace.errors import Conflict, HeadraceError, InvalidConfig, InvalidInput, Unavailable
 from headrace.lifecycle.events import Event, Mark
 from headrace.lifecycle.home_lock import holder, is_taken
 from headrace.processes import ProcessName, is_alive, start_detached
@@ -39,6 +39,14 @@ class Announced(msgspec.Struct, frozen=True):
     started: float
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """What the control process answers where it does not do what it was asked."""
+
+    fact: str
+    remedy: str = ""
+    exit_code: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     """One control process, as its clients see it."""
@@ -62,10 +70,16 @@ class Client:
             raise Unavailable(
                 f"The control process at {self.url} does not answer ({type(error).__name__}).", self._again()
             ) from error
-        if answer.is_error:
-            told = answer.json() if "json" in answer.headers.get("content-type", "") else {"fact": answer.text[:200]}
-            raise Answered(told.get("fact", ""), told.get("remedy", ""), int(told.get("exit_code", 1)))
-        return answer.json()
+        try:
+            if answer.is_success:
+                return answer.json()
+            told = msgspec.json.decode(answer.content, type=Refusal)
+        except ValueError as error:
+            raise Unavailable(
+                f"What answers at {self.url} is no control process of headrace: {answer.status_code} to {path}.",
+                "See whether HEADRACE_URL is right: `headrace status` on the control process's own machine tells it.",
+            ) from error
+        raise Answered(told.fact, told.remedy, told.exit_code)
 
     def _again(self) -> str:
         if self.process is None:
@@ -96,10 +110,10 @@ def find(settings: Settings) -> Client | None:
 
     Raises:
         Conflict: one runs, and the file that says where holds something else.
+        InvalidConfig: HEADRACE_URL is no address, or HEADRACE_TOKEN no token.
     """
     if settings.control_url:
-        headers = {"authorization": f"Bearer {settings.variables.get('HEADRACE_TOKEN', '')}"}
-        return Client(settings.control_url, None, httpx.Client(base_url=settings.control_url, headers=headers))
+        return _named(settings.control_url, settings.variables.get("HEADRACE_TOKEN", "").strip())
     path = settings.run / "control.json"
     try:
         told = msgspec.json.decode(path.read_bytes(), type=Announced)
@@ -116,6 +130,22 @@ def find(settings: Settings) -> Client | None:
     # Plain HTTP on loopback: reading the machine's certificates would cost more than the request.
     http = httpx.Client(base_url=told.url, headers=headers, trust_env=False, verify=False)  # noqa: S501
     return Client(told.url, process, http)
+
+
+def _named(url: str, token: str) -> Client:
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise InvalidConfig(f"HEADRACE_URL is no address: {error}.", "export HEADRACE_URL=http://HOST:PORT") from error
+    if address.scheme not in ("http", "https") or not address.host:
+        raise InvalidConfig(
+            f"HEADRACE_URL is {url}, which is no address of a server.", "export HEADRACE_URL=http://HOST:PORT"
+        )
+    if not (token.isascii() and token.isprintable()):
+        raise InvalidConfig(
+            "HEADRACE_TOKEN holds characters that no token has.", "Set it to what `headrace token create` printed."
+        )
+    return Client(url, None, httpx.Client(base_url=address, headers={"authorization": f"Bearer {token}"}))
 
 
 def out_of_reach(settings: Settings, why: str) -> Conflict:

@@ -163,7 +163,7 @@ def _pushed(rooms: "Rooms", record: "VersionRecord", repository: str) -> str:
 
 @contextmanager
 def _progress(out: Any, text: str) -> Iterator[None]:
-    from rich.markup import escape
+    from headrace.cli.terminal import text_of
 
-    with out.status(f"{escape(text)} …"):
+    with out.status(f"{text_of(text)} …"):
         yield

@@ -101,9 +101,8 @@ def check(
 
     Example: headrace predictions check digits --repair
     """
-    from rich.markup import escape
 
-    from headrace.cli.terminal import console, good, print_json
+    from headrace.cli.terminal import console, good, print_json, text_of
     from headrace.cli.watching import log_of
     from headrace.predictions import upkeep
 
@@ -118,7 +117,7 @@ def check(
         print_json({"problems": [one.sentence for one in problems], "repaired": repair, **lost})
     else:
         for one in problems:
-            console().print(f"[red]✗[/red] {escape(one.sentence)}")
+            console().print(f"[red]✗[/red] {text_of(one.sentence)}")
         if not problems:
             good("every file holds what it should")
         if any(lost.values()):

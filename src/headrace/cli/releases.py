@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.markup import escape
-
 from headrace.cli import client as control
-from headrace.cli.terminal import Steps, console, good, print_json
+from headrace.cli.terminal import Steps, console, good, print_json, text_of
 from headrace.config.settings import read_settings
 from headrace.errors import Unavailable
 from headrace.lifecycle.events import Event, Mark
@@ -26,7 +24,7 @@ def run(folder: Path, *, commit: str, version: int, reason: str, as_json: bool) 
     from headrace.config.parse import read_component
 
     component = read_component(folder.absolute())
-    console(as_json=as_json).print(f"[bold]{component.component}[/bold]: {escape(str(component.project_folder))}")
+    console(as_json=as_json).print(f"[bold]{component.component}[/bold]: {text_of(str(component.project_folder))}")
     _ask_and_follow(
         "/api/run", as_json=as_json, folder=str(folder.absolute()), reason=reason or "run by hand", key=new_key(),
         commit=commit, version=version,
@@ -111,7 +109,7 @@ def finish(client: control.Client, flow: str, *, as_json: bool, actor: str, can_
         if can_stop:
             out.print("stopping …")
             client.ask("POST", "/api/stop", flow=flow, actor=actor)
-            out.print(escape(str(follower.end_of(flow).numbers["fact"])))
+            out.print(text_of(str(follower.end_of(flow).numbers["fact"])))
         raise
     except Unavailable as error:
         raise Unavailable(
@@ -151,4 +149,4 @@ def tell(outcome: dict[str, Json], *, as_json: bool) -> None:
     if code:
         raise control.Answered(str(outcome["fact"]), str(outcome.get("remedy") or ""), code)
     if not as_json:
-        console().print(f"[bold]{escape(str(outcome['fact']))}[/bold]")
+        console().print(f"[bold]{text_of(str(outcome['fact']))}[/bold]")

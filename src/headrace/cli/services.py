@@ -4,12 +4,10 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from rich.markup import escape
-
 from headrace import wiring
 from headrace.cli import client as control
 from headrace.cli import plain
-from headrace.cli.terminal import console, good, print_json
+from headrace.cli.terminal import console, good, print_json, text_of
 from headrace.config.settings import Settings, read_settings
 from headrace.deploy.base import Target
 from headrace.errors import HeadraceError, Unavailable
@@ -36,7 +34,7 @@ def up(*, as_json: bool) -> None:
     show(answer, as_json=as_json)
     elsewhere = other_address(settings, client)
     if elsewhere:
-        console(as_json=True).print(f"[yellow]![/yellow] {escape(elsewhere)}")
+        console(as_json=True).print(f"[yellow]![/yellow] {text_of(elsewhere)}")
 
 
 def other_address(settings: Settings, client: control.Client) -> str:

@@ -5,10 +5,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from rich.markup import escape
-
 from headrace import wiring
-from headrace.cli.terminal import console, print_json
+from headrace.cli.terminal import console, print_json, text_of
 from headrace.config.component import EnvironmentKind
 from headrace.config.settings import Settings, read_settings
 from headrace.errors import InvalidInput
@@ -31,7 +29,7 @@ def serve(
     out = console(as_json=as_json)
     with tempfile.TemporaryDirectory(prefix="serve-", dir=settings.run) as place:
         folder = Path(place)
-        with out.status(f"fetching {escape(model)} …"):
+        with out.status(f"fetching {text_of(model)} …"):
             found = fetch(settings, model, folder)
         version = version_of(model, found, Path(), allow_pickle=allow_pickle)
         with out.status("building the model's environment …"):

@@ -22,9 +22,14 @@ def console(*, as_json: bool = False) -> Console:
     return Console(stderr=as_json, highlight=False, soft_wrap=True)
 
 
+def text_of(said: str) -> str:
+    """Return a text as people may be shown it, line by line: what looks like markup, or steers a terminal, is text."""
+    return escape("\n".join(plain.shown(line) for line in said.split("\n")))
+
+
 def good(text: str) -> None:
     """Say that something was done; what looks like markup in it is text."""
-    console().print(f"[green]✓[/green] {escape(text)}")
+    console().print(f"[green]✓[/green] {text_of(text)}")
 
 
 def duration(text: str) -> float:
@@ -48,9 +53,9 @@ def print_error(error: HeadraceError, *, as_json: bool = False) -> None:
         print_json({"error": {"fact": error.fact, "remedy": error.remedy, "exit_code": error.exit_code}})
         return
     out = Console(stderr=True, highlight=False, soft_wrap=True)
-    out.print(f"[red]✗[/red] {escape(error.fact)}")
+    out.print(f"[red]✗[/red] {text_of(error.fact)}")
     if error.remedy:
-        out.print(f"  → {escape(error.remedy)}")
+        out.print(f"  → {text_of(error.remedy)}")
 
 
 @dataclass(slots=True)
@@ -63,7 +68,7 @@ class Steps:
 
     def show(self, event: Event) -> None:
         """Show one event."""
-        text = escape(event.text)
+        text = text_of(event.text)
         if event.mark is Mark.STARTED:
             self._spin(f"{event.step:<{self.width}} [dim]{text}[/dim]")
         elif event.mark is Mark.PROGRESS:
@@ -96,9 +101,9 @@ class Steps:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
     """Return a plain table."""
-    result = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    result = Table(title=text_of(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         result.add_column(column, overflow="fold")
     for row in rows:
-        result.add_row(*[escape(cell) for cell in row])
+        result.add_row(*[text_of(cell) for cell in row])
     return result

@@ -80,9 +80,8 @@ def show(
 
 
 def _show(states: list[dict[str, Any]], *, as_json: bool) -> None:
-    from rich.markup import escape
 
-    from headrace.cli.terminal import console, print_json, table
+    from headrace.cli.terminal import console, print_json, table, text_of
 
     if as_json:
         print_json({"components": [*states]})
@@ -92,12 +91,12 @@ def _show(states: list[dict[str, Any]], *, as_json: bool) -> None:
         out.print("Nothing is watched yet. Begin with `headrace triggers watch FOLDER`.")
     for state in states:
         sources = ", ".join(state["sources"]) or "nothing: see `triggers` and `retrain.on` in docs/configuration.md"
-        folder = escape(state["folder"] or "not watched")
-        out.print(f"[bold]{state['component']}[/bold]  {folder}  looks at {escape(sources)}")
+        folder = text_of(state["folder"] or "not watched")
+        out.print(f"[bold]{state['component']}[/bold]  {folder}  looks at {text_of(sources)}")
         for reason in state["waiting"]:
-            out.print(f"  waiting  {escape(reason)}")
+            out.print(f"  waiting  {text_of(reason)}")
         for source, problem in state["problems"].items():
-            out.print(f"  [yellow]![/yellow] {escape(source)}: {escape(problem)}")
+            out.print(f"  [yellow]![/yellow] {text_of(source)}: {text_of(problem)}")
         rows = [[line["at"][:19], line["source"], line["became"], line["actor"], line["fact"]] for line in state["log"]]
         if rows:
             out.print(table("", ["when (UTC)", "source", "became", "who", "what"], rows))

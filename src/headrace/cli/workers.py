@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from headrace.cli import client as control
 from headrace.cli import plain
-from headrace.cli.terminal import console, good, print_json
+from headrace.cli.terminal import console, good, print_json, text_of
 from headrace.config.settings import Settings, read_settings
 from headrace.errors import NotFound, Unavailable
 from headrace.lifecycle.durable import roles_of
@@ -50,7 +48,7 @@ def drain(name: str, *, as_json: bool) -> None:
     """Tell a node to take nothing new, and wait until it does nothing more."""
     settings = read_settings()
     told = ask_for(settings, name, Wish.DRAIN)
-    with console(as_json=as_json).status(f"{escape(name)} ends what it does …"):
+    with console(as_json=as_json).status(f"{text_of(name)} ends what it does …"):
         node = _wait(settings, name, DRAIN_S, lambda one: one["condition"] == Condition.DRAINED)
     if as_json:
         print_json(node or told)
@@ -62,7 +60,7 @@ def restart(name: str, *, as_json: bool) -> None:
     """Tell a node to begin anew, and wait until it has."""
     settings = read_settings()
     before = ask_for(settings, name, Wish.RESTART)
-    with console(as_json=as_json).status(f"{escape(name)} begins anew …"):
+    with console(as_json=as_json).status(f"{text_of(name)} begins anew …"):
         node = _wait(settings, name, RESTART_S, lambda one: one["session"] != before["session"])
     if as_json:
         print_json(node)

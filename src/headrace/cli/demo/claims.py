@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
-from headrace.cli.terminal import table
+from headrace.cli.terminal import table, text_of
 from headrace.types import Json
 
 
@@ -45,9 +44,9 @@ class Book:
         """Write down a checked claim and show it."""
         self.claims.append(Claim(name, sentence, bool(holds), evidence))
         sign = "[green]✓[/green]" if holds else "[red]✗ NOT TRUE[/red]"
-        self.out.print(f"{sign} {escape(sentence)}")
+        self.out.print(f"{sign} {text_of(sentence)}")
         if not holds:
-            self.out.print(f"  [dim]{escape(json.dumps(evidence, default=str)[:600])}[/dim]")
+            self.out.print(f"  [dim]{text_of(json.dumps(evidence, default=str)[:600])}[/dim]")
 
     @property
     def is_true(self) -> bool:
@@ -80,7 +79,7 @@ class Book:
         out.print(table("time", ["chapter", ""], rows))
         out.print()
         for name, place in self.places.items():
-            out.print(f"{name:<10}{escape(place)}")
+            out.print(f"{name:<10}{text_of(place)}")
         held = sum(claim.holds for claim in self.claims)
         verdict = "[green]every claim holds[/green]" if self.is_true else "[red]NOT every claim holds[/red]"
         out.print(f"\n{held} of {len(self.claims)} claims checked and true: {verdict}")
