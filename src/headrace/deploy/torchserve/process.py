@@ -1,5 +1,7 @@
 """TorchServe as a process of this machine, whose workers run in the environments of this machine."""
 
+import contextlib
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from headrace.deploy.torchserve.server import (
 from headrace.files import write_atomically
 from headrace.processes import ProcessName, free_port, is_alive, start_detached, stop
 from headrace.types import Json, ServedVersion
+
+#: Which process was started in a folder, so that one whose starter was killed meanwhile is found and ended.
+STARTED = "process.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class ProcessLauncher:
         return start(self.settings, folder, port=port, max_body=route.serve.max_body_bytes, queue=route.serve.queue)
 
     def found(self, document: Mapping[str, Any]) -> Process:
-        return Process(ProcessName(int(document["pid"]), float(document["started"])))
+        return _process(document)
 
     def fit(self, route: Route, version: ServedVersion) -> str:
         return ""
@@ -67,7 +72,17 @@ class ProcessLauncher:
         write_workers(folder, workers)
 
     def sweep(self, folder: Path) -> None:
-        pass
+        sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """End what a start in that folder left running; nothing where its starter has ended it, or was never there."""
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        _process(json.loads((folder / STARTED).read_text())).stop()
+
+
+def _process(document: Mapping[str, Any]) -> Process:
+    return Process(ProcessName(int(document["pid"]), float(document["started"])))
 
 
 def start(settings: Settings, folder: Path, *, port: int, max_body: int, queue: int, host: str = "127.0.0.1") -> Server:
@@ -78,6 +93,7 @@ def start(settings: Settings, folder: Path, *, port: int, max_body: int, queue: 
     """
     home = installed(settings)
     program = java(settings)
+    sweep(folder)
     temporary = prepare(folder)
     management = f"http://127.0.0.1:{free_port()}"
     inference = f"http://{host}:{port}"
@@ -89,5 +105,6 @@ def start(settings: Settings, folder: Path, *, port: int, max_body: int, queue: 
         {"LOG_LOCATION": str(folder / "logs"), "METRICS_LOCATION": str(folder / "logs"), "TMPDIR": str(temporary)}
     )
     words = command(program, home=home, temporary=temporary, folder=folder)
-    process = start_detached(words, env=variables, cwd=folder, log=folder / "logs" / "console.log")
-    return up(Server(folder, Process(process), inference, management))
+    process = Process(start_detached(words, env=variables, cwd=folder, log=folder / "logs" / "console.log"))
+    write_atomically(folder / STARTED, json.dumps(process.as_json()))
+    return up(Server(folder, process, inference, management))

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import shlex
 import shutil
 import tempfile
 import time
@@ -205,11 +206,13 @@ def forget_sockets(folder: Path) -> None:
 
 def launcher_script(folder: Path, *, python: str, launch: Path, home: Path) -> str:
     """Return the program that TorchServe takes for its Python; see `launch`."""
+    places = [folder / "workers.json", home / "fallback", python, launch]
+    workers, fallback, interpreter, script = [shlex.quote(str(place)) for place in places]
     return (
         "#!/bin/sh\n"
-        f"export HEADRACE_TORCHSERVE_MAP='{folder / 'workers.json'}'\n"
-        f"export HEADRACE_TORCHSERVE_FALLBACK='{home / 'fallback'}'\n"
-        f"exec '{python}' -S '{launch}' \"$@\"\n"
+        f"export HEADRACE_TORCHSERVE_MAP={workers}\n"
+        f"export HEADRACE_TORCHSERVE_FALLBACK={fallback}\n"
+        f'exec {interpreter} -S {script} "$@"\n'
     )
 
 

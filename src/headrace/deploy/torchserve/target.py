@@ -115,6 +115,7 @@ class TorchServeTarget:
         Both cannot have the port: what could fail is done before the one that answers is stopped.
         """
         folder = _next(beside)
+        self.launcher.sweep(folder)
         shutil.rmtree(folder, ignore_errors=True)
         server = self.launcher.start(folder, route, default, port=free_port())
         try:
