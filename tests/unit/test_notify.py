@@ -20,6 +20,7 @@ from headrace.ledger.memory import MemoryLedger
 from headrace.lifecycle.events import Journal, Mark, read_events
 from headrace.lifecycle.production.notify import Notifier, notifier, signature
 from headrace.lifecycle.rooms import Rooms
+from headrace.lifecycle.upkeep.tokens import Unauthorized
 from headrace.predictions.memory import MemoryLog
 from headrace.registry.memory import MemoryRegistry
 from headrace.types import Actor
@@ -138,3 +139,52 @@ def test_streams_end_with_their_process(tmp_path: Path) -> None:
 
     assert asyncio.run(all_of(stream._steps(control, "f", ended))) == []
     assert len(asyncio.run(all_of(stream._decisions(control, ended)))) == 1
+
+
+def test_an_address_that_is_none_is_told(tmp_path: Path) -> None:
+    rooms = rooms_in(tmp_path)
+    decide(rooms, 1)
+    sender = Notifier(rooms, "http://receiver:80x/", "secret")
+    sender.send()
+    decide(rooms, 2)
+    assert "InvalidURL" in sender.send()
+
+
+def test_whose_token_is_revoked_hears_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "POLL_S", 0.0)
+    rooms, is_revoked = rooms_in(tmp_path), False
+    control: Any = SimpleNamespace(rooms=rooms)
+
+    def check() -> None:
+        if is_revoked:
+            raise Unauthorized("It was revoked.")
+
+    async def stays() -> bool:
+        return False
+
+    request: Any = SimpleNamespace(headers={}, is_disconnected=stays)
+
+    async def listen() -> list[str]:
+        nonlocal is_revoked
+        source = stream.stream(request, control, "", threading.Event(), check)
+        heard = [await anext(source)]
+        decide(rooms, 1)
+        heard.append(await anext(source))
+        is_revoked = True
+        decide(rooms, 2)
+        return heard + [text async for text in source]
+
+    assert len(asyncio.run(listen())) == 2
+
+
+@pytest.mark.parametrize("heard", ["9" * 5000, "digits/" + "9" * 5000, "²", "digits/²"])
+def test_numbers_that_are_none_of_ours_are_as_if_nothing_was_heard(tmp_path: Path, heard: str) -> None:
+    rooms = rooms_in(tmp_path)
+    rooms.journal("f").write("flow", Mark.ENDED, "done")
+    control: Any = SimpleNamespace(events=lambda flow, after: read_events(rooms.folder(flow), after=after))
+
+    async def listen() -> list[str]:
+        return [text async for text in stream._steps(control, "f", threading.Event(), heard)]
+
+    assert len(asyncio.run(listen())) == 1
+    assert set(stream._heads_in(heard).values()) <= {0}

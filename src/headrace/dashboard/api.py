@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -154,7 +155,8 @@ class Api:
         flow = query_of(request, bodies.OfStream).flow or ""
         if flow:
             await run_in_threadpool(self.control.events, flow)
-        events = stream(request, self.control, flow, self.ended)
+        check = partial(self.access.caller, request.headers.get("authorization", ""))
+        events = stream(request, self.control, flow, self.ended, check)
         return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
     async def windows(self, request: Request, _caller: Caller) -> Response:

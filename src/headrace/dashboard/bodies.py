@@ -103,7 +103,7 @@ class NodeWish(Body):
     """Tell a worker to drain or to restart."""
 
     node: Annotated[str, Meta(min_length=1, max_length=63, description="A node's name, as `/api/nodes` tells it.")]
-    wish: Literal["work", "drain", "restart"]
+    wish: Literal["drain", "restart"]
 
 
 class Stop(Body):

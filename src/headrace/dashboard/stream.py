@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -11,28 +11,40 @@ from starlette.requests import Request
 from headrace.ledger.base import Entry
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.events import Mark
+from headrace.lifecycle.upkeep.tokens import Unauthorized
 from headrace.types import Json
 
 POLL_S = 0.3
 #: Proxies close what is silent for long.
 QUIET_S = 15.0
+#: Numbers that a client says it heard; none of ours is longer.
+MOST_DIGITS = 18
 
 
-async def stream(request: Request, control: Control, flow: str, ended: threading.Event) -> AsyncIterator[str]:
+async def stream(
+    request: Request, control: Control, flow: str, ended: threading.Event, check: Callable[[], object]
+) -> AsyncIterator[str]:
     """Yield events until the client leaves, until the flow ends where one is named, or until this process does.
 
     Who comes again and says with `Last-Event-ID` what it heard last gets what came since.
+
+    Args:
+        check: asked before each event is told; raises Unauthorized where the client may not hear it any more.
     """
     heard = request.headers.get("last-event-id", "")
     source = _steps(control, flow, ended, heard) if flow else _decisions(control, ended, heard)
     async for text in source:
         if await request.is_disconnected():
             return
+        try:
+            await run_in_threadpool(check)
+        except Unauthorized:
+            return
         yield text
 
 
 async def _steps(control: Control, flow: str, ended: threading.Event, heard: str = "") -> AsyncIterator[str]:
-    after = int(heard) if heard.isdecimal() else 0
+    after = _number(heard)
     # The last one that was heard is looked at again: it may have been the end.
     seen, quiet_s = max(0, after - 1), 0.0
     while not ended.is_set():
@@ -78,7 +90,12 @@ def _told(heads: Mapping[str, int]) -> str:
 
 def _heads_in(heard: str) -> dict[str, int]:
     parts = [part.rpartition("/") for part in heard.split(",")]
-    return {name: int(sequence) for name, _, sequence in parts if name and sequence.isdecimal()}
+    return {name: _number(sequence) for name, _, sequence in parts if name}
+
+
+def _number(text: str) -> int:
+    """Return what a client says it heard; 0, and so all of it, where that is no number of ours."""
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else 0
 
 
 def _heads(control: Control) -> dict[str, int]:

@@ -69,8 +69,10 @@ class Notifier:
             "x-headrace-signature-256": signature(self.secret, body),
         }
         try:
-            answer = self.client.post(self.url, content=body, headers=headers)
-        except httpx.HTTPError as error:
+            # What the receiver says beside its status is not read, however much that is.
+            with self.client.stream("POST", self.url, content=body, headers=headers) as answer:
+                pass
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             return f"the webhook's address does not answer: {type(error).__name__}"
         return "" if answer.is_success else f"the webhook's address answered {answer.status_code}"
 
