@@ -52,7 +52,7 @@ def test_a_rehearsal_leaves_no_trace_and_the_upgrade_keeps_every_row(settings: S
         assert connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar() == OLDER
         schemas = connection.execute(text("SELECT nspname FROM pg_namespace")).scalars().all()
     engine.dispose()
-    assert "headrace_rehearsal" not in schemas
+    assert not [name for name in schemas if "rehearsal" in name]
     if shutil.which("pg_dump") is None:
         pytest.skip("pg_dump is not installed")
     done = upgrade(settings, ManualClock())

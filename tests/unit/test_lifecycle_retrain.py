@@ -17,7 +17,7 @@ from headrace.deploy.memory import MemoryTarget
 from headrace.environment.base import Environments
 from headrace.errors import InvalidConfig
 from headrace.ledger.memory import MemoryLedger
-from headrace.lifecycle.candidates.retrain import Gathered, gather, whole_table, write_table
+from headrace.lifecycle.candidates.retrain import Gathered, gather, id_like, whole_table, write_table
 from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.predictions.ids import Ids
@@ -132,3 +132,22 @@ def test_newer_rows_count_for_more_and_old_ones_are_left_out(tmp_path: Path) -> 
 
 def no_environments(_kind: object) -> Environments:
     raise AssertionError("gathering rows builds no environment")
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [
+        (pa.int64(), -(2**62), -1), (pa.int32(), -(2**31), -1), (pa.uint64(), 2**62, 2**63 - 1),
+        (pa.uint32(), 2**31, 2**32 - 1), (pa.float64(), -(2**52), -1),
+    ],
+)  # fmt: skip
+def test_ids_of_predictions_fit_columns_of_numbers(kind: pa.DataType, low: int, high: int) -> None:
+    made = [id_like(f"prediction-{number}", kind) for number in range(5000)]
+    column = pa.array(made).cast(kind)
+    assert all(low <= one <= high for one in made)  # type: ignore[operator]
+    assert [int(one) for one in column.to_pylist()] == made
+    assert len(set(made)) == len(made)
+
+
+def test_ids_of_predictions_are_texts_elsewhere() -> None:
+    assert id_like("prediction", pa.string()) == "prediction"

@@ -70,3 +70,20 @@ def test_a_command_that_names_no_parameter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "MLproject").write_text('entry_points: {main: {command: "python x.py {epoch}"}}\n')
     with pytest.raises(InvalidConfig, match="names 'epoch'"):
         read_project(tmp_path).entry_point("main").render({})
+
+
+@pytest.mark.parametrize("command", ["python x.py {a.b}", "python x.py {a[b]}", "python x.py {0}", "python x.py {"])
+def test_a_command_with_other_braces_is_refused(tmp_path: Path, command: str) -> None:
+    (tmp_path / "MLproject").write_text(
+        f'entry_points: {{main: {{command: "{command}", parameters: {{a: string}}}}}}\n'
+    )
+    with pytest.raises(InvalidConfig, match="entry point `main` names"):
+        read_project(tmp_path).entry_point("main").render({"a": "1"})
+
+
+def test_names_that_yaml_takes_for_numbers_are_names(tmp_path: Path) -> None:
+    (tmp_path / "MLproject").write_text('entry_points: {1: {command: "python x.py {2}", parameters: {2: string}}}\n')
+    point = read_project(tmp_path).entry_point("1")
+    assert list(point.parameters) == ["2"]
+    with pytest.raises(InvalidConfig, match=r"has no entry point `mein` \(it has: `1`\)"):
+        read_project(tmp_path).entry_point("mein")

@@ -259,6 +259,16 @@ def test_what_a_crash_left_locked_in_headraces_own_copy_is_freed(place: Place, t
     assert place.book.problems() == {}
 
 
+def test_a_remotes_password_is_read_by_nobody_else_and_told_to_nobody(place: Place, tmp_path: Path) -> None:
+    copy = remote_of(place, tmp_path)
+    assert copy.parent.stat().st_mode & 0o077 == 0
+    place.git("remote", "set-url", "origin", "https://ada:hidden@127.0.0.1:1/digits.git")
+    place.look()
+    (problem,) = place.book.problems().values()
+    assert "https://127.0.0.1:1/digits.git cannot be fetched" in problem
+    assert "hidden" not in problem
+
+
 def test_a_copy_that_is_there_already_is_not_written_again(place: Place, tmp_path: Path) -> None:
     copy = remote_of(place, tmp_path)
     before = (copy / ".git" / "index").stat().st_mtime_ns, (copy / ".git" / "logs" / "HEAD").read_text()

@@ -28,7 +28,7 @@ from headrace.ledger.schema import (
 )
 from headrace.ledger.sql import entry_of
 
-_REHEARSAL = "headrace_rehearsal"
+_REHEARSAL = "headrace_upgrade_rehearsal"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class EntryPoint:
         extra = [f"--{shlex.quote(name)} {value}" for name, value in quoted.items() if name not in self.parameters]
         try:
             return " ".join([self.command.format(**quoted), *extra])
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             raise InvalidConfig(
                 f"The command of entry point `{self.name}` names {error}, which is no parameter of it: {self.command}",
                 "Add it under the entry point's `parameters:` in MLproject.",
@@ -110,7 +110,7 @@ def read_project(folder: Path) -> Project:
     section = document.get("entry_points") or {}
     if not isinstance(section, dict):
         raise InvalidConfig(f"{path}: `entry_points` is a {type(section).__name__}, not a mapping of names.")
-    points = {name: _entry_point(name, written, path) for name, written in section.items()}
+    points = {str(name): _entry_point(str(name), written, path) for name, written in section.items()}
     return Project(folder, str(document.get("name") or folder.name), points, _docker_env(document, path))
 
 
@@ -145,7 +145,9 @@ def _entry_point(name: str, written: Json, path: Path) -> EntryPoint:
     section = written.get("parameters") or {}
     if not isinstance(section, dict):
         raise InvalidConfig(f"{path}: `parameters` of `{name}` is a {type(section).__name__}, not a mapping of names.")
-    return EntryPoint(name, str(written["command"]), {one: _parameter(one, says) for one, says in section.items()})
+    return EntryPoint(
+        name, str(written["command"]), {str(one): _parameter(str(one), says) for one, says in section.items()}
+    )
 
 
 def _parameter(name: str, says: Json) -> Parameter:

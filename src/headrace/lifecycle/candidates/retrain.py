@@ -182,10 +182,18 @@ def feature_values(row: Joined, features: Sequence[str]) -> dict[str, object]:
 
 
 def id_like(prediction_id: str, kind: pa.DataType) -> object:
-    """Return an id that fits the training table's id column: the prediction's own, or a negative number made of it."""
-    if pa.types.is_integer(kind):
-        return -int.from_bytes(hashlib.sha256(prediction_id.encode()).digest()[:4], "big") // 2 - 1
-    return prediction_id
+    """Return an id that fits the training table's id column: the prediction's own, or a number made of it.
+
+    Such a number is negative, or large where the column is unsigned: rows are seldom counted there.
+    """
+    if pa.types.is_floating(kind):
+        bits = {16: 10, 32: 23, 64: 52}[kind.bit_width]  # More whole numbers than these it cannot tell apart.
+    elif pa.types.is_integer(kind):
+        bits = min(kind.bit_width - 1, 62)  # Arrow takes Python's whole numbers for signed ones first.
+    else:
+        return prediction_id
+    number = int.from_bytes(hashlib.sha256(prediction_id.encode()).digest()[:8], "big") >> (64 - bits)
+    return (1 << bits) + number if pa.types.is_unsigned_integer(kind) else -1 - number
 
 
 def write_table(table: pa.Table, folder: Path, name: str, *, kind: str = ".parquet") -> str:

@@ -108,6 +108,7 @@ def repository_of(rooms: Rooms, watched: Watched, remote: str, branch: str = "")
 def _alone(copy: Path) -> Iterator[None]:
     """Let one at a time change a copy, and free what a crash left locked."""
     copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.parent.chmod(0o700)  # Git keeps the remote's address in it, and that may hold a password.
     with copy.with_name(f"{copy.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for left in [*(copy / ".git").glob("*.lock"), *(copy / ".git" / "refs").rglob("*.lock")]:
@@ -133,8 +134,8 @@ def _fetch(address: str, copy: Path, top: Path) -> None:
     )  # fmt: skip
     if run.returncode:
         told = (readable(run.stderr).strip() or "no answer").partition("\n")[0].removeprefix("fatal: ")
-        shown = re.sub(r"(?<=://)[^/@]*@", "", address)
-        raise Unavailable(f"{shown} cannot be fetched: {told}", "Try it by hand: git ls-remote")
+        fact = re.sub(r"(?<=://)[^/@\s]*@", "", f"{address} cannot be fetched: {told}")
+        raise Unavailable(fact, "Try it by hand: git ls-remote")
 
 
 def _is_path(address: str) -> bool:
