@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,17 +22,24 @@ pytestmark = pytest.mark.slow
 NAME = "sleepy"
 
 
-@pytest.fixture(params=[1, 2], ids=["one-front", "two-fronts"])
-def client(request: pytest.FixtureRequest, small_models: SmallModels, tmp_path: Path) -> Iterator[httpx.Client]:
-    target = ProcessTarget(home_settings(tmp_path / "home"))
-    version = ServedVersion(NAME, 1, small_models.sleepy, small_models.python)
-    serve = Serve(workers=2, deadline_ms=2000, fronts=request.param)
+@contextmanager
+def served(models: SmallModels, folder: Path, *, workers: int, fronts: int) -> Iterator[httpx.Client]:
+    """A client of an endpoint whose model takes 20 ms a row, and hangs on negative ones."""
+    target = ProcessTarget(home_settings(folder / "home"))
+    version = ServedVersion(NAME, 1, models.sleepy, models.python)
+    serve = Serve(workers=workers, deadline_ms=2000, fronts=fronts)
     try:
         status = target.apply(Route(NAME, Stage.PRODUCTION, [version], {1: 1.0}, serve))
         with httpx.Client(base_url=status.endpoint.url, timeout=30, trust_env=False) as found:
             yield found
     finally:
         target.remove(NAME, Stage.PRODUCTION)
+
+
+@pytest.fixture(params=[1, 2], ids=["one-front", "two-fronts"])
+def client(request: pytest.FixtureRequest, small_models: SmallModels, tmp_path: Path) -> Iterator[httpx.Client]:
+    with served(small_models, tmp_path, workers=2, fronts=request.param) as found:
+        yield found
 
 
 def ask(client: httpx.Client, *numbers: float) -> int:
@@ -66,6 +74,23 @@ def test_worker_that_never_answers_is_ended_and_its_neighbours_go_on(client: htt
     until(lambda: counted(client, "workers") == 2)
     assert {ask(client, 1.0) for _ in range(10)} == {200}
     assert counted(client, "version_errors_total") == 1 + late
+
+
+def test_long_batch_of_one_front_is_not_ended_by_the_other(small_models: SmallModels, tmp_path: Path) -> None:
+    with served(small_models, tmp_path, workers=1, fronts=2) as client, ThreadPoolExecutor(16) as others:
+
+        def one_row(_: int) -> int:
+            # By a connection of its own, so that each front has some.
+            with httpx.Client(base_url=client.base_url, timeout=30, trust_env=False) as own:
+                return ask(own, 1.0)
+
+        assert set(others.map(one_row, range(16))) == {200}
+        long = others.submit(ask, client, *[1.0] * 400)  # Eight seconds.
+        until(lambda: counted(client, "batch_rows_sum") >= 416)
+        assert set(others.map(one_row, range(8))) <= {503, 504}
+        assert long.result() == 504
+        until(lambda: ask(client, 1.0) == 200)
+        assert counted(client, "worker_restarts_total") == 0
 
 
 def test_rows_of_a_client_that_left_are_not_predicted(client: httpx.Client) -> None:

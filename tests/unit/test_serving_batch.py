@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,12 +27,17 @@ class Hands:
         self.is_free = True
         self.batches: list[list[Job]] = []
         self.alone: list[bool] = []
+        self.is_elsewhere = False
         self.is_ended = False
         pool.workers.append(self)
 
     @property
     def working_on(self) -> list[Job]:
         return [] if self.is_free else self.batches[-1]
+
+    @property
+    def begun(self) -> float:
+        return time.monotonic() if self.is_elsewhere else 0.0
 
     def hung(self) -> None:
         self.is_ended = True
@@ -372,6 +378,23 @@ def test_long_batch_is_no_hung_worker(monkeypatch: pytest.MonkeyPatch) -> None:
             await few
         while not bench.hands.is_ended:
             await asyncio.sleep(0.001)
+
+    run(story)
+
+
+def test_worker_at_another_fronts_batch_is_that_fronts_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        monkeypatch.setattr("headrace.serving.batch.HANG_S", 0.01)
+        monkeypatch.setattr("headrace.serving.batch.PATIENCE_S", 0.3)
+        bench = Bench()
+        bench.hands.is_elsewhere = True
+        asked = bench.ask(1, deadline_s=0.01)
+        with pytest.raises(Rejected):
+            await asked
+        await asyncio.sleep(0.1)
+        assert not bench.hands.is_ended
+        while not bench.hands.is_ended:  # The other front may be gone, and nobody else would say so.
+            await asyncio.sleep(0.01)
 
     run(story)
 

@@ -32,7 +32,7 @@ class Answering:
         self.pool = pool
         self.connected = asyncio.Event()
         self.connected.set()
-        self.is_free, self.is_closed = True, False
+        self.is_free, self.is_closed, self.begun = True, False, 0.0
         self.working_on: list[Job] = []
 
     def send(self, jobs: list[Job], *, alone: bool) -> None:

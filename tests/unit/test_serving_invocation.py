@@ -30,7 +30,7 @@ class Link:
     """A worker that answers when it is told to."""
 
     def __init__(self, pool: Any, address: str, stuck: Any) -> None:
-        self.pool, self.working_on = pool, list[Job]()
+        self.pool, self.working_on, self.begun = pool, list[Job](), 0.0
         self.connected = asyncio.Event()
         self.connected.set()
 

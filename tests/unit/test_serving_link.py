@@ -1,6 +1,8 @@
 """A front's connection to a worker: frames in pieces, and answers that cannot be understood."""
 
 import asyncio
+import socket
+import sys
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -116,3 +118,27 @@ def test_answer_that_cannot_be_understood_fails_its_requests_alone(answer: bytes
         bench.link.close()
 
     run(story)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a socket's other end has not read")
+def test_a_batch_is_begun_when_the_child_has_read_it() -> None:
+    ours, child = socket.socketpair()
+
+    async def story() -> None:
+        bench = Bench()
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: bench.link, sock=ours)
+        child.sendall(frames._frame({"ready": True}, ()))
+        await bench.link.connected.wait()
+        await bench.ask()
+        await asyncio.sleep(0)
+        sent = bench.link.begun
+        child.recv(8)
+        waited = bench.link.begun
+        assert waited > sent
+        child.recv(65_536)
+        assert bench.link.begun == waited
+        bench.link.close()
+
+    with child:
+        asyncio.run(story())

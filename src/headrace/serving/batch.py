@@ -109,6 +109,11 @@ class Worker(Protocol):
         """The jobs that were sent and are not back."""
         ...
 
+    @property
+    def begun(self) -> float:
+        """When it took up what it works on, in `time.monotonic`; now, while it is still at another front's batch."""
+        ...
+
     def hung(self) -> None:
         """Have it killed: it is long past the deadline of all that it works on."""
         ...
@@ -429,19 +434,22 @@ class Pool:
                     job.fail(Rejected(LATE, self._late(where, job)))
         self._forget()
         for worker in self.workers:
-            if worker.working_on and self._is_hung(worker.working_on, now):
+            if worker.working_on and self._is_hung(worker, now):
                 worker.hung()
         self._settle()
         self._sweeping = bool(self.waiting or self._running)
         if self._sweeping:
             self.loop.call_later(SWEEP_S, self._sweep)
 
-    def _is_hung(self, jobs: Sequence[Job], now: float) -> bool:
+    def _is_hung(self, worker: Worker, now: float) -> bool:
+        jobs = worker.working_on
         if jobs[0].deadline + HANG_S >= now:
             return False
+        deadline = max(job.deadline for job in jobs)
+        # How long another front's batch may take is for that one to say, but it may have ended meanwhile.
+        since = min(max(deadline, worker.begun), deadline + PATIENCE_S)
         rows = sum(job.rows.count for job in jobs)
-        patience_s = HANG_S + min(2 * rows / (self._rows_per_s or math.inf), PATIENCE_S)
-        return all(job.deadline + patience_s < now for job in jobs)
+        return since + HANG_S + min(2 * rows / (self._rows_per_s or math.inf), PATIENCE_S) < now
 
     def _forget(self) -> None:
         """Take out of the queue what is over."""
