@@ -375,6 +375,34 @@ def test_a_sender_waits_for_whoever_reads() -> None:
     run(story)
 
 
+def test_large_bodies_have_so_much_room_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "HELD_BYTES", 300_000)
+
+    async def story(house: House) -> None:
+        def head(size: int) -> bytes:
+            return f"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode()
+
+        first, second, leaving = [await house.client() for _ in range(3)]
+        first.send(head(250_000), b"x" * 200_000)
+        await house.until(lambda: house.listener.held == 200_000)
+        second.send(head(200_000), b"y" * 200_000)
+        status, answer_head, _ = await second.answer()
+        assert (status, b"retry-after: 1\r\n" in answer_head) == (503, True)
+        assert await second.is_closed()
+        await house.until(lambda: house.listener.held == 200_000)
+        first.send(b"x" * 50_000)
+        assert (await first.answer())[0] == 200
+        assert house.listener.held == 0
+        leaving.send(head(250_000), b"z" * 200_000)
+        await house.until(lambda: house.listener.held == 200_000)
+        leaving.writer.close()
+        await house.until(lambda: house.listener.held == 0)
+        first.send(head(400_000), b"x" * 400_000)
+        assert (await first.answer())[0] == 200, "one alone may have more"
+
+    run(story)
+
+
 def test_who_does_not_take_an_answer_is_waited_for_and_then_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(house: House) -> None:
         client = await house.client()

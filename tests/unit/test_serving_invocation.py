@@ -73,6 +73,9 @@ class Request:
 
     def resume(self) -> None: ...
 
+    def hold(self, more: int) -> bool:
+        return True
+
 
 class Bench:
     """An application with one version and one worker."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from headrace.serving.rejection import GONE, MEDIA_TYPE, METHOD, TOO_LARGE, Rejected
+from headrace.serving.rejection import FULL, GONE, MEDIA_TYPE, METHOD, TOO_LARGE, Rejected
 
 encode = msgspec.json.Encoder().encode
 #: The header lines of an answer in JSON.
@@ -26,6 +26,10 @@ class Sender(Protocol):
     def go_on(self) -> None: ...
 
     def resume(self) -> None: ...
+
+    def hold(self, more: int) -> bool:
+        """Take room for so many bytes more until the answer; False where other requests have all of it."""
+        ...
 
 
 class Exchange(msgspec.Struct, eq=False):
@@ -127,7 +131,8 @@ class Exchange(msgspec.Struct, eq=False):
         """Return the body.
 
         Raises:
-            Rejected: 415 for a compressed one; 413 for more than `limit` bytes, which are not kept; 408 for a slow one.
+            Rejected: 415 for a compressed one; 413 for more than `limit` bytes, which are not kept; 408 for a slow one;
+                503 where the bodies of other requests take all the room.
         """
         self.check_body(limit)
         return self.take() if self.is_whole else await self._pieces_of(limit)
@@ -137,9 +142,12 @@ class Exchange(msgspec.Struct, eq=False):
         self.when_more(more.set)
         while True:
             is_last = self.is_whole
+            known = len(content)
             content += self.take()
             if len(content) > limit:
                 raise Rejected(TOO_LARGE, f"The body has more than {limit} bytes.")
+            if not self._connection.hold(len(content) - known):
+                raise Rejected(FULL, "Other large requests are under way.", "Send fewer at once.", retry_after_s=1)
             if is_last:
                 return bytes(content)
             if self.problem is not None:

@@ -31,6 +31,8 @@ OTHER_FILES = 64
 HEAD_BYTES = 65_536
 #: How much of a body may wait for whoever reads it before the sender has to wait.
 AHEAD_BYTES = 262_144
+#: What all large bodies of one front may have together until they are answered; one alone may have more.
+HELD_BYTES = 512 * 1024 * 1024
 #: How long a client may take to send a head; to take its answer; and to come with its next request.
 HEAD_S, TAKE_S, IDLE_S = 10.0, 60.0, 75.0
 #: How long a client may go on with what was answered already, or is refused.
@@ -84,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._is_broken = self._is_reading_paused = self._is_second_head = False
         self._since = time.monotonic()
         self._stuck_since = self._lingers_since = self._closing_since = 0.0
+        self._held = 0
 
     # What the event loop calls
 
@@ -115,6 +118,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_broken = True
+        self._let_go()
         self._listener.forget(self)
         exchange, self._current = self._current, None
         self._behind.clear()
@@ -199,11 +203,22 @@ class Connection(asyncio.Protocol):
             self._is_reading_paused = False
             self._transport.resume_reading()
 
+    def hold(self, more: int) -> bool:
+        """See `exchange.Sender`."""
+        others = self._listener.held - self._held
+        if others and others + self._held + more > HELD_BYTES:
+            return False
+        self._held += more
+        self._listener.held += more
+        return True
+
     def respond(self, exchange: Exchange, status: int, headers: str, body: bytes) -> None:
         """Send the answer to the request that is under way; what is for another has nobody to hear it."""
         if exchange is not self._current:
             return
         self._current = None
+        if self._held:
+            self._let_go()
         stays = exchange.is_whole and exchange.stays and (not self._listener.is_ending or bool(self._behind))
         if not stays:
             headers += "connection: close\r\n"
@@ -222,6 +237,10 @@ class Connection(asyncio.Protocol):
                 self.resume()
 
     # Its own
+
+    def _let_go(self) -> None:
+        self._listener.held -= self._held
+        self._held = 0
 
     def _hang_up(self, *, is_all_read: bool) -> None:
         """Close; where the client still sends, only once it has seen the answer, which its kernel would drop."""
@@ -318,12 +337,14 @@ class Listener:
     Attributes:
         date: as answers give it; renewed each second.
         is_ending: the next answer on each connection is its last.
+        held: bytes of large bodies whose requests are under way.
     """
 
     def __init__(self, app: Application, listening: socket.socket) -> None:
         self.app = app
         self.connections: set[Connection] = set()
         self.date = formatdate(usegmt=True)
+        self.held = 0
         self._listening = listening
         self._loop = asyncio.get_running_loop()
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
