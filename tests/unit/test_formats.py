@@ -1,16 +1,21 @@
 """Pickle is found by what a loader would execute, and the refusal shows the way out. Nothing is ever executed here."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import pickle
+import random
 import zipfile
 import zlib
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -278,10 +283,43 @@ def test_what_is_not_known_counts_as_pickled(tmp_path: Path) -> None:
         check_formats(model(tmp_path, pyfunc("mlflow.statsmodels", data="model.statsmodels")))
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress, bytes])
-def test_compressed_pickles_are_found(tmp_path: Path, evil: bytes, compress: Any) -> None:
-    (tmp_path / "a").write_bytes(compress(evil))
+@pytest.mark.parametrize(
+    "compress",
+    [
+        gzip.compress,
+        zlib.compress,
+        bytes,
+        bz2.compress,
+        lzma.compress,
+        partial(lzma.compress, format=lzma.FORMAT_ALONE),
+    ],
+)
+@pytest.mark.parametrize("more", [0, 6_000_000], ids=["short", "long"])
+def test_compressed_pickles_are_found(tmp_path: Path, evil: bytes, compress: Any, more: int) -> None:
+    (tmp_path / "a").write_bytes(compress(evil + random.Random(0).randbytes(more)))
     assert artifact_unsafe(tmp_path / "a") == ["posix system"]
+
+
+def test_what_lz4_packed_counts_as_a_pickle(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\x04\x22M\x18" + bytes(8))
+    assert artifact_unsafe(tmp_path / "a")
+
+
+def test_arrays_of_objects_are_pickles_and_other_arrays_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    evil = np.array([Evil(Path("x"))], dtype=object)
+    np.save(path, evil, allow_pickle=True)
+    assert artifact_unsafe(path)
+    np.savez(tmp_path / "b.npz", some=np.zeros(3), other=evil)
+    assert artifact_unsafe(tmp_path / "b.npz")
+    path.write_bytes(b"\x93NUMPY\x01\x00broken")
+    assert artifact_unsafe(path)
+    fields = np.zeros(2, dtype=[("O", "<f4"), ("ü", "<i8")])
+    for plain in (np.zeros((2, 3), "float32"), np.array(["a", "bc"]), fields, np.zeros(1_000_000)):
+        np.save(path, plain)
+        assert artifact_unsafe(path) == []
+        np.savez(tmp_path / "c.npz", plain)
+        assert artifact_unsafe(tmp_path / "c.npz") == []
 
 
 def test_pickles_that_hide_what_they_import_are_unsafe() -> None:

@@ -5,7 +5,7 @@ followed counts as dangerous. They are the first guard and never the only one; a
 """
 
 import bz2
-import gzip
+import contextlib
 import io
 import json
 import lzma
@@ -13,10 +13,10 @@ import pickletools
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 #: What `torch.load(weights_only=True)` may build: tensors and plain containers.
 SAFE_GLOBALS = re.compile(
@@ -29,7 +29,20 @@ SAFE_GLOBALS = re.compile(
 _OBSCURE = frozenset({"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"})
 _CALLS = frozenset({"INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX"})
 _STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "BINSTRING", "SHORT_BINSTRING"})
-_MAGIC = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
+
+
+class _Decompressor(Protocol):
+    def decompress(self, content: bytes, most: int, /) -> bytes: ...
+
+
+#: What joblib compresses by, and LZ4, which is not followed here.
+_COMPRESSED: Mapping[bytes, Callable[[], _Decompressor]] = {
+    b"\x1f\x8b": lambda: zlib.decompressobj(31), b"BZh": bz2.BZ2Decompressor, b"\xfd7zXZ": lzma.LZMADecompressor,
+    b"]\x00": lzma.LZMADecompressor, b"x": zlib.decompressobj,
+}  # fmt: skip
+_LZ4 = b"\x04\x22M\x18"
+_NUMPY = b"\x93NUMPY"
+_UNKNOWN = "something that cannot be followed"
 _HEAD_BYTES = 1 << 22
 #: Where an archive of `torch.export.save` keeps the graph, since torch 2.8 and before.
 _PROGRAM = frozenset({"models/model.json", "serialized_exported_program.json"})
@@ -51,7 +64,7 @@ class Program:
     def unsafe(self) -> Sequence[str]:
         """The names beyond tensors and plain containers; never empty where the stream could not be followed."""
         found = [name for name in dict.fromkeys(self.names) if not SAFE_GLOBALS.fullmatch(name)]
-        return found or ([] if self.is_plain else ["something that cannot be followed"])
+        return found or ([] if self.is_plain else [_UNKNOWN])
 
 
 def read_program(stream: bytes) -> Program:
@@ -108,7 +121,7 @@ def _torch_unsafe(file: BinaryIO) -> Sequence[str]:
     with zipfile.ZipFile(file) as archive:
         programs = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
         if len(programs) != 1 or len(set(archive.namelist())) != len(archive.namelist()):
-            return ["something that cannot be followed"]
+            return [_UNKNOWN]
         return read_program(archive.read(programs[0])).unsafe
 
 
@@ -168,15 +181,39 @@ def artifact_unsafe(path: Path) -> Sequence[str]:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            is_torch = any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
-        return torch_file_unsafe(path) if is_torch and not is_torchscript(path) else []
-    for magic, decompress in _MAGIC.items():
-        if head.startswith(magic):
-            head = _decompressed(head, decompress)
-    if head[:1] == b"x":
-        head = _decompressed(head, lambda raw: zlib.decompressobj().decompress(raw, _HEAD_BYTES))
+        return _zip_unsafe(path)
+    if head.startswith(_LZ4):
+        return [_UNKNOWN]
+    head = _decompressed(head)
+    if head.startswith(_NUMPY):
+        return _array_unsafe(head)
     return read_program(head).unsafe if _is_pickle(head) else []
+
+
+def _zip_unsafe(path: Path) -> Sequence[str]:
+    with zipfile.ZipFile(path) as archive:
+        if any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist()):
+            return [] if is_torchscript(path) else torch_file_unsafe(path)
+        for name in archive.namelist():
+            if name.endswith(".npy"):
+                with archive.open(name) as member:
+                    if unsafe := _array_unsafe(member.read(_HEAD_BYTES)):
+                        return unsafe
+    return []
+
+
+def _array_unsafe(head: bytes) -> Sequence[str]:
+    """Return what a NumPy array would import: one of objects is a pickle behind its header."""
+    import numpy as np
+
+    file = io.BytesIO(head)
+    try:
+        is_first = np.lib.format.read_magic(file) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        _, _, dtype = read(file)
+    except Exception:  # noqa: BLE001 - NumPy raises anything on a broken header, and broken is not plain
+        return [_UNKNOWN]
+    return (read_program(file.read()).unsafe or ["objects"]) if dtype.hasobject else []
 
 
 def _is_pickle(head: bytes) -> bool:
@@ -219,11 +256,13 @@ def _is_safetensors(head: bytes) -> bool:
         return False
 
 
-def _decompressed(head: bytes, decompress: object) -> bytes:
-    try:
-        return bytes(decompress(head))  # type: ignore[operator]
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
-        return head
+def _decompressed(head: bytes) -> bytes:
+    """Return as much of what was compressed as its beginning tells; what is not compressed as it is."""
+    for magic, make in _COMPRESSED.items():
+        if head.startswith(magic):
+            with contextlib.suppress(OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+                return make().decompress(head, _HEAD_BYTES)
+    return head
 
 
 def _names(path: Path) -> list[str]:
