@@ -11,6 +11,7 @@ from headrace.config.settings import Settings
 from headrace.deploy.docker.engine import Engine
 from headrace.deploy.images.for_training import options
 from headrace.errors import InvalidConfig, Unavailable
+from headrace.training.contain import mount
 from headrace.training.container import Container, errand, reached
 from headrace.training.project import read_project
 
@@ -136,3 +137,8 @@ def test_a_remote_engine_is_refused_where_files_are_shared() -> None:
     with pytest.raises(Unavailable, match=r"the engine at ssh://ada@gpu\.example\.com is on another"):
         far.require_local("A training reads its data on this machine")
     replace(far, variables={"DOCKER_HOST": "unix:///var/run/docker.sock"}).require_local("It does")
+
+
+def test_a_mounts_paths_may_hold_commas_and_quotes() -> None:
+    assert mount("/a", "/b") == "type=bind,src=/a,dst=/b"
+    assert mount('/a,"c"', "/b", "readonly") == 'type=bind,"src=/a,""c""",dst=/b,readonly'

@@ -52,22 +52,25 @@ def collect_garbage(
     for folder in sorted(settings.environments.glob("*")):
         if not DIGEST.fullmatch(folder.name) or folder.name in keep or not folder.is_dir():
             continue
-        mark = folder / READY
-        last_used = (mark if mark.exists() else folder).stat().st_mtime
-        in_use = any(program.startswith(f"{folder}/") for program in busy)
-        if in_use or clock.now().timestamp() - last_used < unused_for_s:
+        if any(program.startswith(f"{folder}/") for program in busy):
             continue
+        mark = folder / READY
         with _alone(folder) as is_ours:
-            if is_ours and is_rehearsal:
-                freed.append(_bytes(folder))
-                removed.append(folder.name)
-            elif is_ours:
+            if not is_ours or clock.now().timestamp() - _last_used(folder) < unused_for_s:
+                continue
+            if not is_rehearsal:
                 mark.unlink(missing_ok=True)  # From here on it counts as half-made, also if this is interrupted.
-                freed.append(_bytes(folder))
-                removed.append(folder.name)
+            freed.append(_bytes(folder))
+            removed.append(folder.name)
+            if not is_rehearsal:
                 for place in (folder, byte_code_folder(settings, folder)):
                     shutil.rmtree(place, ignore_errors=True)
     return Collected(tuple(removed), tuple(freed))
+
+
+def _last_used(folder: Path) -> float:
+    mark = folder / READY
+    return (mark if mark.exists() else folder).stat().st_mtime
 
 
 def _bytes(folder: Path) -> int:

@@ -5,6 +5,8 @@ it goes on with the container that is there, or takes the result that it left. I
 """
 
 import contextlib
+import csv
+import io
 import json
 import os
 import re
@@ -125,11 +127,9 @@ def create(engine: Engine, plan: Plan, sockets: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for place in (folder, *folder.iterdir()):  # Those below were made by trainings as processes.
             hand_over(plan, place)
-    mounts = [(str(sockets), SOCKETS, ""), (str(work), WORK, ""), (plan["log"], LOG, "")]
-    mounts += [(place, place, ",readonly") for place in plan["reads"]] + [
-        (place, place, "") for place in plan["writes"]
-    ]
-    mounted = [f"--mount=type=bind,src={source},dst={target}{mode}" for source, target, mode in mounts]
+    mounts: list[tuple[str, ...]] = [(str(sockets), SOCKETS), (str(work), WORK), (plan["log"], LOG)]
+    mounts += [(place, place, "readonly") for place in plan["reads"]] + [(place, place) for place in plan["writes"]]
+    mounted = [f"--mount={mount(*one)}" for one in mounts]
     done = engine.run(
         "create", "--name", plan["name"], "--user", plan["user"], "--cap-drop", "ALL",
         "--security-opt", "no-new-privileges", "--workdir", WORK, *mounted, *plan["options"],
@@ -138,6 +138,13 @@ def create(engine: Engine, plan: Plan, sockets: Path) -> None:
     if done.returncode != 0:
         shutil.rmtree(sockets, ignore_errors=True)
         sys.exit(f"The container cannot be made: {last_line(done.stderr)}")
+
+
+def mount(source: str, target: str, *modes: str) -> str:
+    """Return a bind mount as the engine reads it: a line of CSV, as paths may hold commas and quotes."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(["type=bind", f"src={source}", f"dst={target}", *modes])
+    return line.getvalue()
 
 
 def hand_over(plan: Plan, place: Path) -> None:

@@ -13,6 +13,7 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -56,15 +57,10 @@ class Contexts:
     def environment(self, environment: Environment) -> Path:
         """Return the context of a base image: the packages of a lock and the lock itself. Kept, and made once."""
         folder = self.folder / f"environment-{environment.digest}"
-        if not (folder / ".ready").exists():
-            with _room(self.folder), _alone(folder):
-                self._environment(environment, folder)
+        self._once(folder, partial(self._environment, environment, folder))
         return folder / "context"
 
     def _environment(self, environment: Environment, folder: Path) -> None:
-        if (folder / ".ready").exists():
-            return  # Somebody else made it meanwhile.
-        shutil.rmtree(folder, ignore_errors=True)
         inside = folder / "context" / "environment"
         packages = inside / "lib" / f"python{minor(environment.lock.python)}" / "site-packages"
         packages.mkdir(parents=True)
@@ -73,7 +69,6 @@ class Contexts:
         self.progress(f"laying out {environment.lock.text.count('==')} packages for images")
         self._install(environment.python, packages, ["--requirement", str(lock)], inside / "bin")
         _finish(folder / "context", environment.python)
-        (folder / ".ready").touch()
 
     def server(self, python: Path) -> Path:
         """Return a folder with headrace's own server and what it needs, `headrace/`.
@@ -83,15 +78,10 @@ class Contexts:
         wanted = [f"{name}=={installed_version(name)}" for name in SERVER_PACKAGES]
         own, version = digest_folder(Path(headrace.__file__).parent).digest, _minor_of(python)
         folder = self.folder / f"server-{sha256_json([own, version, *wanted])[:16]}"
-        if not (folder / ".ready").exists():
-            with _room(self.folder), _alone(folder):
-                self._server(python, version, wanted, folder)
+        self._once(folder, partial(self._server, python, version, wanted, folder))
         return folder
 
     def _server(self, python: Path, version: str, wanted: list[str], folder: Path) -> None:
-        if (folder / ".ready").exists():
-            return
-        shutil.rmtree(folder, ignore_errors=True)
         inside = folder / "headrace"
         packages = inside / "lib" / f"python{version}" / "site-packages"
         packages.mkdir(parents=True)
@@ -106,7 +96,6 @@ class Contexts:
         for script in (ENTER, RELAY, WORKER):
             shutil.copy(script, inside / script.name)
         _finish(inside, python)
-        (folder / ".ready").touch()
 
     def torchserve(self, python: Path, home: Path, launch: Path) -> Path:
         """Return the context of a TorchServe image: an installed TorchServe and what starts its workers. Made once.
@@ -115,14 +104,23 @@ class Contexts:
             python: an interpreter of the image's Python, which the byte code is for.
         """
         folder = self.folder / f"{home.name}-{sha256_json([str(python), sha256_file(launch)])[:16]}"
-        if not (folder / ".ready").exists():
-            with _room(self.folder), _alone(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                shutil.copytree(home, folder / "context" / "torchserve", ignore=NEVER_COPIED)
-                shutil.copy(launch, folder / "context" / "torchserve" / launch.name)
-                _finish(folder / "context", python)
-                (folder / ".ready").touch()
+        self._once(folder, partial(self._torchserve, python, home, launch, folder))
         return folder / "context"
+
+    def _torchserve(self, python: Path, home: Path, launch: Path, folder: Path) -> None:
+        shutil.copytree(home, folder / "context" / "torchserve", ignore=NEVER_COPIED)
+        shutil.copy(launch, folder / "context" / "torchserve" / launch.name)
+        _finish(folder / "context", python)
+
+    def _once(self, folder: Path, make: Callable[[], None]) -> None:
+        """Make a context where there is none that was finished; of several at a time, one does."""
+        if (folder / ".ready").exists():
+            return
+        with _room(self.folder), _alone(folder):
+            if not (folder / ".ready").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make()
+                (folder / ".ready").touch()
 
     @contextlib.contextmanager
     def serve(self, version: ServedVersion) -> Iterator[Path]:
