@@ -240,7 +240,7 @@ def test_an_address_or_a_token_that_is_none_is_refused(
     ],
 )
 def test_another_server_at_the_address_is_told(answer: httpx.Response) -> None:
-    with pytest.raises(Unavailable, match=f"no control process of headrace: {answer.status_code}") as refused:
+    with pytest.raises(Unavailable, match=f"no control process of this headrace: {answer.status_code}") as refused:
         answering(lambda _: answer).ask("GET", "/api/status")
     assert "HEADRACE_URL" in refused.value.remedy
 

@@ -76,8 +76,8 @@ class Client:
             told = msgspec.json.decode(answer.content, type=Refusal)
         except ValueError as error:
             raise Unavailable(
-                f"What answers at {self.url} is no control process of headrace: {answer.status_code} to {path}.",
-                "See whether HEADRACE_URL is right: `headrace status` on the control process's own machine tells it.",
+                f"What answers at {self.url} is no control process of this headrace: {answer.status_code} to {path}.",
+                self._again(),
             ) from error
         raise Answered(told.fact, told.remedy, told.exit_code)
 
