@@ -320,6 +320,11 @@ def test_arrays_of_objects_are_pickles_and_other_arrays_none(tmp_path: Path) -> 
         assert artifact_unsafe(path) == []
         np.savez(tmp_path / "c.npz", plain)
         assert artifact_unsafe(tmp_path / "c.npz") == []
+    np.savez(tmp_path / "c.npz", np.zeros(100))
+    whole = bytearray((tmp_path / "c.npz").read_bytes())
+    whole[400] ^= 0xFF  # The member's checksum tells.
+    (tmp_path / "c.npz").write_bytes(whole)
+    assert artifact_unsafe(tmp_path / "c.npz")
 
 
 def test_pickles_that_hide_what_they_import_are_unsafe() -> None:

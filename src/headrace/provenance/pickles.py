@@ -194,12 +194,18 @@ def _zip_unsafe(path: Path) -> Sequence[str]:
     with zipfile.ZipFile(path) as archive:
         if any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist()):
             return [] if is_torchscript(path) else torch_file_unsafe(path)
-        for name in archive.namelist():
-            if name.endswith(".npy"):
-                with archive.open(name) as member:
-                    if unsafe := _array_unsafe(member.read(_HEAD_BYTES)):
-                        return unsafe
-    return []
+        found = [_array_unsafe(_head_of(archive, name)) for name in archive.namelist() if name.endswith(".npy")]
+    return next((unsafe for unsafe in found if unsafe), [])
+
+
+def _head_of(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a member's beginning; nothing, which is no array, where it cannot be read."""
+    with (
+        contextlib.suppress(zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError),
+        archive.open(name) as member,
+    ):
+        return member.read(_HEAD_BYTES)
+    return b""
 
 
 def _array_unsafe(head: bytes) -> Sequence[str]:
