@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,10 +15,11 @@ from headrace.environment.base import Environments
 from headrace.errors import Conflict, NotAllowed, NotFound, Unavailable
 from headrace.ledger.base import Action, Draft
 from headrace.ledger.memory import MemoryLedger
+from headrace.lifecycle.candidates import candidate
 from headrace.lifecycle.control import Control
 from headrace.lifecycle.engine import Engine
 from headrace.lifecycle.production import aliases, approvals
-from headrace.lifecycle.request import Cause, Trigger
+from headrace.lifecycle.request import CandidateRequest, Cause, Trigger
 from headrace.lifecycle.rooms import Rooms
 from headrace.lifecycle.triggers.base import Event, Wants
 from headrace.lifecycle.triggers.book import Became, Book
@@ -55,7 +58,9 @@ def serve(rooms: Rooms, number: int, expected: int | None) -> None:
 
 def ask(rooms: Rooms, number: int, key: str = "c0ffee") -> None:
     trigger = Trigger(Cause.COMMIT, key, "git:Ada", f"commit {key}")
-    approvals.request(rooms, "digits", number, trigger, "approval is required")
+    serving = rooms.ledger.serving("digits", Stage.PRODUCTION)
+    champion = serving.version if serving else None
+    approvals.request(rooms, "digits", number, trigger, "approval is required", champion=champion)
 
 
 def test_an_approval_starts_the_promotion_of_what_was_asked_for(rooms: Rooms) -> None:
@@ -113,6 +118,27 @@ def test_what_was_judged_against_another_champion_is_not_approved(rooms: Rooms) 
     approvals.tidy(rooms, "digits")
     assert approvals.waiting(rooms, "digits") == []
     assert rooms.ledger.history("digits")[0].action is Action.REJECTED
+
+
+@pytest.mark.parametrize("approval", [Approval.AUTOMATIC, Approval.REQUIRED])
+def test_a_candidate_may_follow_the_champion_that_it_was_judged_against(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch, approval: Approval
+) -> None:
+    monkeypatch.setattr(candidate, "baseline_of", lambda *_: None)
+    monkeypatch.setattr(candidate, "refuse_for_production", lambda *_: None)
+    for number, before in ((1, None), (2, 1)):
+        version(rooms, number, approval=Approval.AUTOMATIC)
+        serve(rooms, number, before)
+    version(rooms, 3, approval=approval)
+    trained: Any = SimpleNamespace(evaluated=SimpleNamespace(champion=1))
+    decision = candidate.decide(rooms, CandidateRequest("digits", "/", COMMIT), trained, 3)
+    if approval is Approval.AUTOMATIC:
+        assert decision.promotion is not None
+        assert decision.promotion.expected == 1, "which its promotion then finds not to serve any more"
+        return
+    assert len(approvals.waiting(rooms, "digits")) == 1
+    approvals.tidy(rooms, "digits")
+    assert "v2 went to production meanwhile" in rooms.ledger.history("digits")[0].reason
 
 
 def test_what_nobody_decides_on_is_rejected_in_the_end(rooms: Rooms) -> None:

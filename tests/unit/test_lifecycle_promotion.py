@@ -486,7 +486,8 @@ def test_while_a_promotion_is_under_way_no_other_is_started(accepted: Rooms) -> 
 
 def test_while_a_promotion_is_under_way_nothing_is_approved(accepted: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.lifecycle.production.approvals.state_entry", lambda *_: None)
-    approvals.request(accepted, "digits", 3, Trigger(Cause.COMMIT, "c3", "git:Ada", "commit c3"), "it is required")
+    trigger = Trigger(Cause.COMMIT, "c3", "git:Ada", "commit c3")
+    approvals.request(accepted, "digits", 3, trigger, "it is required", champion=1)
     engine = Idle(FLOW)
     control = Control(accepted, cast("Any", engine))
     with pytest.raises(Conflict, match="Another promotion of digits is under way") as refused:

@@ -109,7 +109,7 @@ def test_a_retired_version_is_in_the_ledger_once_and_mlflow_is_told(rooms: Rooms
 )
 def test_what_is_needed_is_not_retired(rooms: Rooms, version: int, fact: str, remedy: str) -> None:
     approvals.request(
-        rooms, "digits", 4, Trigger(Cause.COMMIT, "c0ffee", "git:Ada", "a commit"), "approval is required"
+        rooms, "digits", 4, Trigger(Cause.COMMIT, "c0ffee", "git:Ada", "a commit"), "approval is required", champion=3
     )
     with pytest.raises(Conflict, match=fact) as refusal:
         gone(rooms, version)
@@ -171,7 +171,7 @@ def test_what_waits_or_is_warm_stays_whatever_else_is_said(rooms: Rooms) -> None
     for number in (4, 5):
         rooms.ledger.append(Draft("digits", Action.REFUSED, ADA, "gate", f"x{number}", version=number))
     approvals.request(
-        rooms, "digits", 4, Trigger(Cause.COMMIT, "c0ffee", "git:Ada", "a commit"), "approval is required"
+        rooms, "digits", 4, Trigger(Cause.COMMIT, "c0ffee", "git:Ada", "a commit"), "approval is required", champion=3
     )
     assert [item.name for item in collected(rooms).items] == [model(rooms, 5).name]
 

@@ -174,7 +174,7 @@ class Control:
         expected = self._check_may_serve(component, version)
         rule = approvals.rule_for(self.rooms, component, version, event)
         if rule.is_needed:
-            approvals.request(self.rooms, component, version, event.trigger, rule.because)
+            approvals.request(self.rooms, component, version, event.trigger, rule.because, champion=expected)
             return f"{event.trigger.reason}; version {version} waits, for {rule.because}."
         request = PromoteRequest(component, version, expected, event.trigger)
         with self._alone(component, request.flow_id, promote_by_hand(component, version)):

@@ -232,7 +232,8 @@ def take_dev_down(rooms: Rooms, request: CandidateRequest) -> None:
 
 
 def decide(rooms: Rooms, request: CandidateRequest, trained: Trained, version: int) -> Decision:
-    """Promote now, or wait for a person."""
+    """Promote now, or wait for a person; in the place of the champion that it was judged against, and of no other."""
+    champion = trained.evaluated.champion
     record = recall(rooms, request.component, version)
     with rooms.journal(request.flow_id).step("decide", "whether a person has to approve") as note:
         try:
@@ -243,15 +244,13 @@ def decide(rooms: Rooms, request: CandidateRequest, trained: Trained, version: i
             return Decision(State.DONE, f"{error.fact} It was tried out in dev. {error.remedy}")
         rule = approvals.rule(rooms, request.component, version, request.trigger.cause)
         if rule.is_needed:
-            approvals.request(rooms, request.component, version, request.trigger, rule.because)
+            approvals.request(rooms, request.component, version, request.trigger, rule.because, champion=champion)
             note.found = (
                 f"v{version} waits, for {rule.because}: headrace approve {request.component} --version {version}"
             )
             return Decision(State.WAITING, f"Version {version} of {request.component} waits for approval.")
         note.found = f"v{version} goes to production: {rule.because}"
-    serving = rooms.ledger.serving(request.component, Stage.PRODUCTION)
-    expected = serving.version if serving else None
     promotion = PromoteRequest(
-        request.component, version, expected, request.trigger, request.attempt, origin=request.flow_id
+        request.component, version, champion, request.trigger, request.attempt, origin=request.flow_id
     )
     return Decision(State.DONE, f"Version {version} of {request.component} is being promoted.", promotion)

@@ -74,9 +74,15 @@ def is_same_code(rooms: Rooms, component: str, one: int, other: int) -> bool:
     return (first.commit, first.diff, first.subfolder) == (second.commit, second.diff, second.subfolder)
 
 
-def request(rooms: Rooms, component: str, version: int, trigger: Trigger, because: str) -> Entry:
-    """Write that a version waits for a decision; a repeat returns the first entry."""
-    promotion = PromoteRequest(component, version, _champion(rooms, component), trigger)
+def request(
+    rooms: Rooms, component: str, version: int, trigger: Trigger, because: str, *, champion: int | None
+) -> Entry:
+    """Write that a version waits for a decision; a repeat returns the first entry.
+
+    Args:
+        champion: the version in whose place it is to serve; a request is overtaken once another serves.
+    """
+    promotion = PromoteRequest(component, version, champion, trigger)
     evidence: dict[str, Json] = {
         "because": because,
         "champion": promotion.expected,
