@@ -4,10 +4,12 @@ A process is named by pid *and* start time, because the system gives pids out ag
 """
 
 import contextlib
+import functools
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,11 @@ from headrace.types import Json
 
 @dataclass(frozen=True, slots=True)
 class ProcessName:
-    """Which process is meant."""
+    """Which process is meant.
+
+    Attributes:
+        started: when it began, in seconds on a clock that nobody sets: this boot's, and another one's differs.
+    """
 
     pid: int
     started: float
@@ -32,15 +38,14 @@ class ProcessName:
 
 def name_of(pid: int) -> ProcessName:
     """Return the full name of a running process. Raises psutil.NoSuchProcess."""
-    return ProcessName(pid, psutil.Process(pid).create_time())
+    return ProcessName(pid, _started(psutil.Process(pid)))
 
 
 def is_alive(name: ProcessName) -> bool:
     """Tell whether that very process runs; a zombie does not."""
     try:
         process = psutil.Process(name.pid)
-        is_same = abs(process.create_time() - name.started) < 1.0
-        return is_same and bool(process.status() != psutil.STATUS_ZOMBIE)
+        return _is(process, name) and bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -107,7 +112,7 @@ def family(name: ProcessName) -> list[psutil.Process]:
     found: dict[int, psutil.Process] = {}
     try:
         root = psutil.Process(name.pid)
-        if abs(root.create_time() - name.started) >= 1.0:
+        if not _is(root, name):
             # Somebody else's by now. The system gives no pid out again while it names a session: ours is gone.
             return []
         found = {process.pid: process for process in [root, *root.children(recursive=True)]}
@@ -115,10 +120,37 @@ def family(name: ProcessName) -> list[psutil.Process]:
         pass  # The leader has ended; others of its session may live.
     for process in psutil.process_iter():
         with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            if os.getsid(process.pid) == name.pid and process.create_time() >= name.started - 1.0:
+            if os.getsid(process.pid) == name.pid and _started(process) >= name.started - 1.0:
                 found[process.pid] = process
     found.pop(os.getpid(), None)
     return list(found.values())
+
+
+def _is(process: psutil.Process, name: ProcessName) -> bool:
+    # What an earlier headrace wrote holds the time of day.
+    return any(abs(began - name.started) < 1.0 for began in (_started(process), process.create_time()))
+
+
+def _started(process: psutil.Process) -> float:
+    """Return when a process began; see `ProcessName`. Raises psutil.NoSuchProcess.
+
+    The time of day, which psutil gives, is another whenever somebody sets the clock: Linux counts from the boot.
+    """
+    if sys.platform != "linux":
+        return process.create_time()
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise psutil.NoSuchProcess(process.pid) from error
+    return _boot() * 1e8 + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+@functools.cache
+def _boot() -> int:
+    """Return a number that this boot of the machine has, and another one hardly."""
+    with contextlib.suppress(OSError, ValueError):  # Some sandboxes have none.
+        return int(Path("/proc/sys/kernel/random/boot_id").read_text()[:8], 16) % 1_000_000
+    return 0
 
 
 def free_port() -> int:

@@ -35,6 +35,24 @@ def test_a_pid_that_was_given_out_again_is_left_alone(leader: "subprocess.Popen[
     assert len(processes.family(now)) == 2
 
 
+def test_a_process_is_found_again_after_somebody_set_the_clock(
+    leader: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = processes.name_of(leader.pid)
+    before = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: before(self) + 3600)
+    assert processes.is_alive(name)
+    assert len(processes.family(name)) == 2
+    processes.stop(name, grace_s=0)
+    assert not processes.is_alive(name)
+
+
+def test_a_process_that_an_earlier_headrace_named_is_found_again(leader: "subprocess.Popen[bytes]") -> None:
+    name = ProcessName(leader.pid, psutil.Process(leader.pid).create_time())
+    assert processes.is_alive(name)
+    assert len(processes.family(name)) == 2
+
+
 def test_stop_ends_the_session_also_when_its_leader_has_died(leader: "subprocess.Popen[bytes]") -> None:
     name = processes.name_of(leader.pid)
     (napping,) = psutil.Process(leader.pid).children()

@@ -24,6 +24,8 @@ def serve(
 ) -> None:
     """Serve one version in the foreground until SIGINT or SIGTERM; what was accepted is answered first.
 
+    Predictions are not kept.
+
     Args:
         folder: the run folder, for sockets and logs; it becomes this process's working directory.
         limits: as the `serve` section of a headrace.yaml.
@@ -49,7 +51,7 @@ async def _serve(
 ) -> None:
     listener = open_listener(host, port)
     url = f"http://{host}:{listener.getsockname()[1]}"
-    supervisor = Supervisor(folder, listener, url, folder / "predictions", settings.child_environment())
+    supervisor = Supervisor(folder, listener, url, None, settings.child_environment())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stopping.set)
