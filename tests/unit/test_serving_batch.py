@@ -76,6 +76,12 @@ class Bench:
         )
         self.hands = Hands(self.pool)
 
+    def copy(self, value: float) -> None:
+        """Have a shadow's copy answered."""
+        now = self.pool.loop.time()
+        rows = rows_of(SIGNATURE, {UNNAMED: np.array([[value]], "float32")})
+        self.pool.submit(Job(rows, None, None, now, now + 60))
+
     def ask(self, *values: float, deadline_s: float = 60.0, length: int = 0) -> "asyncio.Future[Part]":
         now = self.pool.loop.time()
         rows = rows_of(SIGNATURE, {UNNAMED: np.array(values, "float32")[:, None]})
@@ -395,6 +401,21 @@ def test_worker_at_another_fronts_batch_is_that_fronts_to_judge(monkeypatch: pyt
         assert not bench.hands.is_ended
         while not bench.hands.is_ended:  # The other front may be gone, and nobody else would say so.
             await asyncio.sleep(0.01)
+
+    run(story)
+
+
+def test_shadows_copies_and_requests_have_batches_of_their_own() -> None:
+    async def story() -> None:
+        bench = Bench()
+        bench.copy(1)
+        asked = bench.ask(2)
+        bench.copy(3)
+        for _ in range(2):
+            await a_quiet_turn()
+            bench.hands.answer()
+        assert values(await asked) == [4]
+        assert [[job.done is None for job in batch] for batch in bench.hands.batches] == [[True, True], [False]]
 
     run(story)
 

@@ -20,10 +20,13 @@ class Standin(FrontProcess):
         self.pace_s = pace_s
         self.holds = self.serves = 0
         self.is_killed = False
+        self.refuses = 0
         self.returncode = -9
 
     async def ask(self, message: ToFront, answer: type[Any], number: int, timeout_s: float) -> Any:
         await asyncio.sleep(self.pace_s)
+        if isinstance(message, Prepare) and message.plan.generation == self.refuses:
+            return answer(number, "No worker of version 2 listens.")
         if isinstance(message, Prepare):
             self.holds = message.plan.generation
             return answer(number)
@@ -91,5 +94,26 @@ def test_front_that_is_started_between_prepare_and_commit_serves_what_was_commit
         await bench.fronts.commit(plan)
         await replacing
         assert (fresh.serves, fresh.is_killed) == (2, False)
+
+    run(story)
+
+
+@pytest.mark.parametrize("is_discarded_before", [True, False], ids=["before", "meanwhile"])
+def test_front_that_is_started_after_a_deployment_was_given_up_serves_on(
+    monkeypatch: pytest.MonkeyPatch, is_discarded_before: bool
+) -> None:
+    async def story() -> None:
+        old, fresh = Standin(0), Standin(0.01)
+        fresh.refuses = 2
+        bench = Bench(monkeypatch, old, fresh)
+        await bench.deploy(1)
+        await bench.fronts.prepare(plan_of(2), 1)
+        if is_discarded_before:
+            bench.fronts.discard()
+        replacing = asyncio.ensure_future(bench.fronts._replace(old))
+        await asyncio.sleep(0.025)  # It serves, and gets ready for what will not come.
+        bench.fronts.discard()
+        await replacing
+        assert (fresh.serves, fresh.is_killed) == (1, False)
 
     run(story)

@@ -145,6 +145,17 @@ def test_requests_in_pieces_of_any_size_are_whole(size: int) -> None:
     run(story)
 
 
+def test_blanks_around_a_header_are_no_part_of_it() -> None:
+    async def story(house: House) -> None:
+        client = await house.client()
+        client.send(b"POST /a HTTP/1.1\r\nHost: a\r\nX-Headrace-Key: \t u 1 \t\r\nContent-Length: 1 \r\n\r\nb")
+        assert (await client.answer())[2] == b"POST /a b"
+        assert house.app.taken[0].headers["x-headrace-key"] == "u 1"
+        assert house.app.taken[0].headers["content-length"] == "1"
+
+    run(story)
+
+
 def test_chunks_are_joined_and_what_follows_them_is_no_header() -> None:
     async def story(house: House) -> None:
         client = await house.client()

@@ -1,6 +1,7 @@
 """What a supervisor keeps and what it starts anew: keys, secrets, a route that cannot be restored."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from headrace.serving import supervisor as supervisors
-from headrace.serving.control import Limits, Plan, RouteSpec, VersionPlan
+from headrace.serving.control import Limits, Plan, RouteSpec, VersionPlan, drain_s
 from headrace.serving.keys import digest_of
 from headrace.serving.metrics import Counts, Gauges, prometheus, total
 from headrace.serving.supervisor import ROUTE, Supervisor
@@ -31,6 +32,9 @@ class NoFronts:
 
     async def commit(self, plan: Plan) -> None:
         self.live = plan
+
+    def discard(self) -> None:
+        pass
 
     async def counts(self) -> None:
         self.log_problem = "[Errno 28] No space left on device"
@@ -145,6 +149,32 @@ def test_a_route_that_cannot_be_read_is_told_in_the_status(
         assert supervisor.status()["problem"] == ""
 
     run(story)
+
+
+def test_a_route_that_could_not_be_written_down_is_written_when_it_comes_again(
+    make: Callable[[], Supervisor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def story() -> None:
+        supervisor = make()
+        with monkeypatch.context() as disk:
+            disk.setattr(supervisors, "write_atomically", full)
+            with pytest.raises(OSError, match="No space left"):
+                await apply(supervisor, OLD)
+        assert "No space left" in supervisor.status()["problem"]
+        assert not (tmp_path / ROUTE).exists()
+        assert await apply(supervisor, OLD)
+        assert supervisor.status()["problem"] == ""
+        assert (tmp_path / ROUTE).exists()
+
+    run(story)
+
+
+@pytest.mark.parametrize(("deadline_ms", "expected"), [(1000, 20), (60_000, 62), (3_600_000, 120)])
+def test_what_was_accepted_has_its_deadline_to_be_answered(deadline_ms: float, expected: float) -> None:
+    assert drain_s(Limits(deadline_ms=deadline_ms)) == expected
 
 
 def test_a_prediction_log_that_cannot_write_is_told_while_all_is_answered(make: Callable[[], Supervisor]) -> None:

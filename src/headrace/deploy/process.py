@@ -158,7 +158,7 @@ class ProcessTarget:
         name = _read_name(folder)
         if name is not None:
             # It answers what it has accepted before it goes.
-            processes.stop(name, grace_s=30.0)
+            processes.stop(name, grace_s=_stops_within_s(folder))
         (folder / "supervisor.json").unlink(missing_ok=True)
 
     def _folder(self, component: str, stage: Stage) -> Path:
@@ -216,6 +216,15 @@ def _why(folder: Path, log: Path) -> Unavailable:
         return Unavailable(document["fact"], document["remedy"])
     last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
     return Unavailable(f"The supervisor in {folder} ended at once: {''.join(last)}", f"See {log}.")
+
+
+def _stops_within_s(folder: Path) -> float:
+    """Return how long a supervisor may take: as long as what was accepted may take to be answered, and some more."""
+    try:
+        deadline_ms = float(json.loads((folder / "route.json").read_text())["route"]["serve"]["deadline_ms"])
+    except (OSError, ValueError, KeyError, TypeError):
+        deadline_ms = 0.0
+    return max(30.0, min(deadline_ms / 1000, 120.0) + 10.0)
 
 
 def _read_name(folder: Path) -> ProcessName | None:

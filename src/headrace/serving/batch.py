@@ -286,7 +286,8 @@ class Pool:
             return jobs
         layout, shapes, params, rows = first.rows.layout, first.rows.shapes, first.params, first.rows.count
         most = min(share, self._most_rows(first))
-        length = first.length
+        # A batch goes into the prediction log as answered or as a shadow's.
+        length, is_shadow = first.length, first.done is None
         shortest, longest = length // 2 if length > SHORT else 0, max(2 * length, SHORT)
         kept: list[Job] = []
         waiting, over = self.waiting, 0
@@ -299,6 +300,7 @@ class Pool:
             elif (
                 after <= most and its.layout is layout and (job.length == length or shortest <= job.length <= longest)
                 and not job.alone and its.shapes == shapes and job.params == params
+                and (job.done is None) is is_shadow
             ):  # fmt: skip
                 rows = after
                 jobs.append(job)

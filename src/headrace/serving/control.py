@@ -46,6 +46,11 @@ class Limits(msgspec.Struct, frozen=True):
                 )
 
 
+def drain_s(serve: Limits) -> float:
+    """Return how long what was accepted may take to be answered when its version or its front leaves."""
+    return min(max(20.0, serve.deadline_ms / 1000 + 2), 120.0)
+
+
 class RouteSpec(msgspec.Struct, frozen=True):
     """What an endpoint should do, as the deployer says it."""
 

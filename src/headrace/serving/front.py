@@ -25,7 +25,6 @@ from headrace.serving.metrics import Counts
 from headrace.serving.recorder import Recorder
 
 log = logging.getLogger(__name__)
-DRAIN_S = 20.0
 #: Tracebacks that go to the log in a minute: clients must not be able to fill the disk.
 TRACEBACKS = 10
 #: New objects until the collector looks: a full queue's worth, rather than a handful of requests'.
@@ -115,7 +114,7 @@ class Front:
         """Let versions that left the route finish, then let go of their workers."""
         leaving = [one for one in old.served.values() if one not in new.served.values()] if old else []
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S):
+            async with asyncio.timeout(control.drain_s(old.plan.serve if old else control.Limits())):
                 await asyncio.gather(*(one.pool.drain() for one in leaving))
         for one in leaving:
             one.close()
@@ -163,7 +162,8 @@ class Front:
     async def _drain(self) -> None:
         """Answer everything that was accepted, then write the rest of the log."""
         if self._connections is not None:
-            await self._connections.stop(DRAIN_S)
+            generation = self._app.generation if self._app else None
+            await self._connections.stop(control.drain_s(generation.plan.serve if generation else control.Limits()))
         if self._recorder is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
         with contextlib.suppress(OSError):

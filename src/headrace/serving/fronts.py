@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 PREPARE_S = 60.0
 COMMIT_S = 5.0
 COUNT_S = 2.0
-RELEASE_S = 25.0
-STOP_S = 25.0
+#: How much longer than a front may take to answer what it has, until it is given up.
+GRACE_S = 5.0
 AGAIN_S = 1.0
 
 
@@ -117,10 +117,15 @@ class Fronts:
         self._committed, self._prepared = plan, None
         await asyncio.gather(*(self._commit(front, plan) for front in self._fronts if front.ready is plan))
 
+    def discard(self) -> None:
+        """The prepared plan will not come: its workers are about to end, and no new front can get ready for it."""
+        self._prepared = None
+
     def released(self, plan: Plan) -> "asyncio.Future[Any]":
         """Return what ends when no front uses older generations; ask for it before the commit."""
+        ends_within_s = self._ends_within_s
         return asyncio.gather(
-            *(asyncio.ensure_future(self._released(front, plan.generation)) for front in self._fronts)
+            *(asyncio.ensure_future(self._released(front, plan.generation, ends_within_s)) for front in self._fronts)
         )
 
     async def counts(self) -> Counts:
@@ -130,6 +135,10 @@ class Fronts:
         asks = [front.ask(AskCounts(number), Counted, number, COUNT_S) for front in self._fronts]
         await asyncio.gather(*asks, return_exceptions=True)
         return total([self._gone, *(front.counts for front in self._fronts)])
+
+    @property
+    def _ends_within_s(self) -> float:
+        return control.drain_s(self._committed.serve if self._committed else control.Limits()) + GRACE_S
 
     @property
     def log_problem(self) -> str:
@@ -146,7 +155,7 @@ class Fronts:
         self._is_closing = True
         self.tell(control.Stop())
         for front in self._fronts:
-            await asyncio.to_thread(_wait, front.process, STOP_S)
+            await asyncio.to_thread(_wait, front.process, self._ends_within_s)
         tasks = [front.task for front in self._fronts if front.task]
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -196,7 +205,7 @@ class Fronts:
             if plan is None or (plan is prepared and fresh.ready is prepared):
                 return ""
             problem = await self._prepare(fresh, plan)
-            if problem:
+            if problem and (plan is self._committed or plan is self._prepared):
                 return problem
             if plan is self._committed and not await self._commit(fresh, plan):
                 return "it does not answer; see fronts.log."
@@ -210,11 +219,11 @@ class Fronts:
         front.serving = plan
         return True
 
-    async def _released(self, front: FrontProcess, number: int) -> None:
+    async def _released(self, front: FrontProcess, number: int, ends_within_s: float) -> None:
         waiting = asyncio.get_running_loop().create_future()
         front.waiting[(Released.__name__, number)] = waiting
         with contextlib.suppress(TimeoutError, ConnectionError):
-            await asyncio.wait_for(waiting, RELEASE_S)
+            await asyncio.wait_for(waiting, ends_within_s)
 
     async def _listen(self, front: FrontProcess) -> None:
         """Hear a front out until it ends, then start another unless the endpoint ends too."""
@@ -227,7 +236,7 @@ class Fronts:
         for waiting in front.waiting.values():
             if not waiting.done():
                 waiting.set_exception(ConnectionResetError("the front ended"))
-        await asyncio.to_thread(_wait, front.process, STOP_S)
+        await asyncio.to_thread(_wait, front.process, self._ends_within_s)
         self._gone = total([self._gone, front.counts])
         self._gone.log_problem = ""
         if not self._is_closing:

@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[COMMON.get(name) or name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._headers[COMMON.get(name) or name.decode("latin-1").lower()] = value.decode("latin-1").rstrip(" \t")
 
     def on_headers_complete(self) -> None:
         url, headers = self._url, self._headers

@@ -143,16 +143,23 @@ class Supervisor:
         await self.fronts.commit(candidate.plan)
         old, self.sets = self.sets, candidate.sets
         self.spec, self.plan, self.candidate, self.problem = candidate.spec, candidate.plan, None, ""
-        write_atomically(self.folder / GIVEN, json.dumps(self._to_keep(candidate.spec)), mode=0o600)
-        write_atomically(self.folder / ROUTE, control.encode_line({"generation": generation, "route": candidate.spec}))
         leaving = [one for one in old.values() if one not in self.sets.values()]
         self._go(self._let_go(leaving, released))
+        route = control.encode_line({"generation": generation, "route": candidate.spec})
+        try:
+            write_atomically(self.folder / GIVEN, json.dumps(self._to_keep(candidate.spec)), mode=0o600)
+            write_atomically(self.folder / ROUTE, route)
+        except OSError as error:
+            # So that the same route is not taken for one that is served already, and is written when it comes again.
+            self.problem = f"What it serves could not be written down for its next start: {error.strerror}."
+            raise
         return self.status()
 
     async def discard(self) -> None:
         """Forget the prepared route and stop the workers that only it needed."""
         candidate, self.candidate = self.candidate, None
         if candidate is not None:
+            self.fronts.discard()
             await asyncio.gather(*(one.stop() for one in candidate.sets.values() if one not in self.sets.values()))
 
     async def restore(self) -> None:
