@@ -1,6 +1,6 @@
 """The first process of supervised work: holds the lock, starts the command, writes down how it ended.
 
-Runs as a script on headrace's interpreter, without headrace: `python -I child.py FOLDER`. It leads a session of its own
+Runs as a script on headrace's interpreter: `python -I child.py FOLDER`. It leads a session of its own
 and outlives the headrace that started it, so that a restarted step finds the work and its result in FOLDER:
 
     work.json   command and working directory     lock    held while anything of the work lives
@@ -15,9 +15,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
+from headrace.processes import name_of
+from headrace.types import Json
 
 LOCK_IS_HELD = 75
 #: What a shell says of a command that it cannot start.
@@ -35,7 +37,7 @@ def main() -> int:
         return LOCK_IS_HELD
     if (folder / "exit.json").exists():
         return 0
-    write(folder / "pid.json", {"pid": os.getpid(), "started": psutil.Process().create_time()})
+    write(folder / "pid.json", name_of(os.getpid()).as_json())
     began = time.monotonic()
     # The command inherits the lock: it stays held if this process is killed and the work goes on.
     try:
@@ -71,7 +73,7 @@ def _stop() -> None:
     signal.setitimer(signal.ITIMER_REAL, GRACE_S)
 
 
-def write(path: Path, document: dict[str, float]) -> None:
+def write(path: Path, document: Mapping[str, Json]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(document))
     os.replace(temporary, path)
