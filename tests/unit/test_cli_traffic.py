@@ -174,3 +174,9 @@ def test_a_sheet_that_a_spreadsheet_saved_is_read(
 def test_a_body_goes_without_the_byte_order_mark(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf{}")
     assert traffic.read_body(tmp_path / name)[0] == b"{}"
+
+
+def test_a_column_of_a_json_file_is_told_as_the_endpoint_says_it(tmp_path: Path) -> None:
+    message = "The model has no column like the one at `$.dataframe_split.columns[1]`. Its columns are `alcohol`."
+    (tmp_path / "rows.json").write_text("{}")
+    assert traffic.with_column_named(InvalidInput(message), tmp_path / "rows.json").fact == message

@@ -83,7 +83,7 @@ def parquet_body(file: Path) -> bytes:
 def with_column_named(error: InvalidInput, file: Path) -> InvalidInput:
     """Return the error with the name of the column that the endpoint, which repeats no input, calls by its number."""
     found = re.search(r"like the one at `[^`]*\[(\d+)\]`", error.fact)
-    if found is None or str(file) == "-":
+    if found is None or file.suffix not in (".csv", ".parquet"):
         return error
     from headrace.data.tables import read_columns
 
