@@ -162,6 +162,31 @@ def test_model_without_signature_takes_numbers_and_tables() -> None:
         read(anything, {"inputs": [[1], [2, 3]]})
 
 
+@pytest.mark.parametrize("scoring", [ROW, ANY])
+def test_records_are_joined_by_name(scoring: Any) -> None:
+    records = [{"a": 1, "b": 2, "c": 3}, {"c": 30, "b": 20, "a": 10}]
+    found = np.column_stack(list(arrays(read(scoring, {"dataframe_records": records})).values()))
+    assert found.tolist() == [[1, 2, 3], [10, 20, 30]]
+
+
+@pytest.mark.parametrize("scoring", [ROW, ANY])
+@pytest.mark.parametrize(
+    "other", [{"a": 1, "b": 2, "secret": 3}, {"a": 1, "b": 2, "c": 3, "secret": 4}, {"a": 1, "b": 2}]
+)
+def test_records_with_other_keys_than_the_first_are_refused(scoring: Any, other: Any) -> None:
+    with pytest.raises(Rejected) as refusal:
+        read(scoring, {"dataframe_records": [{"a": 1, "b": 2, "c": 3}, other]})
+    assert refusal.value.status == 422
+    assert "`$.dataframe_records[1]`" in refusal.value.sentence
+    assert "secret" not in refusal.value.sentence
+
+
+@pytest.mark.parametrize("scoring", [ROW, ANY])
+def test_a_table_without_records_is_refused(scoring: Any) -> None:
+    with pytest.raises(Rejected, match="no rows"):
+        read(scoring, {"dataframe_records": []})
+
+
 def test_layouts_that_clients_choose_are_forgotten_some_day() -> None:
     fields = tuple(Field(f"c{place}", COLUMN, "double", required=False) for place in range(11))
     for chosen in range(2**11 - 1):

@@ -262,7 +262,9 @@ class TensorScoring(Scoring):
             raise Rejected(UNFIT, "The model takes tensors, not a table.", "Send `instances` or `inputs`.")
         if document.dataframe_split is not UNSET:
             return decode_json(self._rows, document.dataframe_split.data)
-        return decode_json(self._rows, msgspec.json.encode([list(row.values()) for row in document.dataframe_records]))
+        self._check_count(len(document.dataframe_records))
+        _, rows = _aligned(document.dataframe_records, "dataframe_records")
+        return decode_json(self._rows, msgspec.json.encode(rows))
 
 
 class FrameRows(msgspec.Struct):
@@ -300,9 +302,17 @@ class AnyScoring(Scoring):
         if form == "dataframe_split":
             return _frame(found["columns"], rows)
         if isinstance(rows[0], dict):
-            names = list(rows[0])
-            return _frame(names, [[row[name] for name in names] for row in rows])
+            return _frame(*_aligned(rows, form))
         return _array(rows)
+
+
+def _aligned(records: Sequence[Any], form: str) -> tuple[list[str], list[list[Any]]]:
+    """Return the first record's keys, and all records' values in that order. Raises Rejected."""
+    names = list(records[0])
+    for place, record in enumerate(records):
+        if not isinstance(record, dict) or record.keys() != records[0].keys():
+            raise Rejected(UNFIT, f"`$.{form}[{place}]` does not have the same keys as the first row.")
+    return names, [[record[name] for name in names] for record in records]
 
 
 def _frame(names: list[Any], rows: list[Any]) -> Rows:
