@@ -125,6 +125,17 @@ def test_what_is_no_number_in_an_object_travels_as_null() -> None:
     assert json.loads(value.named[0][1][0], parse_constant=pytest.fail) == {"score": None}
 
 
+@pytest.mark.parametrize(("dtype", "known"), [("boolean", True), ("Int64", 1), ("Float64", 0.5), ("string", "a")])
+def test_what_pandas_knows_as_missing_travels_as_null(dtype: str, known: Any) -> None:
+    values = pd.array([known, pd.NA], dtype=dtype)
+    (block,), (buffer,) = pack(as_answer(pd.DataFrame({"a": values})).named)
+    found = json.loads(buffer) if block[1] == "json" else [*np.frombuffer(buffer, block[1]).tolist()]
+    assert found[0] == known
+    assert found[1] is None or np.isnan(found[1])
+    _, (text,) = pack(as_answer([{"a": known, "b": pd.NA}]).named)
+    assert json.loads(text) == [{"a": known, "b": None}]
+
+
 def test_a_lone_number_is_one_value() -> None:
     assert as_answer(np.array(3.0)).container == "value"
 

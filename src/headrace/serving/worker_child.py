@@ -228,6 +228,8 @@ def _plain(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if hasattr(value, "tolist"):
         return value.tolist()
+    if type(value).__name__ == "NAType":  # pandas' missing value.
+        return None
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
@@ -596,7 +598,9 @@ def _array(given: Any) -> Any:
 
 def _series(series: Any) -> Any:
     if series.dtype.kind in "biufM":
-        return series.to_numpy()
+        values = series.to_numpy()
+        if values.dtype.kind != "O":  # As where pandas' own types have missing values.
+            return values
     return series.astype(object).where(series.notna(), None).to_numpy()
 
 
