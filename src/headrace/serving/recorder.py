@@ -1,5 +1,6 @@
 """The front's side of the prediction log: which rows and fields are kept, and under which ids."""
 
+import logging
 import random
 import time
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from headrace.predictions.batch import Column
@@ -15,6 +17,10 @@ from headrace.predictions.writer import PredictionWriter
 from headrace.serving.batch import BatchAnswer, Job
 from headrace.serving.layout import Block
 from headrace.serving.schema import text_of
+
+log = logging.getLogger(__name__)
+#: An answer to a batch as a whole is kept with each of its rows, up to this much of it.
+WHOLE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Recorder:
         self.ids = Ids().batch
         self._folder, self._component = folder, component
         self._writer: PredictionWriter | None = None
+        self._failed = 0
 
     def open(self) -> None:
         """Start the log's writer, where none runs yet."""
@@ -49,7 +56,7 @@ class Recorder:
 
     @property
     def dropped(self) -> int:
-        return self._writer.dropped if self._writer else 0
+        return self._failed + (self._writer.dropped if self._writer else 0)
 
     @property
     def problem(self) -> str:
@@ -71,15 +78,18 @@ class Recorder:
         sample = keeping.sample
         if self._writer is None or sample <= 0:
             return
-        named = answer.outputs.named
-        if sample >= 1 and all(job.kept for job in jobs):
-            self._offer(version, jobs, named, ids, now, keeping.redact, shadow)
-            return
-        kept = [place for place, job in enumerate(jobs) if job.kept and _is_sampled(sample)]
-        if kept:
-            chosen, rows = _chosen(jobs, kept)
-            outputs = [(name, values[rows]) for name, values in named]
-            self._offer(version, chosen, outputs, [ids[row] for row in rows], now, keeping.redact, shadow)
+        rows: list[int] | None = None
+        if sample < 1 or not all(job.kept for job in jobs):
+            jobs, rows = _chosen(jobs, [n for n, job in enumerate(jobs) if job.kept and _is_sampled(sample)])
+            if not rows:
+                return
+            ids = [ids[row] for row in rows]
+        try:
+            outputs = [(name, _output(values, answer, rows, len(ids))) for name, values in answer.outputs.named]
+            self._offer(version, jobs, outputs, ids, now, keeping.redact, shadow)
+        except Exception:  # The loop would tell of it, but not count it.
+            self._failed += len(ids)
+            log.exception("The prediction log drops %d rows", len(ids))
 
     def close(self) -> None:
         """Write what was offered; nothing is lost."""
@@ -119,6 +129,22 @@ def _is_sampled(sample: float) -> bool:
     return sample >= 1 or random.random() < sample  # noqa: S311 - a sample, not a secret
 
 
+def _output(values: Any, answer: BatchAnswer, rows: list[int] | None, count: int) -> Column:
+    """Return one output of the `count` rows that are kept; what answers for the batch as a whole, with each of them.
+
+    Raises:
+        ValueError: it would be kept too many times for its size.
+    """
+    if values.ndim and len(values) == answer.rows:
+        return values if rows is None else values[rows]  # type: ignore[no-any-return]
+    whole = values.tolist()
+    if answer.outputs.container == "value":  # One text.
+        [whole] = whole
+    if count * len(msgspec.msgpack.encode(whole)) > WHOLE_BYTES:
+        raise ValueError(f"an answer to {count} rows as a whole is too large to be kept with each")
+    return [whole] * count
+
+
 def _columns(block: Block, rows: Sequence[Any], place: int, count: int) -> dict[str, Column]:
     """Return a block's columns over all rows of a batch."""
     if block.is_listed:
@@ -126,7 +152,8 @@ def _columns(block: Block, rows: Sequence[Any], place: int, count: int) -> dict[
         if not block.columns:
             return {block.name: flat if len(flat) == count else _nested(flat, count)}
         wide = len(block.columns)
-        return {name: flat[at::wide] for at, name in enumerate(block.columns)}
+        # Tables without names have numbers for them.
+        return {str(name): flat[at::wide] for at, name in enumerate(block.columns)}
     joined = rows[0].parts[place] if len(rows) == 1 else b"".join(one.parts[place] for one in rows)
     if block.dtype.startswith("datetime64"):
         values = np.frombuffer(joined, "int64").view(block.dtype)
@@ -138,6 +165,8 @@ def _columns(block: Block, rows: Sequence[Any], place: int, count: int) -> dict[
 
 def _nested(flat: list[Any], count: int) -> list[Any]:
     wide = len(flat) // count
+    if not wide:
+        return [[] for _ in range(count)]
     return [flat[start : start + wide] for start in range(0, len(flat), wide)]
 
 
