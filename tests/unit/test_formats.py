@@ -21,7 +21,7 @@ import yaml
 
 from headrace.errors import ModelRefused
 from headrace.provenance.formats import check_formats
-from headrace.provenance.pickles import artifact_unsafe, read_program, torch_file_unsafe
+from headrace.provenance.pickles import artifact_unsafe, is_torchscript, pt2_unsafe, read_program, torch_file_unsafe
 from headrace.registry.mlmodel import read_mlmodel
 
 TENSOR = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nctorch\nFloatStorage\nccollections\nOrderedDict\n0."
@@ -116,10 +116,58 @@ def test_a_pt2_archive_with_compiled_code_or_two_members_of_one_name_is_refused(
 
 
 def test_a_broken_pt2_archive_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelRefused, match="it holds no exported program"):  # The archive inside is found instead.
+    with pytest.raises(
+        ModelRefused, match="does not begin where the file does"
+    ):  # The archive inside is found instead.
         check_formats(model(tmp_path, PYTORCH, **{"data/model.pt2": pt2()[:-30]}))
     with pytest.raises(ModelRefused, match=r"no archive of `torch\.export\.save`"):
         check_formats(model(tmp_path, PYTORCH, **{"data/model.pt2": pt2()[:30]}))
+
+
+def zipped(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "serialized_state_dict.pt",
+        "serialized_constants.pt",
+        "serialized_example_inputs.pt",
+        "serialized_state_dict.json",
+    ],
+)
+def test_a_pt2_archive_of_torch_before_2_8_is_checked_too(tmp_path: Path, evil: bytes, member: str) -> None:
+    plain = {
+        "serialized_exported_program.json": b"{}",
+        "serialized_state_dict.pt": torch_zip(TENSOR),
+        "serialized_constants.pt": torch_zip(TENSOR),
+        "serialized_example_inputs.pt": torch_zip(TENSOR),
+        "extra_files/notes.txt": b"",
+    }
+    path = tmp_path / "model.pt2"
+    path.write_bytes(zipped(**plain, version=b"8.8"))
+    assert pt2_unsafe(path) == []
+    path.write_bytes(zipped(**{**plain, member: evil}, version=b"8.8"))
+    assert pt2_unsafe(path) == [f"`{member}` would import posix system"]
+
+
+def test_a_pt2_archive_is_read_as_torch_reads_it(tmp_path: Path, evil: bytes) -> None:
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(io.BytesIO(pt2())) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for other in ("other/version", "version", "/version"):
+        path.write_bytes(zipped(**members, **{other: b""}))
+        assert "more than one root folder" in pt2_unsafe(path)[0]
+    del members["model/data/sample_inputs/model.pt"]
+    path.write_bytes(zipped(**members, **{"model/Data/sample_inputs/model.PT": evil}))
+    assert pt2_unsafe(path) == ["`data/sample_inputs/model.pt` would import posix system"]
+    path.write_bytes(evil + pt2())
+    assert "does not begin" in pt2_unsafe(path)[0]
 
 
 def test_a_pickled_module_is_refused_with_the_code_change(tmp_path: Path) -> None:
@@ -145,6 +193,45 @@ def test_torchscript_is_safe_though_it_has_the_name_of_a_pickle(tmp_path: Path) 
     script = torch_zip(b"\x80\x02c__torch__\nNet\n.", **{"constants.pkl": b"\x80\x02."})
     formats = check_formats(model(tmp_path, PYTORCH, **{"data/model.pth": script}))
     assert formats.names == ("TorchScript",)
+
+
+@pytest.mark.parametrize(
+    "constants", ["archive/extra/constants.pkl", "other/constants.pkl", "archive/CONSTANTS.PKL", "constants.pkl"]
+)
+def test_a_pickle_with_constants_at_another_place_is_no_torchscript(
+    tmp_path: Path, evil: bytes, constants: str
+) -> None:
+    content = zipped(**{"archive/data.pkl": evil, constants: b"\x80\x02N."})
+    folder = model(tmp_path, PYTORCH, **{"data/model.pth": content})
+    with pytest.raises(ModelRefused, match=r"`data/model\.pth`"):
+        check_formats(folder)
+    assert artifact_unsafe(folder / "data/model.pth")
+
+
+def test_a_pickle_with_an_archive_behind_it_is_a_pickle(tmp_path: Path, evil: bytes) -> None:
+    script = torch_zip(b"\x80\x02c__torch__\nNet\n.", **{"constants.pkl": b"\x80\x02N."})
+    (tmp_path / "a").write_bytes(evil + script)
+    assert not is_torchscript(tmp_path / "a")
+    assert torch_file_unsafe(tmp_path / "a") == artifact_unsafe(tmp_path / "a") == ["posix system"]
+    (tmp_path / "a").write_bytes(torch_zip(evil) + script)
+    assert not is_torchscript(tmp_path / "a")
+    assert torch_file_unsafe(tmp_path / "a")
+    assert artifact_unsafe(tmp_path / "a")
+
+
+def test_the_program_of_a_torch_file_is_found_in_any_case(tmp_path: Path, evil: bytes) -> None:
+    (tmp_path / "a").write_bytes(zipped(**{"archive/DATA.PKL": evil, "archive/sub/data.pkl": TENSOR}))
+    assert torch_file_unsafe(tmp_path / "a") == artifact_unsafe(tmp_path / "a") == ["posix system"]
+
+
+@pytest.mark.parametrize("start", [b"", b"PK\x03\x04", b"text\n"])
+def test_what_only_ends_like_an_archive_is_judged_without_failing(tmp_path: Path, evil: bytes, start: bytes) -> None:
+    stray = b"PK\x05\x06" + b"\xff" * 16 + b"\0\0"
+    (tmp_path / "a").write_bytes(start + stray)
+    assert bool(artifact_unsafe(tmp_path / "a")) == start.startswith(b"PK")
+    assert not is_torchscript(tmp_path / "a")
+    (tmp_path / "a").write_bytes(evil + stray)
+    assert artifact_unsafe(tmp_path / "a") == ["posix system"]
 
 
 @pytest.mark.parametrize(
@@ -374,6 +461,64 @@ def test_a_file_of_an_old_torch_is_followed_to_its_last_pickle(tmp_path: Path) -
 def test_text_is_no_pickle(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.txt").write_text(text)
     assert artifact_unsafe(tmp_path / "a.txt") == []
+
+
+BEFORE = [b"S'" + b"a" * 6_000_000 + b"'\n0", b"X\x80\x8d\x5b\x00" + b"a" * 6_000_000 + b"0", b"N0" * 2_500_000]
+
+
+@pytest.mark.parametrize("before", [*BEFORE, b"N." + BEFORE[1], b"\x80\x02N." + BEFORE[1]])
+@pytest.mark.parametrize("compress", [bytes, partial(gzip.compress, compresslevel=1)])
+def test_a_pickle_is_found_behind_what_is_longer_than_its_head(tmp_path: Path, before: bytes, compress: Any) -> None:
+    (tmp_path / "a").write_bytes(compress(before + pickle.dumps(Evil(Path("x")), 0)))
+    found = ["posix system"] if compress is bytes else ["something that cannot be followed"]
+    assert artifact_unsafe(tmp_path / "a") == found
+
+
+def large() -> dict[str, bytes]:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1_500_000], "data_offsets": [0, 6_000_000]}}).encode()
+    random_bytes = [random.Random(seed).randbytes(6_000_000) for seed in range(8)]
+    tensors = {
+        f"safetensors {more}": (len(header) + more).to_bytes(8, "little") + header + b" " * more + random_bytes[0]
+        for more in range(0, 256, 5)
+    }
+    return {
+        **tensors,
+        **{f"random {seed}": content for seed, content in enumerate(random_bytes)},
+        **{f"random after {first!r}": first + random_bytes[0] for first in (b"X", b"B", b"T", b"\x8e", b"V", b"S")},
+        "text": b"It was the best of times.\n" * 240_000,
+        "Vline": b"Very long text without an end of line " * 160_000,
+        "csv": b"0.25,1,-3\n" * 600_000,
+        "json": json.dumps([{"id": 1, "text": "In the beginning"}] * 150_000).encode(),
+        "zeros": bytes(6_000_000),
+    }
+
+
+def test_large_files_of_other_kinds_are_no_pickles(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for name, content in large().items():
+        path.write_bytes(content)
+        assert (name, list(artifact_unsafe(path))) == (name, [])
+
+
+@pytest.mark.parametrize("data", ["./data", "data/.", "data//", "data/sub", "data/sub/a.bin", ".", "", None])
+def test_what_an_own_loader_reads_is_looked_at_however_its_place_is_written(
+    tmp_path: Path, evil: bytes, data: str | None
+) -> None:
+    flavors = pyfunc("my_loader", **({} if data is None else {"data": data}))
+    with pytest.raises(ModelRefused, match=r"`data/sub/a\.bin`"):
+        check_formats(model(tmp_path, flavors, **{"data/sub/a.bin": evil}))
+
+
+def test_an_own_loader_without_a_place_is_judged_by_the_whole_folder(tmp_path: Path, evil: bytes) -> None:
+    with pytest.raises(ModelRefused, match=r"`other/a\.bin`"):
+        check_formats(model(tmp_path, pyfunc("my_loader"), **{"other/a.bin": evil}))
+
+
+def test_an_array_in_an_archive_is_found_whatever_its_name(tmp_path: Path) -> None:
+    array = io.BytesIO()
+    np.save(array, np.array([Evil(Path("x"))], dtype=object), allow_pickle=True)
+    (tmp_path / "a.npz").write_bytes(zipped(weights=array.getvalue()))
+    assert artifact_unsafe(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("decoy", ["a pt2 archive", "TorchScript"])

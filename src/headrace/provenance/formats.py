@@ -265,7 +265,8 @@ def _python_model(model: MlModel, conf: Conf) -> _Found:
 
 def _own_loader(model: MlModel, conf: Conf) -> _Found:
     """A loader that comes with the model is code like a model from code; what it may unpickle is in its data."""
-    place = str(conf.get("data") or "data")
+    # Without `data`, MLflow gives it the model's folder itself.
+    place = str(conf.get("data") or "")
     return _Found(f"own loader {conf.get('loader_module')}", _pickled_files(model, place, _FROM_CODE))
 
 
@@ -287,10 +288,12 @@ def _unknown(name: str, conf: Conf) -> _Found:
     return _Found(name, [Pickled(place, why, "Log the model in another flavor, or from code")])
 
 
-def _pickled_files(model: MlModel, prefix: str, remedy: str) -> list[Pickled]:
+def _pickled_files(model: MlModel, place: str, remedy: str) -> list[Pickled]:
+    """Return the pickles at a place in the model's folder: a file, or a folder and all that is below it."""
+    within = PurePosixPath(place)
     found = []
     for name in plain_files(model.folder):
-        if name.startswith(prefix) and (imported := artifact_unsafe(model.folder / name)):
+        if PurePosixPath(name).is_relative_to(within) and (imported := artifact_unsafe(model.folder / name)):
             found.append(_pickled(model, model.folder / name, imported, remedy, "it is a pickle"))
     return found
 

@@ -11,6 +11,7 @@ import json
 import lzma
 import pickletools
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,10 @@ _COMPRESSED: Mapping[bytes, Callable[[], _Decompressor]] = {
     b"]\x00": lzma.LZMADecompressor, b"x": zlib.decompressobj,
 }  # fmt: skip
 _LZ4 = b"\x04\x22M\x18"
+_ZIP = b"PK\x03\x04"
 _NUMPY = b"\x93NUMPY"
+#: What the standard library raises on a member that is broken, encrypted or compressed in an unknown way.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, OSError)
 _UNKNOWN = "something that cannot be followed"
 _HEAD_BYTES = 1 << 22
 #: Where an archive of `torch.export.save` keeps the graph, since torch 2.8 and before.
@@ -104,8 +108,18 @@ def _read_one(file: BinaryIO) -> Program:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Tell whether `torch.load` would hand a file to TorchScript's own loader, which imports no Python."""
-    return zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in _names(path))
+    """Tell whether `torch.load` would hand a file to TorchScript's own loader, which imports no Python.
+
+    torch looks for `constants.pkl` right below the root folder, and at no other place.
+    """
+    with path.open("rb") as file:
+        if not _is_zip(file):
+            return False
+        try:
+            with _opened(file) as archive:
+                return _members(archive).get("constants.pkl", "").endswith("/constants.pkl")
+        except zipfile.BadZipFile:
+            return False
 
 
 def torch_file_unsafe(path: Path) -> Sequence[str]:
@@ -115,14 +129,57 @@ def torch_file_unsafe(path: Path) -> Sequence[str]:
 
 
 def _torch_unsafe(file: BinaryIO) -> Sequence[str]:
-    if not zipfile.is_zipfile(file):
-        file.seek(0)
+    if not _is_zip(file):
         return read_program(file.read()).unsafe
-    with zipfile.ZipFile(file) as archive:
-        programs = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
-        if len(programs) != 1 or len(set(archive.namelist())) != len(archive.namelist()):
-            return [_UNKNOWN]
-        return read_program(archive.read(programs[0])).unsafe
+    try:
+        with _opened(file) as archive:
+            return read_program(archive.read(_members(archive)["data.pkl"])).unsafe
+    except (*_UNREADABLE, KeyError):
+        return [_UNKNOWN]
+
+
+def _is_zip(file: BinaryIO) -> bool:
+    """Tell whether torch and NumPy take a file for an archive: they look at its first bytes, Python at its end.
+
+    The file is read from its beginning afterwards.
+    """
+    is_zip = file.read(len(_ZIP)) == _ZIP
+    file.seek(0)
+    return is_zip
+
+
+def _opened(file: BinaryIO) -> zipfile.ZipFile:
+    """Return the archive that begins where the file does; one behind it would be seen by Python and not by torch.
+
+    Raises:
+        zipfile.BadZipFile: there is none.
+    """
+    try:
+        archive = zipfile.ZipFile(file)
+    except (ValueError, NotImplementedError, struct.error) as error:
+        raise zipfile.BadZipFile(str(error)) from error
+    if min((member.header_offset for member in archive.infolist()), default=0) != 0:
+        raise zipfile.BadZipFile("the archive does not begin where the file does")
+    return archive
+
+
+def _members(archive: zipfile.ZipFile) -> Mapping[str, str]:
+    """Return an archive's members by their names below its root folder, in small letters: to torch, case is nothing.
+
+    Archives of torch 2.7 and before have no root folder; only extra files are in a folder there.
+
+    Raises:
+        zipfile.BadZipFile: two members share one name, or there is more than one root folder.
+    """
+    names = archive.namelist()
+    is_flat = any("/" not in name for name in names)
+    roots = {name.partition("/")[0] for name in names if "/" in name}
+    if "" in roots or (roots - {"extra_files"} if is_flat else len(roots) > 1):
+        raise zipfile.BadZipFile("it has more than one root folder")
+    members = {(name if is_flat else name.partition("/")[2]).lower(): name for name in names}
+    if len(members) != len(names):
+        raise zipfile.BadZipFile("two members share one name")
+    return members
 
 
 def pt2_unsafe(path: Path) -> Sequence[str]:
@@ -132,18 +189,16 @@ def pt2_unsafe(path: Path) -> Sequence[str]:
     as the last resort; it loads compiled libraries. An archive of `torch.export.save` holds raw tensors only.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if len(set(archive.namelist())) != len(archive.namelist()):
-                return ["two members share one name"]
-            members = {name.partition("/")[2]: name for name in archive.namelist()}
-            if not _PROGRAM & {*members, *archive.namelist()}:
+        with path.open("rb") as file, _opened(file) as archive:
+            members = _members(archive)
+            if not _PROGRAM & {*members}:
                 return ["it holds no exported program"]
             found = [sentence for member in members if (sentence := _native(member))]
             for member in _pickled_members(archive, members):
                 unsafe = _member_unsafe(archive, members.get(member))
                 found += [f"`{member}` would import {', '.join(unsafe[:3])}"] if unsafe else []
             return found
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*_UNREADABLE, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"it is no archive of `torch.export.save` ({error})"]
 
 
@@ -162,14 +217,14 @@ def _native(member: str) -> str:
 def _pickled_members(archive: zipfile.ZipFile, members: Mapping[str, str]) -> list[str]:
     """Return the members that would be unpickled: sample inputs, and what a configuration says is pickled."""
     found = [name for name in members if name.startswith("data/sample_inputs/")]
-    # torch 2.7 and older: the members lie at the top, without a folder.
-    found += [name for name in members if re.search(r"(?:^|/)serialized_\w+\.pt$", name or members[name])]
+    # torch 2.7 and older: the members lie at the top, without a folder, and the first ones are called JSON.
+    found += [name for name in members if re.search(r"(?:^|/)serialized_(?!exported_program)\w+\.(?:pt|json)$", name)]
     for name in members:
         if not re.fullmatch(r"data/(?:weights|constants)/[^/]*_config\.json", name):
             continue
         for entry in json.loads(archive.read(members[name]))["config"].values():
             is_raw = entry["use_pickle"] is False and re.match(r"(?:weight|tensor)_", entry["path_name"])
-            found += [] if is_raw else [f"{name.rpartition('/')[0]}/{entry['path_name']}"]
+            found += [] if is_raw else [f"{name.rpartition('/')[0]}/{entry['path_name']}".lower()]
     return found
 
 
@@ -180,31 +235,44 @@ def artifact_unsafe(path: Path) -> Sequence[str]:
     """
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    if zipfile.is_zipfile(path):
+    if head.startswith(_ZIP):
         return _zip_unsafe(path)
     if head.startswith(_LZ4):
         return [_UNKNOWN]
-    head = _decompressed(head)
-    if head.startswith(_NUMPY):
-        return _array_unsafe(head)
-    return read_program(head).unsafe if _is_pickle(head) else []
+    content = _decompressed(head)
+    if content.startswith(_NUMPY):
+        return _array_unsafe(content)
+    is_cut = max(len(head), len(content)) == _HEAD_BYTES
+    if not _is_pickle(content, is_cut=is_cut):
+        return []
+    if is_cut and content is head:  # Only the whole file tells a long text or number from a long pickle.
+        content, is_cut = path.read_bytes(), False
+        if not _is_pickle(content):
+            return []
+    return read_program(content).unsafe or ([_UNKNOWN] if is_cut else [])
 
 
 def _zip_unsafe(path: Path) -> Sequence[str]:
-    with zipfile.ZipFile(path) as archive:
-        if any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist()):
-            return [] if is_torchscript(path) else torch_file_unsafe(path)
-        found = [_array_unsafe(_head_of(archive, name)) for name in archive.namelist() if name.endswith(".npy")]
+    try:
+        with path.open("rb") as file, _opened(file) as archive:
+            if any(name.rpartition("/")[2].lower() == "data.pkl" for name in archive.namelist()):
+                return [] if is_torchscript(path) else torch_file_unsafe(path)
+            # NumPy knows its arrays by their beginning, whatever they are called.
+            arrays = [name for name in archive.namelist() if _is_array(archive, name)]
+            found = [_array_unsafe(_head_of(archive, name)) for name in arrays]
+    except zipfile.BadZipFile:
+        return [_UNKNOWN]
     return next((unsafe for unsafe in found if unsafe), [])
 
 
-def _head_of(archive: zipfile.ZipFile, name: str) -> bytes:
+def _is_array(archive: zipfile.ZipFile, name: str) -> bool:
+    return name.endswith(".npy") or _head_of(archive, name, len(_NUMPY)) == _NUMPY
+
+
+def _head_of(archive: zipfile.ZipFile, name: str, most: int = _HEAD_BYTES) -> bytes:
     """Return a member's beginning; nothing, which is no array, where it cannot be read."""
-    with (
-        contextlib.suppress(zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError),
-        archive.open(name) as member,
-    ):
-        return member.read(_HEAD_BYTES)
+    with contextlib.suppress(*_UNREADABLE), archive.open(name) as member:
+        return member.read(most)
     return b""
 
 
@@ -222,17 +290,19 @@ def _array_unsafe(head: bytes) -> Sequence[str]:
     return (read_program(file.read()).unsafe or ["objects"]) if dtype.hasobject else []
 
 
-def _is_pickle(head: bytes) -> bool:
+def _is_pickle(head: bytes, *, is_cut: bool = False) -> bool:
     """Tell whether bytes begin as a pickle does, or work as one: protocols 0 and 1 have no beginning of their own.
 
     Text can consist of opcodes by chance, but it does not keep their stack in order. What has called something is a
-    pickle also where it breaks off afterwards.
+    pickle also where it breaks off afterwards. Where more follows (`is_cut`), what is in order to its last byte may be
+    one.
     """
     if re.match(rb"\x80[\x00-\x05]", head) and not _is_safetensors(head):
         return True
     depth, marks, is_named = 0, list[int](), False
+    file = io.BytesIO(head)
     try:
-        for opcode, _, _ in pickletools.genops(head):
+        for opcode, _, _ in pickletools.genops(file):
             taken = opcode.stack_before
             if pickletools.markobject in taken:
                 depth = marks.pop() - taken.index(pickletools.markobject)
@@ -249,7 +319,7 @@ def _is_pickle(head: bytes) -> bool:
                 marks.append(depth)
             depth += len(opcode.stack_after)
     except Exception:  # noqa: BLE001 - pickletools raises anything on what is no pickle
-        return False
+        return is_cut and file.tell() == len(head)
     return False
 
 
@@ -269,8 +339,3 @@ def _decompressed(head: bytes) -> bytes:
             with contextlib.suppress(OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
                 return make().decompress(head, _HEAD_BYTES)
     return head
-
-
-def _names(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        return archive.namelist()
