@@ -261,6 +261,16 @@ def test_columns_may_have_numbers_for_names() -> None:
     assert read(ANY, {"dataframe_split": {"columns": [0, 1], "data": [[1, "a"]]}}).layout.order == (0, 1)
 
 
+def test_params_are_nested_no_deeper_than_any_worker_reads() -> None:
+    def nested(levels: int) -> dict[str, Any]:
+        return {"a": nested(levels - 1)} if levels else {}
+
+    document = json.dumps({"inputs": [[1]], "params": nested(31)}).encode()
+    assert ANY.read(document).params == nested(31)
+    with pytest.raises(Rejected, match=r"`\$\.params` is nested deeper than 32 levels"):
+        read(ANY, {"inputs": [[1]], "params": nested(32)})
+
+
 @pytest.mark.parametrize("params", [5, ["a"], "a", True])
 def test_params_are_an_object(params: Any) -> None:
     with pytest.raises(Rejected, match="params") as refusal:

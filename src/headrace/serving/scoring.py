@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from headrace.predictions.depth import DEEPEST, is_too_deep
 from headrace.serving.layout import Block, Layout, Rows
 from headrace.serving.rejection import BAD_REQUEST, UNFIT, Rejected, too_many_rows
 from headrace.serving.schema import NULLABLE, Table, Tensors, column_type, number_type, tensor_row_type
@@ -289,6 +290,8 @@ class AnyScoring(Scoring):
         params = document.get("params")
         if not isinstance(params, dict | None):
             raise Rejected(UNFIT, "`$.params` is no object.")
+        if params and is_too_deep(params):  # A worker's Python may read fewer levels than this one.
+            raise Rejected(UNFIT, f"`$.params` is nested deeper than {DEEPEST} levels.")
         try:
             return Asked(self._rows(given[0], document[given[0]]), params)
         except (KeyError, TypeError, ValueError, IndexError) as cause:
