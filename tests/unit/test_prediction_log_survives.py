@@ -18,11 +18,12 @@ from headrace.predictions.actuals import roll_actuals
 from headrace.predictions.batch import Batch, encode
 from headrace.predictions.ids import Ids
 from headrace.predictions.journal import SUFFIX, Journal, read_frames
-from headrace.predictions.manifest import read_manifest
+from headrace.predictions.manifest import Manifest, read_manifest
 from headrace.predictions.query import connect
 from headrace.predictions.roll import decode_journal, roll
 from headrace.predictions.segments import SegmentLog
-from headrace.predictions.upkeep import rebuild, repair
+from headrace.predictions.tend import tend
+from headrace.predictions.upkeep import compact, rebuild, repair
 from headrace.predictions.writer import PredictionWriter
 from headrace.types import Actual, Prediction
 
@@ -301,6 +302,42 @@ def test_a_manifest_that_is_none_is_told_with_its_remedy(tmp_path: Path, text: s
     with pytest.raises(Unavailable, match="damaged") as told:
         snapshot.take(tmp_path)
     assert "headrace predictions rebuild" in told.value.remedy
+
+
+@pytest.mark.parametrize("step", [roll, roll_actuals, compact, tend, snapshot.take])
+def test_nothing_is_removed_while_a_manifest_is_missing(tmp_path: Path, step: Callable[[Path], object]) -> None:
+    folder = tmp_path / "digits"
+    leave(folder, batch([1, 2]))
+    actuals.append(folder, [Actual(IDS.new(), 1, datetime.now(UTC))])
+    roll(folder)
+    roll_actuals(folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(Unavailable, match=r"manifest\.json is missing") as told:
+        step(folder)
+    assert "headrace predictions rebuild digits" in told.value.remedy
+    assert (len(rebuild(folder).predictions), len(rebuild(folder).actuals)) == (1, 1)
+    assert inputs(folder) == [1, 2]
+
+
+@pytest.mark.parametrize("step", [roll, roll_actuals])
+def test_a_crash_in_the_first_rolling_is_no_lost_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Callable[[Path], int]
+) -> None:
+    folder = tmp_path / "digits"
+    leave(folder, batch([1, 2]))
+    actuals.append(folder, [Actual(IDS.new(), 1, datetime.now(UTC)) for _ in range(2)])
+
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "next", crash)
+        with pytest.raises(KeyboardInterrupt):
+            step(folder)
+    assert len(list(folder.rglob("*.parquet"))) == 1
+    assert inputs(folder) == [1, 2]
+    assert step(folder) == 2
+    assert inputs(folder) == [1, 2]
 
 
 def test_a_manifest_is_made_anew_beside_a_damaged_segment(tmp_path: Path) -> None:

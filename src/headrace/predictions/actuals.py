@@ -20,7 +20,7 @@ from headrace.errors import InvalidInput, Unavailable
 from headrace.predictions.depth import DEEPEST, is_too_deep
 from headrace.predictions.ids import Ids
 from headrace.predictions.journal import SUFFIX, Journal, journals, read_frames
-from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, rolled_names, write_manifest
+from headrace.predictions.manifest import Segment, begun, exclusive, new_path, rolled_names, write_manifest
 from headrace.predictions.tables import storage, texts, write_parquet
 from headrace.types import Actual, Json
 
@@ -109,7 +109,7 @@ def pending(folder: Path, first_sequence: int, *, rolled: Sequence[str] = ()) ->
 def roll_actuals(folder: Path) -> int:
     """Turn the actuals' journals into one Parquet segment, and return its rows. Appending waits meanwhile."""
     with exclusive(folder), _one_writer(folder):
-        manifest = read_manifest(folder)
+        manifest = begun(folder)
         names = [path.name for path in journals(folder / FOLDER)]
         table = pending(folder, manifest.sequence, rolled=manifest.rolled)
         if names:

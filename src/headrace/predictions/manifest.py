@@ -91,21 +91,34 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return a component's manifest; an empty one where there is none.
+    """Return a component's manifest; an empty one where nothing was rolled yet.
 
     Raises:
-        Unavailable: the file cannot be understood.
+        Unavailable: the file cannot be understood, or is gone while there are segments.
     """
     path = folder / NAME
+    remedy = f"Restore it from a backup, or run `headrace predictions rebuild {folder.name}`."
     try:
         return manifest_of(json.loads(path.read_bytes()))
-    except FileNotFoundError:
+    except FileNotFoundError as cause:
+        # In this order: `begun` writes it before the first segment.
+        if _has_segments(folder) and not path.exists():
+            raise Unavailable(f"The prediction log's manifest {path} is missing.", remedy) from cause
         return Manifest()
     except (ValueError, LookupError, TypeError, AttributeError) as cause:
-        raise Unavailable(
-            f"The prediction log's manifest {path} is damaged ({cause}).",
-            f"Restore it from a backup, or move it away and run `headrace predictions rebuild {folder.name}`.",
-        ) from cause
+        raise Unavailable(f"The prediction log's manifest {path} is damaged ({cause}).", remedy) from cause
+
+
+def begun(folder: Path) -> Manifest:
+    """Return a component's manifest, and begin it where there is none: segments without one are those of a lost one."""
+    manifest = read_manifest(folder)
+    if not (folder / NAME).exists():
+        write_manifest(folder, manifest)
+    return manifest
+
+
+def _has_segments(folder: Path) -> bool:
+    return any(any((folder / kind).rglob("*.parquet")) for kind in ("segments", "truths"))
 
 
 def manifest_of(document: dict[str, Any]) -> Manifest:

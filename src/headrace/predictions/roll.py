@@ -11,7 +11,7 @@ import pyarrow as pa
 from headrace.files import sync_folder, write_atomically
 from headrace.predictions.batch import UNFIT, Batch, Decoded, decode, encode
 from headrace.predictions.journal import claim, frame_of, journals, read_frames
-from headrace.predictions.manifest import Segment, exclusive, new_path, read_manifest, write_manifest
+from headrace.predictions.manifest import Segment, begun, exclusive, new_path, read_manifest, write_manifest
 from headrace.predictions.tables import Part, tables, texts, write_parquet
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _set_aside(folder: Path, name: str, batches: list[Batch]) -> None:
 
 def _sweep(folder: Path) -> None:
     """Finish what a crash left: remove journals that are rolled and files that no manifest names."""
-    manifest = read_manifest(folder)
+    manifest = begun(folder)
     if manifest.rolled:
         for place in (folder / "journals", folder / "actuals"):
             for name in manifest.rolled:
