@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from headrace.predictions.batch import batch_of, encode
 from headrace.predictions.ids import Ids
 from headrace.predictions.journal import Journal
 from headrace.predictions.manifest import read_manifest
-from headrace.predictions.remote import Remote
+from headrace.predictions.remote import Remote, Shipped
 from headrace.predictions.segments import SegmentLog
 from headrace.predictions.shipping import Shipper, merge_small, ship
 from headrace.types import Actual, Prediction
@@ -225,6 +226,36 @@ def test_one_components_trouble_holds_up_no_other(tmp_path: Path) -> None:
     (tmp_path / "store" / "churn").unlink()
     assert sorted(shipper.round()) == ["churn", "zebra"]
     assert not shipper.problems
+
+
+def test_a_store_that_cannot_be_listed_and_an_unforeseen_error_end_no_shipping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path / 'store'}"
+    log, ended = SegmentLog(tmp_path / "node", store=Bucket(url)), threading.Event()
+    log.append(rows(2))
+
+    def unlisted(_: Bucket) -> list[str]:
+        raise Unavailable(f"{url} fails at listing objects")
+
+    def broken(_: SegmentLog) -> list[str]:
+        monkeypatch.setattr(SegmentLog, "local", local)
+        ended.set()
+        raise PermissionError("not now")
+
+    def strange(_: Remote) -> Shipped:
+        raise ValueError("strange")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace.predictions.shipping.ship", strange)
+        shipper = Shipper(log)
+        shipper.round()
+        assert shipper.problems == {"churn": "ValueError: strange"}
+    local = SegmentLog.local
+    monkeypatch.setattr(Bucket, "folders", unlisted)
+    monkeypatch.setattr(SegmentLog, "local", broken)
+    Shipper(log).work(ended, every_s=0)
+    assert len(ids_of(SegmentLog(tmp_path / "reader", store=Bucket(url)))) == 2
 
 
 def test_the_cache_gives_up_what_was_not_used_for_longest(

@@ -204,7 +204,7 @@ def ship(
             "export HEADRACE_PREDICTIONS_URL=s3://BUCKET/PREFIX",
         )
     log = wiring.segment_log(settings)
-    done = {name: put(one) for name in ([component] if component else log.components()) if (one := log.remote(name))}
+    done = {name: put(one) for name in ([component] if component else log.local()) if (one := log.remote(name))}
     if as_json:
         print_json({"store": settings.predictions_url, "shipped": {name: asdict(one) for name, one in done.items()}})
         return

@@ -132,8 +132,11 @@ class SegmentLog:
 
     def components(self) -> list[str]:
         """Return the names of all components that have predictions, here or in the store."""
-        here = {path.name for path in self._folder.iterdir() if path.is_dir()} if self._folder.is_dir() else set[str]()
-        return sorted(here | set(self._store.folders() if self._store else ()))
+        return sorted({*self.local(), *(self._store.folders() if self._store else ())})
+
+    def local(self) -> list[str]:
+        """Return the names of the components that have a folder here."""
+        return sorted(path.name for path in self._folder.iterdir() if path.is_dir()) if self._folder.is_dir() else []
 
     def folder(self, component: str) -> Path:
         """Return a component's local folder."""

@@ -70,14 +70,17 @@ class Shipper:
         """Ship until told to stop, and once more then."""
         while True:
             is_last = ended.wait(every_s)
-            self.round()
+            try:
+                self.round()
+            except Exception:  # The loop's boundary: what is left undone now is done in the next round.
+                log.exception("shipping")
             if is_last:
                 return
 
     def round(self) -> Mapping[str, Shipped]:
         """Ship once; one component's trouble holds up no other."""
         done = {}
-        for component in self.log.components():
+        for component in self.log.local():
             remote = self.log.remote(component)
             if remote is None:
                 continue
@@ -88,6 +91,8 @@ class Shipper:
                 self._tell(component, f"{error.fact} {error.remedy}".strip())
             except OSError as error:
                 self._tell(component, f"{remote.folder} cannot be read or written: {error.strerror or error}.")
+            except Exception as error:  # noqa: BLE001 - whatever it is: the others' turn comes all the same
+                self._tell(component, f"{type(error).__name__}: {error}")
         return done
 
     def _tell(self, component: str, problem: str) -> None:
