@@ -95,6 +95,23 @@ def test_a_round_that_breaks_anywhere_is_repeated_and_each_row_is_there_once(
     assert not read_manifest(tmp_path / "node" / "churn").shipping
 
 
+def test_a_writer_whose_answers_are_lost_again_and_again_keeps_its_name(tmp_path: Path, store: Bucket) -> None:
+    log = SegmentLog(tmp_path / "node", store=store)
+    made = rows(3)
+    log.append(made[:1])
+    ship(remote_of(log))
+    for one in made[1:]:
+        log.append([one])
+    for _ in range(3):  # Two segments and the manifest.
+        breaking = SegmentLog(tmp_path / "node", store=Breaking(store.url, breaks_at=2, is_lost=False))
+        with pytest.raises(Unavailable, match="was lost"):
+            remote_of(breaking).ship()
+    ship(remote_of(log))
+    assert len(store.below("churn").sizes("writers")) == 1
+    assert merge_small(remote_of(log), many=2) == 3
+    assert ids_of(SegmentLog(tmp_path / "reader", store=store)) == [one.id for one in made]
+
+
 def test_a_crash_before_the_local_manifest_lets_go_tells_no_row_twice(
     tmp_path: Path, store: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

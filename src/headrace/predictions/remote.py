@@ -274,11 +274,12 @@ class Remote:
             ) from error
 
     def _write(self, writer: str, manifest: Manifest) -> None:
-        self.store.put(_manifest_name(writer), json.dumps(asdict(manifest)).encode())
+        # In this order: whether the store has it or not after a crash, it counts as this folder's.
         write_atomically(self.folder / WRITER, f"{writer} {manifest.generation}")
+        self.store.put(_manifest_name(writer), json.dumps(asdict(manifest)).encode())
 
     def _known_as(self) -> tuple[str, int]:
-        """Return this writer's name, and the generation of the manifest that it wrote last."""
+        """Return this writer's name, and the highest generation of a manifest that it ever began to write."""
         try:
             name, generation = (self.folder / WRITER).read_text().split()
             return name, int(generation)
@@ -303,9 +304,9 @@ class Remote:
                 own = self._read(_manifest_name(name))
             except NotFound:
                 own = Manifest()
-            # One more is what a crash between the two writes leaves. More than that is somebody else's hand: a copy of
-            # this folder at work. From then on each has a name of its own, and neither overwrites the other.
-            if own.generation <= generation + 1:
+            # More than that is somebody else's hand: a copy of this folder at work. From then on each has a name of its
+            # own, and neither overwrites the other.
+            if own.generation <= generation:
                 return name, own
             log.warning("%s: another copy of this folder writes as %s; this one takes a new name", self.folder, name)
         name = uuid.uuid4().hex
