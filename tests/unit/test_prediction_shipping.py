@@ -14,6 +14,8 @@ from headrace.bucket import Bucket
 from headrace.clock import ManualClock
 from headrace.errors import Unavailable
 from headrace.predictions import remote as remotes
+from headrace.predictions.actuals import roll_actuals
+from headrace.predictions.base import Counts
 from headrace.predictions.batch import batch_of, encode
 from headrace.predictions.ids import Ids
 from headrace.predictions.journal import Journal
@@ -57,6 +59,10 @@ class Breaking(Bucket):
 @pytest.fixture
 def store(tmp_path: Path) -> Bucket:
     return Bucket(f"file://{tmp_path / 'store'}")
+
+
+def out_of_reach(*_: object) -> dict[str, int]:
+    raise Unavailable("the store is out of reach")
 
 
 def remote_of(log: SegmentLog) -> Remote:
@@ -165,6 +171,32 @@ def test_a_writer_still_at_work_keeps_its_journal(tmp_path: Path, store: Bucket)
     assert ids_of(log) == [one.id for one in made]
     journal.close()
     assert ship(remote_of(log)).rows == 3
+
+
+def test_a_manifest_made_anew_leaves_out_what_the_store_has(
+    tmp_path: Path, store: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, folder = SegmentLog(tmp_path / "node", store=store), tmp_path / "node" / "churn"
+    made = rows(5)
+    for one in made[:4]:
+        log.append([one])
+        log.append_actuals("churn", [Actual(one.id, "no", one.at)])
+        roll_actuals(folder)
+        remote_of(log).ship()
+    assert merge_small(remote_of(log), many=4) == 4
+    log.append(made[4:])
+    (folder / "manifest.json").write_text("{")
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "sizes", out_of_reach)
+        with pytest.raises(Unavailable, match="out of reach"):
+            remote_of(log).rebuild()
+    assert (folder / "manifest.json").read_text() == "{"
+    found = remote_of(log).rebuild()
+    assert ([one.rows for one in found.predictions], found.actuals, len(found.retired)) == ([1], (), 8)
+    ship(remote_of(log))
+    for each in (log, SegmentLog(tmp_path / "reader", store=store)):
+        assert ids_of(each) == [one.id for one in made]
+        assert each.counts("churn") == Counts(5, 4)
 
 
 def test_a_copy_of_a_folder_takes_a_name_of_its_own(tmp_path: Path, store: Bucket) -> None:

@@ -215,15 +215,17 @@ def ship(
 
 @app.command()
 def rebuild(component: Name, as_json: AsJson = False) -> None:
-    """Make a lost manifest anew from the files that are there.
+    """Make a lost or damaged manifest anew from the files there are.
 
     Example: headrace predictions rebuild digits
     """
     from headrace.cli.terminal import good, print_json
-    from headrace.cli.watching import prediction_folder
+    from headrace.cli.watching import log_of
     from headrace.predictions import upkeep
 
-    found = upkeep.rebuild(prediction_folder(component))
+    log = log_of(component)
+    remote = log.remote(component)
+    found = remote.rebuild() if remote else upkeep.rebuild(log.folder(component))
     if as_json:
         print_json({"predictions": len(found.predictions), "actuals": len(found.actuals)})
         return

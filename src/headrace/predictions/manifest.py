@@ -85,6 +85,11 @@ class Manifest:
         """Return the files of actuals, those that are on their way into an object store included."""
         return (*self.actuals, *(one for one in self.shipping if not one.day))
 
+    @property
+    def paths(self) -> set[str]:
+        """Return all files that are named, those that no longer count included."""
+        return {one.path for one in (*self.all_predictions, *self.all_actuals)} | {one.path for one in self.retired}
+
     def next(self, **changes: object) -> "Manifest":
         """Return the manifest that follows this one."""
         return replace(self, generation=self.generation + 1, **changes)  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ from headrace.predictions.manifest import (
     read_manifest,
     write_manifest,
 )
-from headrace.predictions.upkeep import Problem
+from headrace.predictions.upkeep import Problem, rebuild
 
 log = logging.getLogger(__name__)
 #: Beside the local segments: copies of what lies in the store, for readers of this machine.
@@ -216,6 +216,16 @@ class Remote:
         with self._one_shipper() as (_, own):
             return own
 
+    def rebuild(self) -> Manifest:
+        """Make this folder's manifest anew, without the files that the store was given.
+
+        Raises:
+            Unavailable: the store cannot be asked; the manifest stays as it is.
+        """
+        with self._one_shipper():
+            shipped = set[str]().union(*(self._read(name).paths for name in self.store.sizes("writers")))
+            return rebuild(self.folder, shipped=shipped, clock=self.clock)
+
     # The steps
 
     def _take(self) -> Manifest:
@@ -237,7 +247,7 @@ class Remote:
             )
 
     def _name(self, writer: str, own: Manifest, manifest: Manifest) -> None:
-        known = {one.path for one in (*own.predictions, *own.actuals)} | {one.path for one in own.retired}
+        known = own.paths
         fresh = [one for one in manifest.shipping if one.path not in known]
         self._write(
             writer,

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -109,8 +108,7 @@ def _sweep(folder: Path) -> None:
             if place.is_dir():
                 sync_folder(place)  # Or a power cut could bring back a file whose name is forgotten.
         write_manifest(folder, manifest.next(rolled=()))
-    named = defaultdict(bool, {one.path: True for one in (*manifest.all_predictions, *manifest.all_actuals)})
-    named |= {entry.path: True for entry in manifest.retired}
+    named = manifest.paths
     for path in (*(folder / "segments").rglob("*.*"), *(folder / "truths").glob("*.*")):
-        if path.is_file() and not named[path.relative_to(folder).as_posix()]:
+        if path.is_file() and path.relative_to(folder).as_posix() not in named:
             path.unlink()

@@ -162,19 +162,23 @@ def repair(folder: Path) -> list[Problem]:
     return problems
 
 
-def rebuild(folder: Path, *, clock: Clock | None = None) -> Manifest:
+def rebuild(folder: Path, *, shipped: Collection[str] = (), clock: Clock | None = None) -> Manifest:
     """Make the manifest anew from the files that are there, for when it was lost; damaged ones are set aside.
 
     A file whose rows are all in another, as after a compaction that had just been made, is left out. New actuals go on
     above the highest number that is there, so that those that came before them still count.
+
+    Args:
+        shipped: files that an object store has (`Remote.rebuild`); they only wait here for their removal.
     """
     with exclusive(folder):
         predictions, replaced = _without_replaced(folder, _readable(folder, "segments"))
         truths = _readable(folder, "truths")
+        gone = [*replaced, *(one for one in (*predictions, *truths) if one.path in shipped)]
         manifest = Manifest(
-            predictions,
-            truths,
-            retired=tuple(_retire(replaced, clock or SystemClock())),
+            tuple(one for one in predictions if one.path not in shipped),
+            tuple(one for one in truths if one.path not in shipped),
+            retired=tuple(_retire(gone, clock or SystemClock())),
             sequence=max((_end_of_sequence(folder / one.path) for one in truths), default=0),
             generation=1,
         )
