@@ -80,6 +80,8 @@ class Bucket:
             with temporary.open("xb") as file:
                 for piece in self.pieces(name):
                     file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.rename(to)
         finally:
             temporary.unlink(missing_ok=True)

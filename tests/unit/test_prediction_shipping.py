@@ -262,6 +262,18 @@ def test_a_missing_object_is_named(tmp_path: Path, store: Bucket) -> None:
         SegmentLog(tmp_path / "reader", store=store).joined("churn")
 
 
+def test_a_torn_copy_is_fetched_again(tmp_path: Path, store: Bucket) -> None:
+    log, reader = SegmentLog(tmp_path / "node", store=store), SegmentLog(tmp_path / "reader", store=store)
+    made = rows(5)
+    log.append(made)
+    ship(remote_of(log))
+    ids_of(reader)
+    (copy,) = (tmp_path / "reader" / "churn" / "remote").rglob("*.parquet")
+    for torn in (b"", copy.read_bytes()[:100]):
+        copy.write_bytes(torn)
+        assert ids_of(reader) == [one.id for one in made]
+
+
 def test_one_components_trouble_holds_up_no_other(tmp_path: Path) -> None:
     # The first of two components meets the break.
     log = SegmentLog(tmp_path / "node", store=Bucket(f"file://{tmp_path / 'store'}"))

@@ -112,11 +112,14 @@ class Remote:
         return Manifest(tuple(found.values()), tuple(actuals.values()), damaged_bytes=damaged, senseless_rows=senseless)
 
     def file(self, segment: Segment) -> Path:
-        """Return a local copy of a segment, fetched where there is none. Raises Unavailable."""
+        """Return a local copy of a segment, fetched where there is none or a torn one. Raises Unavailable."""
         copy = self.folder / CACHE / segment.path
         try:
             os.utime(copy)
+            is_whole = copy.stat().st_size == segment.bytes
         except FileNotFoundError:
+            is_whole = False
+        if not is_whole:
             self._make_room(segment.bytes)
             try:
                 self.store.fetch(segment.path, copy)
