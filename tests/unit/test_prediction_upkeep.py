@@ -71,6 +71,18 @@ def test_many_small_files_are_merged_while_a_component_serves(folder: Path, monk
     assert len(known(folder)) == len(before) + 1
 
 
+def test_files_are_merged_up_to_so_many_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, clock = known(folder), ManualClock(START + timedelta(days=9))
+    size = max(one.bytes for one in read_manifest(folder).predictions)
+    monkeypatch.setattr("headrace.predictions.upkeep.FULL_BYTES", 2 * size + size // 2)
+    monkeypatch.setattr("headrace.predictions.tend.MANY", 2)
+    assert compact(folder, clock=clock).into == 3  # Two of the three of each day.
+    assert (len(read_manifest(folder).predictions), known(folder)) == (6, before)
+    monkeypatch.setattr("headrace.predictions.upkeep.FULL_BYTES", 1)
+    monkeypatch.setattr("headrace.predictions.tend.compact", pytest.fail)
+    tend(folder, clock=clock)
+
+
 def test_actuals_are_rolled_in_order_of_arrival(folder: Path) -> None:
     before = SegmentLog(folder.parent).counts("churn")
     assert before == Counts(36, 18)

@@ -42,7 +42,7 @@ def merge_small(remote: Remote, *, many: int = MANY) -> int:
     merged = 0
     days: dict[tuple[int, str], list[Segment]] = {}
     for one in remote.own().predictions:
-        if one.rows < upkeep.FULL_ROWS:
+        if not upkeep.is_full(one):
             days.setdefault((one.version, one.day), []).append(one)
     for small in days.values():
         if len(small) < many:

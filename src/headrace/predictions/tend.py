@@ -15,7 +15,7 @@ from pathlib import Path
 from headrace.clock import Clock
 from headrace.predictions.manifest import read_manifest
 from headrace.predictions.roll import roll
-from headrace.predictions.upkeep import FULL_ROWS, compact, sweep
+from headrace.predictions.upkeep import compact, is_full, sweep
 
 #: So many small files of one version and day are merged.
 MANY = 64
@@ -25,7 +25,7 @@ def tend(folder: Path, *, clock: Clock | None = None) -> int:
     """Roll what dead writers left, merge small files where there are many, and return the rows rolled."""
     rows = roll(folder)
     manifest = read_manifest(folder)
-    small = Counter((one.version, one.day) for one in manifest.predictions if one.rows < FULL_ROWS)
+    small = Counter((one.version, one.day) for one in manifest.predictions if not is_full(one))
     if max(small.values(), default=0) >= MANY:
         compact(folder, clock=clock)
     elif manifest.retired:

@@ -26,8 +26,9 @@ from headrace.predictions.roll import segment_of
 from headrace.predictions.tables import storage, texts
 
 log = logging.getLogger(__name__)
-#: Segments are merged up to this size; larger ones are left alone.
-FULL_ROWS = 1_000_000
+#: Segments are merged up to this size, in rows and in bytes as stored, for they are merged in memory; larger ones are
+#: left alone.
+FULL_ROWS, FULL_BYTES = 1_000_000, 64 * 1024**2
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM}
 #: How long a replaced file stays for readers that still use it.
 GRACE_S = 600.0
@@ -49,6 +50,11 @@ class Problem:
     path: str
     rows: int
     sentence: str
+
+
+def is_full(*segments: Segment) -> bool:
+    """Tell whether segments, together, are too large for another to be merged with."""
+    return sum(one.rows for one in segments) >= FULL_ROWS or sum(one.bytes for one in segments) >= FULL_BYTES
 
 
 def compact(folder: Path, *, clock: Clock | None = None) -> Compaction:
@@ -210,10 +216,10 @@ def _joined(folder: Path, tables: Sequence[tuple[Segment, pa.Table]]) -> Segment
 
 
 def groups(folder: Path, segments: Iterable[Segment]) -> list[list[Segment]]:
-    """Return segments that may become one file each: of one version, day and set of columns, up to FULL_ROWS."""
+    """Return segments that may become one file each: of one version, day and set of columns, until full."""
     groups: dict[tuple[int, str, str], list[Segment]] = defaultdict(list)
     for one in segments:
-        if one.rows >= FULL_ROWS:
+        if is_full(one):
             groups[one.version, one.day, one.path].append(one)
             continue
         groups[one.version, one.day, _columns(folder, one)].append(one)
@@ -232,7 +238,7 @@ def _columns(folder: Path, one: Segment) -> str:
 def _filled(group: list[Segment]) -> list[list[Segment]]:
     parts: list[list[Segment]] = [[]]
     for one in sorted(group, key=lambda segment: segment.first):
-        if parts[-1] and sum(other.rows for other in parts[-1]) + one.rows > FULL_ROWS:
+        if parts[-1] and is_full(*parts[-1], one):
             parts.append([])
         parts[-1].append(one)
     return parts
