@@ -183,7 +183,7 @@ def test_a_manifest_made_anew_leaves_out_what_the_store_has(
         log.append_actuals("churn", [Actual(one.id, "no", one.at)])
         roll_actuals(folder)
         remote_of(log).ship()
-    assert merge_small(remote_of(log), many=4) == 4
+    assert merge_small(remote_of(log), many=4) == 8
     log.append(made[4:])
     (folder / "manifest.json").write_text("{")
     with monkeypatch.context() as patch:
@@ -231,6 +231,28 @@ def test_small_segments_are_merged_and_the_old_ones_stay_for_readers(tmp_path: P
     assert remote_of(log).sweep() == 3
     assert [name for name in store.below("churn").sizes("segments")] == [merged.path]
     assert ids_of(reader) == [one.id for one in made]
+
+
+def test_small_files_of_actuals_are_merged_and_the_first_still_counts(tmp_path: Path, store: Bucket) -> None:
+    clock = ManualClock(START + timedelta(days=10))
+    log = SegmentLog(tmp_path / "node", store=store, clock=clock)
+    old, new = rows(4), rows(3, at=START + timedelta(days=9))
+    log.append([*old, *new])
+    labels = [(one.id, "first") for one in (*old, *new)] + [(old[0].id, "second"), ("no id", "lost"), ("none", "lost")]
+    for identity, value in labels:
+        clock.advance(1)
+        log.append_actuals("churn", [Actual(identity, value, clock.now())])
+        roll_actuals(tmp_path / "node" / "churn")
+        remote_of(log).ship()
+    reader = SegmentLog(tmp_path / "reader", store=store, clock=clock)
+    before = reader.counts("churn")
+    assert (before.labelled, before.orphans, before.conflicts) == (7, 2, 1)
+    assert merge_small(remote_of(log), many=2) == len(labels)
+    assert [one.rows for one in reader.snapshot("churn").manifest.actuals] == [5, 3, 2]
+    assert reader.counts("churn") == before
+    assert {row.actual for row in reader.joined("churn")} == {"first"}
+    # Old actuals lie in files of their own, so that retention takes them.
+    assert remote_of(log).put_floor(START + timedelta(days=5)) == 4 + 5
 
 
 def test_what_is_below_a_floor_counts_no_more_and_is_removed_later(tmp_path: Path, store: Bucket) -> None:

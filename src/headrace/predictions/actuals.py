@@ -113,7 +113,7 @@ def roll_actuals(folder: Path) -> int:
         names = [path.name for path in journals(folder / FOLDER)]
         table = pending(folder, manifest.sequence, rolled=manifest.rolled)
         if names:
-            made = [_segment(folder, table.take(pc.sort_indices(storage(table["id"]))))] if table.num_rows else []
+            made = [segment_of(folder, table.take(pc.sort_indices(storage(table["id"]))))] if table.num_rows else []
             damaged = manifest.damaged_bytes + _damaged_bytes(folder, set(names) - set(manifest.rolled))
             write_manifest(
                 folder,
@@ -133,7 +133,8 @@ def _damaged_bytes(folder: Path, names: Iterable[str]) -> int:
     return sum(_decoded((folder / FOLDER / name).read_bytes()).damaged_bytes for name in names)
 
 
-def _segment(folder: Path, table: pa.Table) -> Segment:
+def segment_of(folder: Path, table: pa.Table) -> Segment:
+    """Write actuals, sorted by id, as a new segment file that nobody sees until a manifest names it."""
     path = new_path("truths")
     size = write_parquet(table, folder / path)
     known = table["id"].drop_null()

@@ -204,14 +204,25 @@ class Remote:
         with self._one_shipper() as (writer, own):
             half = {one.path for one in read_manifest(self.folder).shipping}
             # Dropped meanwhile, or named here still after a crash: both would be told twice.
-            if gone & half or not gone <= {one.path for one in own.predictions}:
+            if gone & half or not gone <= {one.path for one in (*own.predictions, *own.actuals)}:
                 return False
             for one in made:
                 self._put(one, self.folder / CACHE / one.path)
             now_s = self.clock.now().timestamp()
-            kept = tuple(one for one in own.predictions if one.path not in gone)
-            retired = (*own.retired, *(Retired(path, now_s) for path in sorted(gone)))
-            self._write(writer, own.next(predictions=(*kept, *made), retired=retired))
+            self._write(
+                writer,
+                own.next(
+                    predictions=(
+                        *(one for one in own.predictions if one.path not in gone),
+                        *(one for one in made if one.day),
+                    ),
+                    actuals=(
+                        *(one for one in own.actuals if one.path not in gone),
+                        *(one for one in made if not one.day),
+                    ),
+                    retired=(*own.retired, *(Retired(path, now_s) for path in sorted(gone))),
+                ),
+            )
         return True
 
     def own(self) -> Manifest:

@@ -18,7 +18,7 @@ from headrace.predictions.segments import SegmentLog
 
 log = logging.getLogger(__name__)
 EVERY_S = 30.0
-#: So many small segments of one version and day are merged.
+#: So many small segments of one version and day, or of actuals, are merged.
 MANY = 24
 
 
@@ -41,9 +41,11 @@ def merge_small(remote: Remote, *, many: int = MANY) -> int:
     """Merge this writer's small segments in the store, where there are many; return how many went into others."""
     merged = 0
     days: dict[tuple[int, str], list[Segment]] = {}
-    for one in remote.own().predictions:
+    own = remote.own()
+    for one in (*own.predictions, *own.actuals):
         if not upkeep.is_full(one):
-            days.setdefault((one.version, one.day), []).append(one)
+            # Actuals go by their latest id, to three days of its time: whole files are dropped when all in them is old.
+            days.setdefault((one.version, one.day or one.last[:5]), []).append(one)
     for small in days.values():
         if len(small) < many:
             continue

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from headrace.clock import Clock, SystemClock
 from headrace.errors import Unavailable
+from headrace.predictions import actuals
 from headrace.predictions.ids import lowest
 from headrace.predictions.manifest import Manifest, Retired, Segment, exclusive, read_manifest, write_manifest
 from headrace.predictions.roll import segment_of
@@ -212,7 +213,8 @@ def _sound(folder: Path, group: Sequence[Segment]) -> list[tuple[Segment, pa.Tab
 def _joined(folder: Path, tables: Sequence[tuple[Segment, pa.Table]]) -> Segment:
     table = pa.concat_tables([rows for _, rows in tables])
     (first, _), *_others = tables
-    return segment_of(folder, table.take(_order(table)), first.version, first.day)
+    rows = table.take(_order(table))
+    return segment_of(folder, rows, first.version, first.day) if first.day else actuals.segment_of(folder, rows)
 
 
 def groups(folder: Path, segments: Iterable[Segment]) -> list[list[Segment]]:
