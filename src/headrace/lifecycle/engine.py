@@ -50,26 +50,32 @@ class DbosSteps:
 
     def step(self, name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         self.claim.check()
-        try:
+        with _room_to_end():
             return DBOS.run_step({"name": name}, function, *args, **kwargs)
-        except Exception as error:
-            trouble = disk_trouble(error)
-            if trouble is None:
-                raise
-            # Room for DBOS and the journal to write how this flow ends.
-            _house().rooms.settings.reserve.unlink(missing_ok=True)
-            if trouble is error:
-                raise
-            raise trouble from error
 
     def on(self, role: Role, phase: str, request: object, *args: object, label: str = "") -> object:
-        with SetWorkflowID(f"{DBOS.workflow_id}/{phase}"):
+        with _room_to_end(), SetWorkflowID(f"{DBOS.workflow_id}/{phase}"):
             handle = DBOS.enqueue_workflow(queue_of(role, label), _phase, phase, request, *args)
         return handle.get_result(polling_interval_sec=POLL_S)
 
     def start(self, kind: str, flow_id: str, request: object) -> None:
-        with SetWorkflowID(flow_id):
+        with _room_to_end(), SetWorkflowID(flow_id):
             DBOS.enqueue_workflow(FLOW_ROLES.get(kind, Role.CONTROL).value, _flow, kind, request)
+
+
+@contextmanager
+def _room_to_end() -> Iterator[None]:
+    """Where the disk is full, say so, and make room for DBOS and the journal to write how this flow ends."""
+    try:
+        yield
+    except Exception as error:
+        trouble = disk_trouble(error)
+        if trouble is None:
+            raise
+        _house().rooms.settings.reserve.unlink(missing_ok=True)
+        if trouble is error:
+            raise
+        raise trouble from error
 
 
 @dataclass(slots=True)
